@@ -1,0 +1,332 @@
+"""The Amplitude client: the verbs a service awaits."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, Unpack, cast
+
+import aiohttp
+from pydantic import ValidationError
+
+from amplitude_async.amplitude.config import Config, ConfigFields
+from amplitude_async.amplitude.context import ContextPlugin
+from amplitude_async.amplitude.door import AmplitudeDoor
+from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
+from amplitude_async.amplitude.events import (
+    GROUP_IDENTIFY,
+    IDENTIFY,
+    REVENUE,
+    Event,
+    EventFields,
+    EventOptions,
+    TypedEvent,
+    build_event,
+    check_field_names,
+    merge_options,
+)
+from amplitude_async.amplitude.identify import Identify
+from amplitude_async.amplitude.revenue import Revenue
+from amplitude_async.client import BaseClient
+from amplitude_async.config import merge_config, read_environment
+from amplitude_async.delivery.clock import LoopClock
+from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.outcome import Outcome
+from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.plugins import Plugin
+
+__all__ = ["Amplitude"]
+
+ENVIRONMENT_PREFIX = "AMPLITUDE_"
+
+_PROPERTY_FIELDS = ("event_properties", "user_properties", "groups", "group_properties")
+
+
+class Amplitude(BaseClient):
+    """Sends events to Amplitude from asyncio services.
+
+    ``async with Amplitude("key") as client:`` starts and shuts down; without it the
+    first verb starts the client and ``await client.shutdown()`` ends it. The
+    constructor does no I/O and needs no event loop.
+
+    Args:
+        api_key: the project's API key; it may be absent while ``opt_out`` is true.
+        config: options in one object; keyword options override them.
+        session: an ``aiohttp.ClientSession`` to use instead of an own one; it is
+            never closed here.
+        plugins: set up in this order when the client starts.
+        options: fields of ``Config``.
+
+    Raises:
+        ConfigurationError: an option is wrong; field, value and remedy are named.
+    """
+
+    event_type = Event
+    _config: Config
+    _door: AmplitudeDoor
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        config: Config | None = None,
+        session: aiohttp.ClientSession | None = None,
+        plugins: Iterable[Plugin | Callable[[Any], Any]] = (),
+        **options: Unpack[ConfigFields],
+    ) -> None:
+        given: dict[str, Any] = dict(options)
+        if api_key is not None:
+            given["api_key"] = api_key
+        merged = merge_config(Config, config, given)
+        endpoint = AmplitudeEndpoint(merged)
+        reporter = Reporter(merged.logger, LoopClock(), endpoint.name)
+        room = endpoint.max_bytes - endpoint.frame_bytes
+        door = AmplitudeDoor(merged, room, reporter)
+        super().__init__(
+            merged,
+            endpoint,
+            door,
+            session=session,
+            plugins=plugins,
+            implicit=ContextPlugin(merged),
+        )
+
+    @classmethod
+    def from_env(cls, **options: Unpack[ConfigFields]) -> Self:
+        """Read ``AMPLITUDE_API_KEY`` and the other ``AMPLITUDE_*`` options.
+
+        Raises:
+            ConfigurationError: a variable or option is wrong.
+        """
+        found = read_environment(Config, ENVIRONMENT_PREFIX)
+        return cls(config=Config(**{**found, **options}))
+
+    @property
+    def config(self) -> Config:
+        """The frozen configuration."""
+        return self._config
+
+    # Verbs -------------------------------------------------------------------
+
+    async def track(
+        self,
+        event: Event | TypedEvent | str,
+        options: EventOptions | None = None,
+        /,
+        **fields: Unpack[EventFields],
+    ) -> Delivery:
+        """Track an event.
+
+        Waits for room, async plugins or a durable append; never for the network.
+
+        Args:
+            event: an Event, a TypedEvent or an event type.
+            options: fields for this event; they win over the event's own.
+            fields: fields for this event; they win over ``options``.
+
+        Raises:
+            TypeError: an unknown field name or a wrong kind of argument.
+            QueueFullError: no room, and the policy is Overflow.RAISE.
+        """
+        try:
+            made = _compose(event, options, fields)
+        except ValidationError as error:
+            return await self._reject(event, error)
+        return self._offer(made) or await self._submit(made)
+
+    def track_nowait(
+        self,
+        event: Event | TypedEvent | str,
+        options: EventOptions | None = None,
+        /,
+        **fields: Unpack[EventFields],
+    ) -> Delivery:
+        """Track an event from synchronous code on the loop's thread.
+
+        Never waits: a full queue sheds the event. Promises no durability.
+
+        Raises:
+            TypeError: an unknown field name or a wrong kind of argument.
+            QueueFullError: no room, and the policy is Overflow.RAISE.
+            AmplitudeError: the client was not started.
+        """
+        try:
+            made = _compose(event, options, fields)
+        except ValidationError as error:
+            if self._config.strict:
+                raise
+            return self._settle(_stand_in(event), _invalid(error))
+        return self._offer(made) or self._submit_nowait(made)
+
+    async def identify(
+        self,
+        identify: Identify,
+        options: EventOptions | None = None,
+        /,
+        **fields: Unpack[EventFields],
+    ) -> Delivery:
+        """Change user properties.
+
+        Raises:
+            TypeError: an unknown field name or a wrong kind of argument.
+        """
+        _check_kind("identify", identify, Identify)
+        if identify.is_empty:
+            return await self._refuse(IDENTIFY, fields, _EMPTY_IDENTIFY)
+        own: EventFields = {"user_properties": identify.properties}
+        return await self._send(IDENTIFY, options, fields, own)
+
+    async def group_identify(
+        self,
+        group_type: str,
+        group_name: str | Sequence[str],
+        identify: Identify,
+        options: EventOptions | None = None,
+        /,
+        **fields: Unpack[EventFields],
+    ) -> Delivery:
+        """Change the properties of a group; needs no user or device id.
+
+        Raises:
+            TypeError: an unknown field name or a wrong kind of argument.
+        """
+        _check_kind("identify", identify, Identify)
+        if identify.is_empty:
+            return await self._refuse(GROUP_IDENTIFY, fields, _EMPTY_IDENTIFY)
+        own: EventFields = {
+            "groups": {group_type: group_name},
+            "group_properties": identify.properties,
+        }
+        return await self._send(GROUP_IDENTIFY, options, fields, own)
+
+    async def set_group(
+        self,
+        group_type: str,
+        group_name: str | Sequence[str],
+        options: EventOptions | None = None,
+        /,
+        **fields: Unpack[EventFields],
+    ) -> Delivery:
+        """Put a user into a group, or into several of one type.
+
+        Raises:
+            TypeError: an unknown field name or a wrong kind of argument.
+        """
+        own: EventFields = {
+            "user_properties": {"$set": {group_type: group_name}},
+            "groups": {group_type: group_name},
+        }
+        return await self._send(IDENTIFY, options, fields, own)
+
+    async def revenue(
+        self,
+        revenue: Revenue,
+        options: EventOptions | None = None,
+        /,
+        **fields: Unpack[EventFields],
+    ) -> Delivery:
+        """Track a sale or a refund.
+
+        Raises:
+            TypeError: an unknown field name or a wrong kind of argument.
+        """
+        _check_kind("revenue", revenue, Revenue)
+        if revenue.problem is not None:
+            return await self._refuse(REVENUE, fields, revenue.problem)
+        extra = fields.pop("event_properties", None) or {}
+        own: EventFields = {"event_properties": {**extra, **revenue.event_properties()}}
+        return await self._send(REVENUE, options, fields, own)
+
+    async def _send(
+        self,
+        event_type: str,
+        options: EventOptions | None,
+        fields: EventFields,
+        own: EventFields,
+    ) -> Delivery:
+        """Track an event of a reserved type; the verb's own fields win."""
+        fields.update(own)
+        return await self.track(event_type, options, **fields)
+
+    # Bad values --------------------------------------------------------------
+
+    async def _reject(self, event: object, error: ValidationError) -> Delivery:
+        if self._config.strict:
+            raise error
+        return await self._submit_settled(_stand_in(event), _invalid(error))
+
+    async def _refuse(
+        self, event_type: str, fields: EventFields, problem: str
+    ) -> Delivery:
+        check_field_names(cast("Mapping[str, Any]", fields))
+        if self._config.strict:
+            raise ValueError(problem)
+        outcome = Outcome.rejected(problem)
+        return await self._submit_settled(Event(event_type=event_type), outcome)
+
+    # Parts of the base client ------------------------------------------------
+
+    def _fill_context(self, *, enabled: bool) -> None:
+        self._door.fill_context(enabled=enabled)
+
+    def _copy_event(self, event: Event) -> Event:
+        copy = event.model_copy()
+        values = copy.__dict__
+        for name in _PROPERTY_FIELDS:
+            if values[name] is not None:
+                values[name] = dict(values[name])
+        return copy
+
+
+_EMPTY_IDENTIFY = "identify is empty: chain an operation such as .set('plan', 'pro')"
+
+
+def _compose(
+    event: Event | TypedEvent | str,
+    options: EventOptions | None,
+    fields: EventFields,
+) -> Event:
+    if options is not None:
+        _check_options(options)
+    given = cast("Mapping[str, Any]", fields)
+    if isinstance(event, str):
+        return build_event(event, options, given)
+    if isinstance(event, TypedEvent):
+        check_field_names(given)
+        extra = fields.pop("event_properties", None) or {}
+        event = event.to_event(event_properties=extra)
+    elif not isinstance(event, Event):
+        msg = f"event={event!r:.80} must be an Event, a TypedEvent or an event type"
+        raise TypeError(msg)
+    return merge_options(event, options, given)
+
+
+def _check_options(options: object) -> None:
+    if isinstance(options, EventOptions):
+        return
+    hint = (
+        ": properties go in event_properties=" if isinstance(options, Mapping) else ""
+    )
+    msg = f"options={options!r:.80} must be EventOptions{hint}"
+    raise TypeError(msg)
+
+
+def _check_kind(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        msg = f"{name}={value!r:.80} must be an instance of {kind.__name__}"
+        raise TypeError(msg)
+
+
+def _invalid(error: ValidationError) -> Outcome:
+    """Say field, value and remedy of what pydantic found."""
+    parts = [
+        f"{'.'.join(map(str, item['loc']))}={item['input']!r:.80}: {item['msg']}"
+        for item in error.errors(include_url=False, include_context=False)
+    ]
+    return Outcome.rejected("; ".join(parts))
+
+
+def _stand_in(event: object) -> Event:
+    """Build an event that can be shown where the real one could not be made."""
+    if isinstance(event, Event):
+        return event
+    if isinstance(event, TypedEvent):
+        return Event(event_type=event.event_type)
+    return Event(event_type=str(event))

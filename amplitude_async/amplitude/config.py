@@ -1,0 +1,103 @@
+"""Configuration of the Amplitude client."""
+
+import hashlib
+from enum import StrEnum
+from typing import Annotated, Any, Final, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from amplitude_async.amplitude.events import IngestionMetadata, Plan
+from amplitude_async.config import DeliveryConfig, DeliveryFields
+
+__all__ = ["OFFICIAL_URLS", "Config", "ConfigFields", "ServerZone"]
+
+
+class ServerZone(StrEnum):
+    """Where the Amplitude project lives."""
+
+    US = "US"
+    EU = "EU"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "ServerZone | None":
+        if isinstance(value, str):
+            return cls.__members__.get(value.strip().upper())
+        return None
+
+
+# Amplitude HTTP V2 API and Batch Event Upload API, section "Endpoints".
+_URLS: Final = {
+    (ServerZone.US, False): "https://api2.amplitude.com/2/httpapi",
+    (ServerZone.US, True): "https://api2.amplitude.com/batch",
+    (ServerZone.EU, False): "https://api.eu.amplitude.com/2/httpapi",
+    (ServerZone.EU, True): "https://api.eu.amplitude.com/batch",
+}
+OFFICIAL_URLS: Final = frozenset(_URLS.values())
+"""The four addresses that are known to take gzip bodies."""
+
+
+class Config(DeliveryConfig):
+    """Options of ``Amplitude``; frozen, validated once.
+
+    Raises:
+        ConfigurationError: a value is wrong; field, value and remedy are named.
+    """
+
+    api_key: SecretStr | None = None
+    """The project's API key; it may be absent while ``opt_out`` is true."""
+    server_zone: ServerZone = ServerZone.US
+    """US or EU, in any case: where the project lives."""
+    use_batch: bool = False
+    """True sends to the Batch API: larger requests, higher limits, slower ingestion."""
+    min_id_length: Annotated[int, Field(ge=1)] | None = None
+    """Shortest id the server takes, sent with each request; its own default is 5."""
+    truncate_strings: Annotated[int, Field(ge=1)] | None = None
+    """Cut property strings to so many characters; ids and user_agent never."""
+    plan: Plan | None = None
+    """Tracking plan filled into events that have none."""
+    ingestion_metadata: IngestionMetadata | None = None
+    """Ingestion metadata filled into events that have none."""
+
+    @model_validator(mode="after")
+    def _key_is_usable(self) -> Self:
+        key = self.api_key
+        if key is None:
+            if not self.opt_out:
+                msg = (
+                    "api_key is missing: pass the project's API key, or opt_out=True "
+                    "for development and CI"
+                )
+                raise ValueError(msg)
+        elif not key.get_secret_value().strip():
+            msg = "api_key is empty: pass the project's API key"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def url(self) -> str:
+        """Where requests go: ``server_url``, else by zone and ``use_batch``."""
+        return self.server_url or _URLS[self.server_zone, self.use_batch]
+
+    @property
+    def compresses(self) -> bool:
+        """True where request bodies above 2 KiB are sent as gzip."""
+        asked = "compression" in self.model_fields_set or self.url in OFFICIAL_URLS
+        return self.compression == "gzip" and asked
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash that tells projects apart and does not give the key away."""
+        key = self.api_key.get_secret_value() if self.api_key else ""
+        digest = hashlib.blake2b(key.encode(), digest_size=8, person=b"amplitude_async")
+        return digest.hexdigest()
+
+
+class ConfigFields(DeliveryFields, total=False):
+    """Keyword options of ``Amplitude``; the meanings stand at ``Config``."""
+
+    server_zone: ServerZone | str
+    use_batch: bool
+    min_id_length: int | None
+    truncate_strings: int | None
+    plan: Plan | dict[str, Any] | None
+    ingestion_metadata: IngestionMetadata | dict[str, Any] | None

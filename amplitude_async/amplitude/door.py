@@ -1,0 +1,136 @@
+"""What the Amplitude server checks, checked before an event is accepted."""
+
+from amplitude_async.amplitude.config import Config
+from amplitude_async.amplitude.context import defaults_of
+from amplitude_async.amplitude.events import (
+    GROUP_IDENTIFY,
+    Event,
+    EventDefaults,
+    encode_event,
+    new_insert_id,
+)
+from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.destination import Refusal
+from amplitude_async.encoding import ValuePolicy
+from amplitude_async.storage.base import Record
+
+__all__ = ["FORBIDDEN_IDS", "AmplitudeDoor"]
+
+DEFAULT_MIN_ID_LENGTH = 5
+
+# Amplitude HTTP V2 API, section "Device IDs and User IDs": values that are refused.
+FORBIDDEN_IDS = frozenset(
+    {
+        "",
+        "anonymous",
+        "nil",
+        "none",
+        "null",
+        "n/a",
+        "na",
+        "undefined",
+        "unknown",
+        "00000000-0000-0000-0000-000000000000",
+        "{}",
+        "lmy47d",
+        "0",
+        "-1",
+    }
+)
+
+
+class AmplitudeDoor:
+    """Checks and encodes events, each exactly once."""
+
+    def __init__(self, config: Config, max_bytes: int, reporter: Reporter) -> None:
+        self._min_length = config.min_id_length or DEFAULT_MIN_ID_LENGTH
+        self._max_bytes = max_bytes
+        self._policy = ValuePolicy(max_string=config.truncate_strings)
+        self._reporter = reporter
+        self._context = defaults_of(config)
+        self._defaults = self._context
+
+    def fill_context(self, *, enabled: bool) -> None:
+        """Fill in library, plan and ingestion metadata, or leave them out."""
+        self._defaults = self._context if enabled else EventDefaults()
+
+    def insert_id(self, event: Event) -> str:
+        """The event's own insert_id, or a new one."""
+        return event.insert_id or new_insert_id()
+
+    def admit(self, event: Event, record_id: int, wall: float) -> Record | Refusal:
+        """Encode an event, or say why the server would refuse it."""
+        user_id, device_id = event.user_id, event.device_id
+        if not self._usable(user_id) or (device_id and not self._usable(device_id)):
+            problem = self._check_ids(event)
+            if problem:
+                return Refusal(problem)
+        if not event.event_type.strip():
+            return Refusal("event_type is empty: name the event")
+        body, insert_id, losses = encode_event(event, self._policy, self._defaults)
+        if losses:
+            self._reporter.warning(
+                "properties",
+                "event %r lost %s",
+                event.event_type[:80],
+                "; ".join(f"{loss.path}: {loss.reason}" for loss in losses[:5]),
+                count=len(losses),
+            )
+        if len(body) > self._max_bytes:
+            return Refusal(
+                f"the event has {len(body)} bytes, a request takes at most "
+                f"{self._max_bytes}: send less, or set use_batch=True"
+            )
+        return Record(
+            record_id,
+            body,
+            user_id or device_id or _group_identity(event),
+            user_id,
+            device_id,
+            insert_id,
+            wall,
+        )
+
+    def _usable(self, value: str | None) -> bool:
+        return (
+            value is not None
+            and len(value) >= self._min_length
+            and value.lower() not in FORBIDDEN_IDS
+        )
+
+    def _check_ids(self, event: Event) -> str:
+        """Name what is wrong with the ids; nothing where the server takes them."""
+        given = {
+            name: value
+            for name, value in (
+                ("user_id", event.user_id),
+                ("device_id", event.device_id),
+            )
+            if value
+        }
+        for name, value in given.items():
+            if value.lower() in FORBIDDEN_IDS:
+                return (
+                    f"{name}={value!r} is a value the server refuses: leave it out or "
+                    "use a real id"
+                )
+        if event.event_type == GROUP_IDENTIFY:
+            return ""
+        if not given:
+            return "user_id and device_id are missing: pass one of them"
+        short = {n: v for n, v in given.items() if len(v) < self._min_length}
+        if not short:
+            return ""
+        name, value = next(iter(short.items()))
+        problem = (
+            f"{name} {value!r} has {len(value)} characters, the server wants "
+            f"{self._min_length}: set min_id_length={len(value)}"
+        )
+        if len(short) == len(given):
+            return problem
+        self._reporter.warning("short_id", "the server drops an id: %s", problem)
+        return ""
+
+
+def _group_identity(event: Event) -> str:
+    return "/".join(f"{kind}:{name}" for kind, name in (event.groups or {}).items())

@@ -1,0 +1,284 @@
+"""Delivery options both clients inherit: frozen, and they fail early and clearly."""
+
+import difflib
+import logging
+import math
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
+
+from amplitude_async.exceptions import ConfigurationError
+
+__all__ = [
+    "DeliveryConfig",
+    "DeliveryFields",
+    "Overflow",
+    "Seconds",
+    "describe_errors",
+    "merge_config",
+    "near_miss",
+    "read_environment",
+]
+
+_SECRET_FIELDS = frozenset({"api_key", "api_secret", "headers"})
+
+
+class Overflow(StrEnum):
+    """What a verb does when the queue is full."""
+
+    WAIT = "wait"
+    """Wait for room, first come first served, at most ``overflow_timeout``."""
+    DROP_NEWEST = "drop_newest"
+    """Shed the event at hand."""
+    DROP_OLDEST = "drop_oldest"
+    """Shed the oldest waiting event to make room."""
+    RAISE = "raise"
+    """Raise ``QueueFullError``."""
+
+
+def _seconds(value: object) -> object:
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+Seconds = Annotated[
+    float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False, strict=False)
+]
+"""A duration: float seconds or a ``timedelta``."""
+
+PositiveSeconds = Annotated[
+    float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)
+]
+
+
+def near_miss(name: str, candidates: "Mapping[str, object] | list[str]") -> str:
+    """Say which known name was probably meant, as a clause, or the empty string."""
+    close = difflib.get_close_matches(name, list(candidates), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def describe_errors(
+    owner: str, error: ValidationError, fields: Mapping[str, Any]
+) -> str:
+    """Turn a pydantic error into sentences that name field, value and remedy.
+
+    Values of secret fields are never repeated.
+    """
+    lines = []
+    for item in error.errors(include_url=False, include_context=False):
+        name = ".".join(str(part) for part in item["loc"]) or owner
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{owner} has no option {name!r}{near_miss(name, fields)}")
+            continue
+        root = str(item["loc"][0]) if item["loc"] else ""
+        shown = "" if root in _SECRET_FIELDS or not root else f"={item['input']!r:.80}"
+        reason = item["msg"].removeprefix("Value error, ")
+        remedy = getattr(fields.get(root), "description", None)
+        lines.append(f"{name}{shown}: {reason}" + (f" ({remedy})" if remedy else ""))
+    return "; ".join(lines)
+
+
+class DeliveryConfig(BaseModel):
+    """Options of the delivery engine; durations are float seconds or ``timedelta``.
+
+    Raises:
+        ConfigurationError: a value is wrong; field, value and remedy are named.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        validate_default=False,
+    )
+
+    flush_queue_size: Annotated[int, Field(ge=1, le=2000)] = 200
+    """So many waiting events are sent at once: 1 to 2000."""
+    flush_interval: Seconds = 10.0
+    """Longest wait for company, in seconds; the first batch waits 0.1 s at most."""
+    max_batch_size: Annotated[int, Field(ge=1, le=2000)] = 1000
+    """Most events in one request, to which batches grow with the backlog: 1 to 2000."""
+    max_in_flight: Annotated[int, Field(ge=1, le=256)] = 4
+    """Concurrent requests: 1 to 256."""
+    flush_max_retries: Annotated[int, Field(ge=0)] = 12
+    """Failed requests an event may be part of after the first; 0: none."""
+    retry_base_interval: PositiveSeconds = 0.1
+    """First back-off in seconds; it doubles, with full jitter."""
+    retry_max_interval: PositiveSeconds = 60.0
+    """Longest back-off in seconds."""
+    retry_throttled_interval: PositiveSeconds = 30.0
+    """How long a throttled identity is held, in seconds."""
+    max_event_age: PositiveSeconds = 86400.0
+    """Seconds until a waiting event is DROPPED expired; 6 days with SQLiteStorage."""
+    server_url: str | None = None
+    """Where to send instead of the official address: an http(s) URL, query kept."""
+    storage: Any = None
+    """A Storage or a callable that makes one; None keeps events in memory."""
+    opt_out: bool = False
+    """True accepts nothing: each event is DROPPED opt_out."""
+    connection_timeout: PositiveSeconds = 10.0
+    """Seconds for one whole request."""
+    max_storage_capacity: Annotated[int, Field(ge=1)] = 20_000
+    """Most undecided events in memory, counted wherever they wait."""
+    max_storage_bytes: Annotated[int, Field(ge=1)] = 64 * 1024 * 1024
+    """Most encoded bytes of undecided events in memory."""
+    overflow: Overflow = Overflow.WAIT
+    """What to do when memory is full: wait, drop_newest, drop_oldest or raise."""
+    overflow_timeout: Seconds = 1.0
+    """Longest wait for room in seconds, with Overflow.WAIT."""
+    callback: Callable[[Any], Any] | None = None
+    """Called once with the final DeliveryResult of every event; plain or async."""
+    compression: Literal["gzip"] | None = "gzip"
+    """gzip above 2 KiB for official URLs; for a custom URL only when set here."""
+    flush_timeout: Seconds | None = 10.0
+    """Default deadline of flush() in seconds; None: no limit."""
+    shutdown_timeout: Seconds | None = 5.0
+    """Default deadline of shutdown() in seconds; None: no limit."""
+    max_events_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = (
+        None
+    )
+    """Client-side limit with a burst of one second; None: no limit."""
+    strict: bool = False
+    """True raises for bad values instead of rejecting the event."""
+    logger: logging.Logger = logging.getLogger("amplitude_async")
+    """Where the client logs; no handler is ever installed."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Extra request headers: a mapping of text to text."""
+    trust_env: bool = True
+    """Take proxies from the environment (HTTPS_PROXY and so on)."""
+
+    def __init__(self, **options: Any) -> None:
+        """Validate the options.
+
+        Raises:
+            ConfigurationError: a value is wrong or an option is unknown.
+        """
+        try:
+            super().__init__(**options)
+        except ValidationError as error:
+            known = type(self).model_fields
+            raise ConfigurationError(
+                describe_errors(type(self).__name__, error, known)
+            ) from None
+
+    @field_validator("server_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        from yarl import URL  # noqa: PLC0415 - with aiohttp, loaded only when needed
+
+        if value is None:
+            return None
+        url = URL(value)
+        if url.scheme not in {"http", "https"} or not url.host:
+            msg = "must be an http:// or https:// URL with a host"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("storage")
+    @classmethod
+    def _storage_or_factory(cls, value: object) -> object:
+        if value is None or callable(value) or hasattr(value, "append"):
+            return value
+        msg = "must be a Storage, such as SQLiteStorage('spool/'), or a callable"
+        raise ValueError(msg)
+
+    def backoff_ceiling(self, failures: int) -> float:
+        """Upper bound of the wait before retry number ``failures`` (1, 2, ...).
+
+        With the defaults: 0.1, 0.2, 0.4, ... 60 seconds.
+        """
+        exponent = min(max(failures - 1, 0), 64)
+        wait = self.retry_base_interval * math.pow(2, exponent)
+        return min(wait, self.retry_max_interval)
+
+
+ConfigT = TypeVar("ConfigT", bound=DeliveryConfig)
+
+# What no environment variable can hold.
+_NOT_IN_ENVIRONMENT = frozenset({"storage", "callback", "logger"})
+
+
+def merge_config(
+    model: type[ConfigT], base: ConfigT | None, options: Mapping[str, Any]
+) -> ConfigT:
+    """Build a configuration from one that may exist and options that override it.
+
+    Raises:
+        ConfigurationError: an option is wrong.
+        TypeError: the base is not a configuration of this kind.
+    """
+    if base is None:
+        return model(**options)
+    if not isinstance(base, model):
+        msg = f"config={base!r:.80} must be a {model.__name__}"
+        raise TypeError(msg)
+    given = {name: getattr(base, name) for name in base.model_fields_set}
+    return model(**{**given, **options})
+
+
+def read_environment(model: type[DeliveryConfig], prefix: str) -> dict[str, Any]:
+    """Read the options that environment variables give, unvalidated.
+
+    Raises:
+        ConfigurationError: a variable that holds an object is not JSON.
+    """
+    from pydantic import create_model  # noqa: PLC0415 - only from_env needs these
+    from pydantic_settings import (  # noqa: PLC0415
+        BaseSettings,
+        EnvSettingsSource,
+        SettingsError,
+    )
+
+    fields: dict[str, Any] = {
+        name: (info.annotation, None)
+        for name, info in model.model_fields.items()
+        if name not in _NOT_IN_ENVIRONMENT
+    }
+    settings = create_model("Environment", __base__=BaseSettings, **fields)
+    try:
+        return EnvSettingsSource(settings, env_prefix=prefix)()
+    except SettingsError as error:
+        msg = f"{error}; it must hold JSON (prefix {prefix})"
+        raise ConfigurationError(msg) from None
+
+
+class DeliveryFields(TypedDict, total=False):
+    """Keyword options of both clients; the meanings stand at ``DeliveryConfig``."""
+
+    flush_queue_size: int
+    flush_interval: float | timedelta
+    max_batch_size: int
+    max_in_flight: int
+    flush_max_retries: int
+    retry_base_interval: float | timedelta
+    retry_max_interval: float | timedelta
+    retry_throttled_interval: float | timedelta
+    max_event_age: float | timedelta
+    server_url: str | None
+    storage: Any
+    opt_out: bool
+    connection_timeout: float | timedelta
+    max_storage_capacity: int
+    max_storage_bytes: int
+    overflow: Overflow | Literal["wait", "drop_newest", "drop_oldest", "raise"]
+    overflow_timeout: float | timedelta
+    callback: Callable[[Any], Any] | None
+    compression: Literal["gzip"] | None
+    flush_timeout: float | timedelta | None
+    shutdown_timeout: float | timedelta | None
+    max_events_per_second: float | None
+    strict: bool
+    logger: logging.Logger
+    headers: dict[str, str]
+    trust_env: bool

@@ -1,0 +1,3 @@
+"""The delivery engine: no vendor, no pydantic; deciding is apart from doing."""
+
+__all__: list[str] = []

@@ -1,0 +1,173 @@
+"""Writes every outcome down, once: account, handles, journal, waiters and callback."""
+
+import asyncio
+import math
+
+from amplitude_async.delivery.callbacks import CallbackRunner
+from amplitude_async.delivery.endpoint import Endpoint
+from amplitude_async.delivery.handle import Delivery, Ledger, Principal
+from amplitude_async.delivery.journal import Journal
+from amplitude_async.delivery.outcome import (
+    DeliveryResult,
+    DeliveryStatus,
+    DropReason,
+    Outcome,
+)
+from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.schedule import Settlement
+from amplitude_async.delivery.stats import Counters
+from amplitude_async.storage.base import Record
+
+__all__ = ["Books", "FlushWait"]
+
+_QUIET_REASONS = frozenset({DropReason.OPT_OUT, DropReason.PLUGIN, DropReason.PURGED})
+
+
+class FlushWait:
+    """Somebody who waits until all events up to a certain one have an outcome."""
+
+    __slots__ = ("deadline", "future", "remaining", "watermark")
+
+    def __init__(self, watermark: int, remaining: int, deadline: float) -> None:
+        self.watermark = watermark
+        self.remaining = remaining
+        self.deadline = deadline
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def finish(self) -> None:
+        """Let the waiter go on."""
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class Books:
+    """The account of one destination and everybody who must hear of an outcome."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        reporter: Reporter,
+        journal: Journal,
+        principal: Principal,
+    ) -> None:
+        self._endpoint = endpoint
+        self._reporter = reporter
+        self._journal = journal
+        self._principal = principal
+        self._ledger = Ledger()
+        self.counters = Counters()
+        self.callbacks: CallbackRunner | None = None
+        self.flushes: list[FlushWait] = []
+        self.bytes = 0
+        """Encoded bytes of the undecided events in memory."""
+
+    # Accepting ---------------------------------------------------------------
+
+    def enter(self, record: Record) -> Delivery:
+        """Account for an accepted event and make its handle."""
+        page = self._ledger.enter(record.id)
+        self.counters.accepted += 1
+        return Delivery(
+            self._principal,
+            record.body,
+            record.insert_id,
+            page=page,
+            record_id=record.id,
+        )
+
+    def settle_at_door(
+        self, source: object, insert_id: str, outcome: Outcome
+    ) -> Delivery:
+        """Accept an event and settle it at once."""
+        self.counters.accepted += 1
+        self.counters.count(outcome)
+        body = source.body if isinstance(source, Record) else source
+        delivery = Delivery.settled(self._principal, body, insert_id, outcome)
+        self._report(outcome, 1)
+        if delivery.result is not None:
+            self._hand_over(delivery.result)
+        return delivery
+
+    # Settling ----------------------------------------------------------------
+
+    def settle(self, settlements: list[Settlement]) -> None:
+        """Write outcomes down."""
+        if not settlements:
+            return
+        counters, ledger = self.counters, self._ledger
+        freed = 0
+        for record, outcome in settlements:
+            counters.count(outcome)
+            ledger.settle(record.id, outcome)
+            freed += len(record.body)
+        self.bytes -= freed
+        if self.callbacks is not None:
+            for record, outcome in settlements:
+                self._hand_over(self._result(record, outcome))
+        for flush in self.flushes:
+            mark = flush.watermark
+            flush.remaining -= sum(record.id <= mark for record, _ in settlements)
+        self._report_all(settlements)
+        if self._journal.writes:
+            stored = DeliveryStatus.STORED
+            self._journal.settle_soon(
+                [r.id for r, outcome in settlements if outcome.status is not stored]
+            )
+
+    def disown(self, records: list[Record], outcome: Outcome) -> None:
+        """Tell the handles of events that are not ours any more; nothing is counted."""
+        for record in records:
+            self._ledger.settle(record.id, outcome)
+
+    def _result(self, record: Record, outcome: Outcome) -> DeliveryResult:
+        return DeliveryResult(
+            outcome,
+            record.body,
+            insert_id=record.insert_id,
+            destination=self._endpoint.name,
+            decode=self._endpoint.decode,
+        )
+
+    def _hand_over(self, result: DeliveryResult) -> None:
+        if self.callbacks is not None and not self.callbacks.put(result):
+            self._reporter.error(
+                "callback_overflow", "a slow callback: a result came without its call"
+            )
+
+    # Reporting ---------------------------------------------------------------
+
+    def _report_all(self, settlements: list[Settlement]) -> None:
+        tally: dict[Outcome, int] = {}
+        for _, outcome in settlements:
+            if outcome.status is not DeliveryStatus.DELIVERED:
+                tally[outcome] = tally.get(outcome, 0) + 1
+        for outcome, count in tally.items():
+            self._report(outcome, count)
+
+    def _report(self, outcome: Outcome, count: int) -> None:
+        status = outcome.status
+        if status is DeliveryStatus.REJECTED:
+            log = self._reporter.error if outcome.code else self._reporter.warning
+            log("rejected", "event rejected: %s", outcome.message, count=count)
+        elif outcome.reason in _QUIET_REASONS or status is DeliveryStatus.STORED:
+            self._reporter.debug("%d events: %s", count, outcome.message)
+        else:
+            self._reporter.error(
+                f"dropped {outcome.reason}",
+                "event dropped: %s",
+                outcome.message,
+                count=count,
+            )
+
+    # Waiting for outcomes ----------------------------------------------------
+
+    def open_flush(self, watermark: int, pending: int, deadline: float) -> FlushWait:
+        """Note somebody who waits for everything accepted so far."""
+        flush = FlushWait(watermark, pending, deadline)
+        self.flushes.append(flush)
+        return flush
+
+    @property
+    def next_deadline(self) -> float:
+        """When the first of those who wait gives up."""
+        return min((flush.deadline for flush in self.flushes), default=math.inf)

@@ -1,0 +1,106 @@
+"""Runs the user's callback in a task of its own: delivery never waits in user code."""
+
+import asyncio
+import contextvars
+import inspect
+from collections import deque
+from collections.abc import Callable
+
+from amplitude_async.delivery.outcome import DeliveryResult
+from amplitude_async.delivery.reporting import Reporter
+
+__all__ = ["CallbackRunner", "inside_user_code"]
+
+inside_user_code: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVar(
+    "amplitude_async_inside_user_code", default=frozenset()
+)
+"""Ids of the clients whose plugin, destination or callback is running here."""
+
+
+class CallbackRunner:
+    """A bounded queue of results and the one task that hands them to the callback."""
+
+    def __init__(
+        self,
+        callback: Callable[[DeliveryResult], object],
+        *,
+        capacity: int,
+        reporter: Reporter,
+        client_id: int,
+        on_room: Callable[[], None],
+    ) -> None:
+        self._callback = callback
+        self._capacity = capacity
+        self._reporter = reporter
+        self._client_id = client_id
+        self._on_room = on_room
+        self._results: deque[DeliveryResult] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._idle: asyncio.Event | None = None
+
+    @property
+    def full(self) -> bool:
+        """True while a slow callback has filled the queue: sending pauses."""
+        return len(self._results) >= self._capacity
+
+    @property
+    def busy(self) -> bool:
+        """True while results wait for the callback or are with it."""
+        return self._task is not None and not self._task.done()
+
+    def put(self, result: DeliveryResult) -> bool:
+        """Queue a result; False where there is no room."""
+        if self.full:
+            return False
+        self._results.append(result)
+        self.ensure_running()
+        return True
+
+    def ensure_running(self) -> None:
+        """Start the task where results wait without one, as after a cancellation."""
+        if self._results and not self.busy:
+            # An empty context: the callback belongs to no request of the host.
+            context = contextvars.Context()
+            context.run(inside_user_code.set, frozenset({self._client_id}))
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(
+                self._run(), name="amplitude_async callback", context=context
+            )
+
+    async def _run(self) -> None:
+        while self._results:
+            was_full = self.full
+            result = self._results.popleft()
+            if was_full:
+                self._on_room()
+            try:
+                answer = self._callback(result)
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception as error:  # noqa: BLE001 - user code, fenced
+                self._reporter.error(
+                    "callback", "the callback raised %r", error, traceback=error
+                )
+
+    async def drain(self, timeout: float | None) -> bool:
+        """Wait until every result was handed over; False at the deadline."""
+        task = self._task
+        if task is None or task is asyncio.current_task():
+            return not self._results
+        await asyncio.wait({task}, timeout=timeout)
+        return task.done()
+
+    async def stop(self) -> int:
+        """Cancel the task; returns how many results it did not hand over."""
+        task, left = self._task, len(self._results)
+        if task is not None and task is not asyncio.current_task() and not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=1.0)
+            left = len(self._results) + 1
+            self._results.clear()
+        return left
+
+    def abandon(self) -> None:
+        """Forget results and task without touching them: their loop is gone."""
+        self._results.clear()
+        self._task = None

@@ -1,0 +1,44 @@
+"""Time as a parameter: the engine reads and waits on a clock that tests can replace."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+__all__ = ["Clock", "LoopClock", "Timer"]
+
+
+class Timer(Protocol):
+    """Something that will happen unless it is cancelled."""
+
+    def cancel(self) -> None:
+        """Make it not happen."""
+
+
+class Clock(Protocol):
+    """Where the engine takes its time from."""
+
+    def now(self) -> float:
+        """Seconds that only ever grow, for waits."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch, for ages and timestamps."""
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Call back on the loop after so many seconds."""
+
+
+class LoopClock:
+    """The real time of the running event loop."""
+
+    def now(self) -> float:
+        """Read the monotonic clock."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Read the wall clock."""
+        return time.time()
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        """Set a timer on the running loop."""
+        return asyncio.get_running_loop().call_later(delay, callback)

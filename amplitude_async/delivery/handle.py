@@ -1,0 +1,174 @@
+"""The handle a verb returns, and the ledger that finds it when the outcome is known.
+
+An event that nobody asks about costs two dict entries and no future: handles point at
+a page of the ledger, never the other way round.
+"""
+
+import asyncio
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
+
+from amplitude_async.delivery.outcome import DeliveryResult, Outcome
+
+__all__ = ["Delivery", "Ledger", "Page", "Principal"]
+
+_PAGE_BITS = 8
+_PAGE_MASK = (1 << _PAGE_BITS) - 1
+
+
+class Principal(Protocol):
+    """The destination on whose behalf a handle speaks."""
+
+    @property
+    def name(self) -> str:
+        """Name of the destination."""
+
+    def decode(self, body: bytes) -> Any:
+        """Rebuild an event from its encoded bytes."""
+
+    def hasten(self) -> None:
+        """Bring the next flush forward: somebody waits."""
+
+
+class Page:
+    """Outcomes of up to 256 neighbouring events."""
+
+    __slots__ = ("listeners", "open", "outcomes")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[int, Outcome] = {}
+        self.listeners: dict[int, list[Callable[[], None]]] = {}
+        self.open = 0
+
+
+class Ledger:
+    """Finds the page of an event by its id; forgets pages that are decided."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, Page] = {}
+
+    def enter(self, record_id: int) -> Page:
+        """Open an entry for an event; returns the page its handle will watch."""
+        number = record_id >> _PAGE_BITS
+        page = self._pages.get(number)
+        if page is None:
+            page = self._pages[number] = Page()
+        page.open += 1
+        return page
+
+    def settle(self, record_id: int, outcome: Outcome) -> None:
+        """Write an outcome down and tell whoever listens."""
+        number = record_id >> _PAGE_BITS
+        page = self._pages.get(number)
+        if page is None:
+            return  # from another process's spool: no handle was ever given out
+        index = record_id & _PAGE_MASK
+        page.outcomes[index] = outcome
+        page.open -= 1
+        if not page.open:
+            # Handles keep the page alive as long as somebody can still ask.
+            del self._pages[number]
+        if page.listeners:
+            for listener in page.listeners.pop(index, ()):
+                listener()
+
+
+class Delivery:
+    """A handle on one accepted event; await it for the ``DeliveryResult``.
+
+    Awaiting brings the next flush forward; cancelling the wait never cancels the event.
+    """
+
+    __slots__ = ("_id", "_page", "_principal", "_result", "_source", "insert_id")
+
+    def __init__(
+        self,
+        principal: Principal,
+        source: object,
+        insert_id: str,
+        *,
+        page: Page | None = None,
+        record_id: int = 0,
+    ) -> None:
+        self._principal = principal
+        self._source = source
+        self._page = page
+        self._id = record_id
+        self._result: DeliveryResult | None = None
+        self.insert_id = insert_id
+
+    @classmethod
+    def settled(
+        cls, principal: Principal, source: object, insert_id: str, outcome: Outcome
+    ) -> "Delivery":
+        """Build the handle of an event whose fate was decided at the door."""
+        delivery = cls(principal, source, insert_id)
+        delivery._result = delivery._make(outcome)
+        return delivery
+
+    @property
+    def done(self) -> bool:
+        """True once the event has its final outcome."""
+        return self.result is not None
+
+    @property
+    def result(self) -> DeliveryResult | None:
+        """The final result, or None while the event is undecided."""
+        if self._result is None and self._page is not None:
+            outcome = self._page.outcomes.get(self._id & _PAGE_MASK)
+            if outcome is not None:
+                self._result = self._make(outcome)
+                self._page = None
+        return self._result
+
+    def add_done_callback(self, callback: Callable[["Delivery"], object]) -> None:
+        """Call ``callback(self)`` on the loop once the event is decided.
+
+        Called soon where it already is. Errors go to the loop's exception handler.
+        """
+        loop = asyncio.get_running_loop()
+
+        def call() -> None:
+            loop.call_soon(callback, self)
+
+        self._listen(call)
+
+    def __await__(self) -> Generator[Any, None, DeliveryResult]:
+        """Wait for the final outcome."""
+        return self._wait().__await__()
+
+    async def _wait(self) -> DeliveryResult:
+        result = self.result
+        while result is None:
+            self._principal.hasten()
+            waiter = asyncio.get_running_loop().create_future()
+
+            def wake(waiter: "asyncio.Future[None]" = waiter) -> None:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+            self._listen(wake)
+            await waiter
+            result = self.result
+        return result
+
+    def _listen(self, listener: Callable[[], None]) -> None:
+        if self.done or self._page is None:
+            listener()
+        else:
+            index = self._id & _PAGE_MASK
+            self._page.listeners.setdefault(index, []).append(listener)
+
+    def _make(self, outcome: Outcome) -> DeliveryResult:
+        return DeliveryResult(
+            outcome,
+            self._source,
+            insert_id=self.insert_id,
+            destination=self._principal.name,
+            decode=self._principal.decode,
+        )
+
+    def __repr__(self) -> str:
+        result = self.result
+        state = repr(result) if result else "pending"
+        return f"<Delivery {self.insert_id} {state}>"

@@ -1,0 +1,273 @@
+"""The way in: a bounded asyncio.Queue, overflow policies, a fair wait for room."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from amplitude_async.config import DeliveryConfig, Overflow
+from amplitude_async.delivery.books import Books
+from amplitude_async.delivery.callbacks import inside_user_code
+from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.health import HealthState
+from amplitude_async.delivery.journal import Journal
+from amplitude_async.delivery.outcome import DropReason, Outcome
+from amplitude_async.delivery.schedule import Schedule
+from amplitude_async.exceptions import QueueFullError
+from amplitude_async.storage.base import Record
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """Accepts encoded events, within bounds of count and bytes."""
+
+    def __init__(
+        self,
+        config: DeliveryConfig,
+        schedule: Schedule,
+        books: Books,
+        journal: Journal,
+        *,
+        clock: Clock,
+        client_id: int,
+        wake: Callable[[], None],
+        wake_at: Callable[[float], None],
+    ) -> None:
+        self._config = config
+        self._schedule = schedule
+        self._books = books
+        self._journal = journal
+        self._clock = clock
+        self._client_id = client_id
+        self._wake = wake
+        self._set_alarm = wake_at
+        self._room_waiters: deque[asyncio.Future[None]] = deque()
+        self._queue: asyncio.Queue[Record] = asyncio.Queue()
+        self._last_id = 0
+        self.fresh = 0
+        """Events in the queue."""
+        self.wake_at = 1
+        """So many events in the queue wake the flush task."""
+        self.closing = False
+
+    @property
+    def in_memory(self) -> int:
+        """Undecided events in memory: queued, parked, held and in flight."""
+        return self.fresh + self._schedule.size
+
+    @property
+    def last_id(self) -> int:
+        """The id of the newest event."""
+        return self._last_id
+
+    def allot(self, count: int) -> int:
+        """Reserve so many ids; returns the first."""
+        first = self._last_id + 1
+        self._last_id += count
+        return first
+
+    @property
+    def refusal(self) -> Outcome | None:
+        """The verdict on every new event while the server refuses us.
+
+        None where the event at hand is the probe, or where a durable storage keeps it.
+        """
+        health = self._schedule.health
+        if health.state is not HealthState.REFUSED or self._journal.durable:
+            return None
+        if self._clock.now() >= health.not_before and not self.in_memory:
+            return None
+        return Outcome.rejected(health.refusal_message, health.refusal_code)
+
+    # Taking in ---------------------------------------------------------------
+
+    def offer(self, record: Record) -> Delivery | None:
+        """Accept an event without suspending; None where there is no room."""
+        size = len(record.body)
+        if self._room_waiters or not self.has_room(size):
+            return None
+        return self._take_in(record, size)
+
+    def _take_in(self, record: Record, size: int) -> Delivery:
+        if self._schedule.health.state is HealthState.REFUSED:
+            verdict = self.refusal
+            if verdict is not None:
+                return self._books.settle_at_door(record, record.insert_id, verdict)
+            self._wake()
+        number = self._last_id + 1
+        if record.id != number:
+            record = record._replace(id=number)
+        self._last_id = number
+        return self._enter(record, size)
+
+    def _enter(self, record: Record, size: int) -> Delivery:
+        self._books.bytes += size
+        self._queue.put_nowait(record)
+        self.fresh = fresh = self.fresh + 1
+        if fresh >= self.wake_at:
+            self._wake()
+        elif fresh == 1:
+            self._set_alarm(self._clock.now() + self._schedule.linger_for())
+        return self._books.enter(record)
+
+    def has_room(self, size: int) -> bool:
+        """Say whether an event of so many bytes fits within the bounds."""
+        config = self._config
+        return (
+            self.fresh + self._schedule.size < config.max_storage_capacity
+            and self._books.bytes + size <= config.max_storage_bytes
+        )
+
+    async def accept(self, record: Record) -> Delivery:
+        """Accept an event, waiting for room or for the journal where that is needed.
+
+        Raises:
+            QueueFullError: no room, and the policy is RAISE.
+        """
+        if self._journal.durable:
+            return await self._accept_durably(record)
+        delivery = self.offer(record)
+        if delivery is None and self._may_wait(record):
+            await self._wait_for_room()
+            return self._accept_after_wait(record)
+        return delivery or self._overflow(record)
+
+    def offer_nowait(self, record: Record) -> Delivery:
+        """Accept an event for synchronous code; sheds where there is no room.
+
+        Raises:
+            QueueFullError: no room, and the policy is RAISE.
+        """
+        # What is only in the journal was accepted before: do not overtake it.
+        delivery = None if self._journal.unread else self.offer(record)
+        return delivery or self._overflow(record)
+
+    def take_all(self) -> list[Record]:
+        """Empty the queue."""
+        queue = self._queue
+        self.fresh = 0
+        return [queue.get_nowait() for _ in range(queue.qsize())]
+
+    # Overflow ----------------------------------------------------------------
+
+    def _overflow(self, record: Record) -> Delivery:
+        policy = self._config.overflow
+        if policy is Overflow.RAISE:
+            raise QueueFullError(self._full_message())
+        if policy is Overflow.DROP_OLDEST:
+            return self._make_room(record)
+        return self._shed(record, self._full_message())
+
+    def _make_room(self, record: Record) -> Delivery:
+        if len(record.body) > self._config.max_storage_bytes:
+            return self._shed(record, self._full_message())
+        self._schedule.add(self.take_all(), self._clock.now())
+        delivery = self.offer(record)
+        while delivery is None:
+            evicted = self._schedule.evict_oldest()
+            if not evicted:
+                return self._shed(record, self._full_message())
+            self._books.settle(evicted)
+            delivery = self.offer(record)
+        return delivery
+
+    def _shed(self, record: Record, message: str) -> Delivery:
+        outcome = Outcome.dropped(DropReason.OVERFLOW, message)
+        return self._books.settle_at_door(record, record.insert_id, outcome)
+
+    def _full_message(self) -> str:
+        config = self._config
+        return (
+            f"the queue is full: {self.in_memory} events of max_storage_capacity="
+            f"{config.max_storage_capacity}, {self._books.bytes} bytes of "
+            f"max_storage_bytes={config.max_storage_bytes}"
+        )
+
+    # Waiting for room --------------------------------------------------------
+
+    def _may_wait(self, record: Record) -> bool:
+        config = self._config
+        return (
+            config.overflow is Overflow.WAIT
+            and config.overflow_timeout > 0
+            and len(record.body) <= config.max_storage_bytes
+            and self._schedule.health.state is HealthState.HEALTHY
+            and self._client_id not in inside_user_code.get()
+        )
+
+    async def _wait_for_room(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+
+        def give_up() -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        timer = self._clock.call_later(self._config.overflow_timeout, give_up)
+        self._room_waiters.append(waiter)
+        self._wake()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self.admit_waiters()  # the turn it may have had goes to the next
+            raise
+        finally:
+            timer.cancel()
+            if waiter in self._room_waiters:
+                self._room_waiters.remove(waiter)
+
+    def _accept_after_wait(self, record: Record) -> Delivery:
+        if self.closing:
+            message = "the client was shut down while this event waited for room"
+            outcome = Outcome.dropped(DropReason.CLOSED, message)
+            return self._books.settle_at_door(record, record.insert_id, outcome)
+        size = len(record.body)
+        if not self.has_room(size):
+            return self._shed(record, self._full_message())
+        return self._take_in(record, size)
+
+    def admit_waiters(self) -> None:
+        """Wake those who wait for room, in order, as far as the room goes.
+
+        All of them where waiting does not help any more.
+        """
+        waiters = self._room_waiters
+        if not waiters:
+            return
+        unwell = self._schedule.health.state is not HealthState.HEALTHY
+        room = self._config.max_storage_capacity - self.in_memory
+        full = self._books.bytes >= self._config.max_storage_bytes
+        while waiters and (unwell or self.closing or (room > 0 and not full)):
+            waiter = waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                room -= 1
+
+    # With a durable storage --------------------------------------------------
+
+    async def _accept_durably(self, record: Record) -> Delivery:
+        record = record._replace(id=self.allot(1))
+        if not await self._journal.append(record):
+            if self._journal.durable:
+                return self._shed(record, "the storage has reached its own limit")
+            # It failed, and said so loudly: go on in memory.
+            return self.offer(record) or self._overflow(record)
+        if self.closing:
+            self._journal.settle_soon([record.id])
+            message = "the client was shut down while this event was being stored"
+            outcome = Outcome.dropped(DropReason.CLOSED, message)
+            return self._books.settle_at_door(record, record.insert_id, outcome)
+        size = len(record.body)
+        if not self._journal.unread and self.has_room(size):
+            self._journal.mark_read(record.id)
+            return self._enter(record, size)
+        self._journal.leave_unread()
+        self._wake()
+        return self._books.enter(record)
+
+    # Lifecycle ---------------------------------------------------------------
+
+    def rebind(self) -> None:
+        """Forget what belongs to a closed loop; the queue is empty by now."""
+        self._queue = asyncio.Queue()
+        self._room_waiters.clear()

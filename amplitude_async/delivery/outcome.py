@@ -1,0 +1,128 @@
+"""What becomes of an event: statuses, reasons and results. Pure."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+__all__ = ["DeliveryResult", "DeliveryStatus", "DropReason", "Outcome"]
+
+
+class DeliveryStatus(StrEnum):
+    """The four ends an accepted event can come to."""
+
+    DELIVERED = "delivered"
+    """The server took it (any 2xx)."""
+    REJECTED = "rejected"
+    """A verdict on the event: local check, server's answer, or refused key."""
+    DROPPED = "dropped"
+    """We gave it up; ``reason`` says why."""
+    STORED = "stored"
+    """Left in a durable storage for the next process."""
+
+
+class DropReason(StrEnum):
+    """Why an event was given up."""
+
+    OPT_OUT = "opt_out"
+    PLUGIN = "plugin"
+    OVERFLOW = "overflow"
+    RETRIES = "retries"
+    EXPIRED = "expired"
+    SHUTDOWN = "shutdown"
+    CLOSED = "closed"
+    NO_DESTINATION = "no_destination"
+    PURGED = "purged"
+    FORK = "fork"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one event, or a whole batch of them, ended."""
+
+    status: DeliveryStatus
+    code: int = 0
+    message: str = ""
+    reason: DropReason | None = None
+    attempts: int = 0
+
+    @classmethod
+    def rejected(cls, message: str, code: int = 0, attempts: int = 0) -> "Outcome":
+        """Build the verdict on a bad event."""
+        return cls(DeliveryStatus.REJECTED, code, message, None, attempts)
+
+    @classmethod
+    def dropped(
+        cls, reason: DropReason, message: str, code: int = 0, attempts: int = 0
+    ) -> "Outcome":
+        """Build the end of an event that we give up."""
+        return cls(DeliveryStatus.DROPPED, code, message, reason, attempts)
+
+
+class DeliveryResult:
+    """The final result of one event at one destination."""
+
+    __slots__ = ("_decode", "_event", "_outcome", "_source", "destination", "insert_id")
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        source: object,
+        *,
+        insert_id: str,
+        destination: str,
+        decode: Callable[[bytes], Any],
+    ) -> None:
+        self._outcome = outcome
+        self._source = source
+        self._decode = decode
+        self._event: Any = None
+        self.insert_id = insert_id
+        self.destination = destination
+
+    @property
+    def status(self) -> DeliveryStatus:
+        """DELIVERED, REJECTED, DROPPED or STORED."""
+        return self._outcome.status
+
+    @property
+    def ok(self) -> bool:
+        """True where the server took the event."""
+        return self._outcome.status is DeliveryStatus.DELIVERED
+
+    @property
+    def code(self) -> int:
+        """HTTP status of the deciding answer; 0 where there was none."""
+        return self._outcome.code
+
+    @property
+    def message(self) -> str:
+        """What happened, in words."""
+        return self._outcome.message
+
+    @property
+    def reason(self) -> DropReason | None:
+        """Why the event was dropped; None unless the status is DROPPED."""
+        return self._outcome.reason
+
+    @property
+    def attempts(self) -> int:
+        """Requests that counted as attempts, the deciding one included."""
+        return self._outcome.attempts
+
+    @property
+    def event(self) -> Any:
+        """The event, decoded from its bytes at the first access."""
+        if self._event is None:
+            source = self._source
+            self._event = self._decode(source) if isinstance(source, bytes) else source
+        return self._event
+
+    def __repr__(self) -> str:
+        reason = f" {self.reason}" if self.reason else ""
+        return (
+            f"<DeliveryResult {self.status}{reason} code={self.code} "
+            f"attempts={self.attempts} destination={self.destination!r} "
+            f"message={self.message!r}>"
+        )

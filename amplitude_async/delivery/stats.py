@@ -1,0 +1,123 @@
+"""Counters of one destination, and the snapshot the user reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from amplitude_async.delivery.outcome import DeliveryStatus, DropReason, Outcome
+
+__all__ = ["Counters", "Stats"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A snapshot of one destination's account.
+
+    At every moment: accepted + recovered = delivered + rejected + dropped + stored
+    + pending.
+    """
+
+    accepted: int = 0
+    """Events for which a verb returned a handle."""
+    recovered: int = 0
+    """Events taken over from a spool."""
+    delivered: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    dropped_by_reason: Mapping[DropReason, int] = field(default_factory=dict)
+    stored: int = 0
+    """Events left in a durable storage at shutdown."""
+    pending: int = 0
+    """Undecided events, wherever they wait."""
+    held: int = 0
+    """Pending events of throttled identities."""
+    retries: int = 0
+    """Requests that failed and whose events were sent again."""
+    requests: int = 0
+    bytes_sent: int = 0
+    """Bytes of request bodies, after compression."""
+    queue_bytes: int = 0
+    """Encoded bytes of the undecided events in memory."""
+    durable: bool = False
+    """True while a returned handle means that the event survives the process."""
+    last_error: str | None = None
+    """What went wrong last, in words."""
+    destinations: Mapping[str, "Stats"] = field(default_factory=dict)
+    """The same record for each other destination."""
+
+    @property
+    def balanced(self) -> bool:
+        """True where the account adds up, as it always must."""
+        settled = self.delivered + self.rejected + self.dropped + self.stored
+        return self.accepted + self.recovered == settled + self.pending
+
+
+class Counters:
+    """The running account of one destination."""
+
+    __slots__ = (
+        "accepted",
+        "bytes_sent",
+        "delivered",
+        "dropped",
+        "dropped_by_reason",
+        "last_error",
+        "recovered",
+        "rejected",
+        "requests",
+        "retries",
+        "stored",
+    )
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.recovered = 0
+        self.delivered = 0
+        self.rejected = 0
+        self.dropped = 0
+        self.dropped_by_reason: dict[DropReason, int] = {}
+        self.stored = 0
+        self.retries = 0
+        self.requests = 0
+        self.bytes_sent = 0
+        self.last_error: str | None = None
+
+    def count(self, outcome: Outcome) -> None:
+        """Enter one settled event."""
+        if outcome.status is DeliveryStatus.DELIVERED:
+            self.delivered += 1
+        elif outcome.status is DeliveryStatus.REJECTED:
+            self.rejected += 1
+            self.last_error = outcome.message
+        elif outcome.status is DeliveryStatus.STORED:
+            self.stored += 1
+        else:
+            self.dropped += 1
+            reason = outcome.reason or DropReason.INTERNAL
+            self.dropped_by_reason[reason] = self.dropped_by_reason.get(reason, 0) + 1
+
+    def snapshot(
+        self,
+        *,
+        pending: int,
+        held: int = 0,
+        queue_bytes: int = 0,
+        durable: bool = False,
+    ) -> Stats:
+        """Freeze the account together with what is waiting right now."""
+        return Stats(
+            accepted=self.accepted,
+            recovered=self.recovered,
+            delivered=self.delivered,
+            rejected=self.rejected,
+            dropped=self.dropped,
+            dropped_by_reason=dict(self.dropped_by_reason),
+            stored=self.stored,
+            pending=pending,
+            held=held,
+            retries=self.retries,
+            requests=self.requests,
+            bytes_sent=self.bytes_sent,
+            queue_bytes=queue_bytes,
+            durable=durable,
+            last_error=self.last_error,
+        )

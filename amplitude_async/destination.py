@@ -1,0 +1,404 @@
+"""The two kinds of destination: one with the delivery engine, one that is a plugin."""
+
+import asyncio
+import contextvars
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from amplitude_async.config import DeliveryConfig
+from amplitude_async.delivery.callbacks import inside_user_code
+from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.engine import Engine
+from amplitude_async.delivery.handle import Delivery, Ledger
+from amplitude_async.delivery.outcome import DeliveryStatus, DropReason, Outcome
+from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.stats import Counters, Stats
+from amplitude_async.plugins import DestinationPlugin, Plugin, PluginType, call_hook
+from amplitude_async.storage.base import Record
+
+__all__ = ["Destination", "Door", "EngineDestination", "PlainDestination", "Refusal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The door's verdict on an event the server would not take."""
+
+    message: str
+
+
+class Door(Protocol):
+    """Checks an event as its server would and encodes it once."""
+
+    def admit(self, event: Any, record_id: int, wall: float) -> "Record | Refusal":
+        """Encode an event, or say why the server would refuse it."""
+
+    def insert_id(self, event: Any) -> str:
+        """The id of an event that is settled without being encoded."""
+
+
+class Destination(Protocol):
+    """Where events go, as the client sees it."""
+
+    name: str
+
+    def offer(self, event: Any) -> Delivery | None:
+        """Accept without suspending; None where that needs a wait."""
+
+    async def accept(self, event: Any) -> Delivery:
+        """Accept an event, waiting for room or storage."""
+
+    def offer_nowait(self, event: Any) -> Delivery:
+        """Accept an event for synchronous code, or shed it."""
+
+    def settle(self, event: Any, outcome: Outcome) -> Delivery:
+        """Accept an event and settle it at once."""
+
+    @property
+    def stats(self) -> Stats:
+        """Snapshot of the account."""
+
+    async def start(self) -> None:
+        """Make ready on the running loop."""
+
+    async def flush(self, timeout: float | None) -> Stats:
+        """Bring all that was accepted to an outcome, or return at the deadline."""
+
+    async def shutdown(self, timeout: float | None) -> Stats:
+        """Drain until the deadline and settle the rest."""
+
+    async def purge(self, user_id: str | None) -> int:
+        """Give up waiting events, all or of one user."""
+
+    def rebind(self) -> None:
+        """Move to another loop after the old one was closed."""
+
+    def forget_parent(self) -> None:
+        """Start empty in a forked child."""
+
+
+class EngineDestination(Plugin):
+    """A destination with its own delivery engine; encodes at the door."""
+
+    plugin_type = PluginType.DESTINATION
+
+    def __init__(self, name: str, door: Door, engine: Engine, clock: Clock) -> None:
+        self.name = name
+        self._door = door
+        self._engine = engine
+        self._clock = clock
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that delivers."""
+        return self._engine
+
+    def offer(self, event: Any) -> Delivery | None:
+        """Accept without suspending; None where that needs a wait."""
+        engine = self._engine
+        if not engine.plain:
+            return None
+        record = self._door.admit(event, engine.next_id, self._clock.wall())
+        if isinstance(record, Refusal):
+            return self.settle(event, Outcome.rejected(record.message))
+        return engine.offer(record)
+
+    async def accept(self, event: Any) -> Delivery:
+        """Accept an event, waiting for room or storage.
+
+        Raises:
+            QueueFullError: no room, and the policy is RAISE.
+        """
+        record = self._door.admit(event, self._engine.next_id, self._clock.wall())
+        if isinstance(record, Refusal):
+            return self.settle(event, Outcome.rejected(record.message))
+        return await self._engine.accept(record)
+
+    def offer_nowait(self, event: Any) -> Delivery:
+        """Accept an event for synchronous code, or shed it.
+
+        Raises:
+            QueueFullError: no room, and the policy is RAISE.
+        """
+        record = self._door.admit(event, self._engine.next_id, self._clock.wall())
+        if isinstance(record, Refusal):
+            return self.settle(event, Outcome.rejected(record.message))
+        return self._engine.offer_nowait(record)
+
+    def settle(self, event: Any, outcome: Outcome) -> Delivery:
+        """Accept an event and settle it at once."""
+        insert_id = self._door.insert_id(event)
+        return self._engine.settle_at_door(event, insert_id, outcome)
+
+    @property
+    def stats(self) -> Stats:
+        """Snapshot of the account."""
+        return self._engine.stats
+
+    async def start(self) -> None:
+        """Open the storage and start the engine's tasks."""
+        await self._engine.start()
+
+    async def flush(self, timeout: float | None) -> Stats:
+        """Bring all that was accepted to an outcome, or return at the deadline."""
+        return await self._engine.flush(timeout)
+
+    async def shutdown(self, timeout: float | None) -> Stats:
+        """Drain until the deadline and settle the rest."""
+        return await self._engine.shutdown(timeout)
+
+    async def purge(self, user_id: str | None) -> int:
+        """Give up waiting events, all or of one user."""
+        return await self._engine.purge(user_id)
+
+    def rebind(self) -> None:
+        """Move to another loop after the old one was closed."""
+        self._engine.rebind()
+
+    def forget_parent(self) -> None:
+        """Start empty in a forked child."""
+        self._engine.forget_parent()
+
+
+class PlainDestination:
+    """A bounded queue and one worker in front of a destination plugin."""
+
+    def __init__(
+        self,
+        plugin: DestinationPlugin,
+        door: Door,
+        config: DeliveryConfig,
+        *,
+        decode: Callable[[bytes], Any],
+        clock: Clock,
+        client_id: int,
+    ) -> None:
+        self.name = plugin.name
+        self.plugin = plugin
+        self._door = door
+        self._config = config
+        self._decode = decode
+        self._clock = clock
+        self._client_id = client_id
+        self._reporter = Reporter(config.logger, clock, plugin.name)
+        self._counters = Counters()
+        self._ledger = Ledger()
+        self._queue: deque[Record] = deque()
+        self._bytes = 0
+        self._last_id = 0
+        self._current: Record | None = None
+        self._closed = False
+        self._worker: asyncio.Task[None] | None = None
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+
+    # Intake ------------------------------------------------------------------
+
+    def offer(self, event: Any) -> Delivery:
+        """Accept an event; a full queue sheds it."""
+        wall = self._clock.wall()
+        record = self._door.admit(event, self._last_id + 1, wall)
+        if isinstance(record, Refusal):
+            return self.settle(event, Outcome.rejected(record.message))
+        config = self._config
+        size = len(record.body)
+        full = self.pending >= config.max_storage_capacity
+        if full or self._bytes + size > config.max_storage_bytes or self._closed:
+            message = f"the queue of plugin {self.name!r} is full"
+            return self.settle(event, Outcome.dropped(DropReason.OVERFLOW, message))
+        self._last_id = record.id
+        page = self._ledger.enter(record.id)
+        self._counters.accepted += 1
+        self._bytes += size
+        self._queue.append(record)
+        self.ensure_running()
+        return Delivery(
+            self, record.body, record.insert_id, page=page, record_id=record.id
+        )
+
+    async def accept(self, event: Any) -> Delivery:
+        """Accept an event; a full queue sheds it: a slow plugin delays nobody."""
+        return self.offer(event)
+
+    def offer_nowait(self, event: Any) -> Delivery:
+        """Accept an event; a full queue sheds it."""
+        return self.offer(event)
+
+    def settle(self, event: Any, outcome: Outcome) -> Delivery:
+        """Accept an event and settle it at once."""
+        self._counters.accepted += 1
+        self._counters.count(outcome)
+        self._report(outcome)
+        return Delivery.settled(self, event, self._door.insert_id(event), outcome)
+
+    # What a handle needs -----------------------------------------------------
+
+    def decode(self, body: bytes) -> Any:
+        """Rebuild an event from its encoded bytes."""
+        return self._decode(body)
+
+    def hasten(self) -> None:
+        """Nothing to bring forward: the worker never lingers."""
+
+    @property
+    def pending(self) -> int:
+        """Undecided events, the one with the plugin included."""
+        return len(self._queue) + (self._current is not None)
+
+    @property
+    def stats(self) -> Stats:
+        """Snapshot of the account."""
+        return self._counters.snapshot(pending=self.pending, queue_bytes=self._bytes)
+
+    # The worker --------------------------------------------------------------
+
+    def ensure_running(self) -> None:
+        """Start the worker where events wait without one."""
+        if (self._worker is None or self._worker.done()) and self._queue:
+            context = contextvars.Context()
+            mark = frozenset({self._client_id, id(self.plugin)})
+            context.run(inside_user_code.set, mark)
+            self._worker = asyncio.get_running_loop().create_task(
+                self._work(), name=f"amplitude_async {self.name}", context=context
+            )
+
+    async def _work(self) -> None:
+        while self._queue:
+            record = self._current = self._queue.popleft()
+            try:
+                outcome = await self._execute(record)
+            except asyncio.CancelledError:
+                if self._current is record:
+                    self._queue.appendleft(record)
+                    self._current = None
+                raise
+            self._finish(record, outcome)
+
+    async def _execute(self, record: Record) -> Outcome:
+        limit = self._config.connection_timeout
+        try:
+            async with asyncio.timeout(limit):
+                await call_hook(self.plugin.execute, self._decode(record.body))
+        except TimeoutError:
+            message = f"plugin {self.name!r} took longer than {limit:g} s"
+            return Outcome.rejected(message, attempts=1)
+        except Exception as error:  # noqa: BLE001 - user code, fenced
+            message = f"plugin {self.name!r} raised {type(error).__name__}: {error}"
+            self._reporter.error("plugin", "execute raised %r", error, traceback=error)
+            return Outcome.rejected(message[:300], attempts=1)
+        message = f"plugin {self.name!r} returned"
+        return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
+
+    def _finish(self, record: Record, outcome: Outcome) -> None:
+        self._current = None
+        self._bytes -= len(record.body)
+        self._counters.count(outcome)
+        self._report(outcome)
+        self._ledger.settle(record.id, outcome)
+        for mark, waiter in self._waiters:
+            if record.id >= mark and not waiter.done():
+                waiter.set_result(None)
+
+    def _report(self, outcome: Outcome) -> None:
+        if outcome.status is not DeliveryStatus.DELIVERED:
+            self._reporter.warning(outcome.status, "%s", outcome.message)
+
+    # Lifecycle ---------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Nothing to open; the worker starts with the first event."""
+        self.ensure_running()
+
+    async def flush(self, timeout: float | None) -> Stats:
+        """Wait until the plugin has had all that was accepted; call its flush."""
+        deadline = math.inf if timeout is None else self._clock.now() + timeout
+        await self._drain(timeout)
+        await self._call(self.plugin.flush, deadline - self._clock.now())
+        return self.stats
+
+    async def _drain(self, timeout: float | None) -> None:
+        if not self.pending:
+            return
+        self.ensure_running()
+        waiter = asyncio.get_running_loop().create_future()
+        entry = (self._last_id, waiter)
+        self._waiters.append(entry)
+        timer = None
+        if timeout is not None:
+            timer = self._clock.call_later(timeout, lambda: _finish(waiter))
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(entry)
+            if timer is not None:
+                timer.cancel()
+
+    async def _call(self, hook: Callable[[], Any], left: float) -> None:
+        try:
+            async with asyncio.timeout(None if math.isinf(left) else max(left, 0.05)):
+                await call_hook(hook)
+        except Exception as error:  # noqa: BLE001 - user code, fenced
+            self._reporter.error(
+                "plugin", "%s raised %r", hook.__name__, error, traceback=error
+            )
+
+    async def shutdown(self, timeout: float | None) -> Stats:
+        """Drain until the deadline, drop the rest and call the plugin's shutdown."""
+        if self._closed:
+            return self.stats
+        deadline = math.inf if timeout is None else self._clock.now() + timeout
+        await self._drain(timeout)
+        self._closed = True
+        worker = self._worker
+        if worker is not None and worker is not asyncio.current_task():
+            worker.cancel()
+            await asyncio.wait({worker}, timeout=1.0)
+        reason = DropReason.SHUTDOWN
+        message = f"plugin {self.name!r} did not take it before the deadline"
+        self._give_up(None, Outcome.dropped(reason, message))
+        await self._call(self.plugin.shutdown, deadline - self._clock.now())
+        return self.stats
+
+    async def purge(self, user_id: str | None) -> int:
+        """Give up waiting events, all or of one user."""
+        outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
+        return self._give_up(user_id, outcome)
+
+    def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
+        """Settle what waits, all or of one user, without the plugin."""
+        taken = [r for r in self._queue if user_id is None or r.user_id == user_id]
+        self._queue = deque(r for r in self._queue if r not in taken)
+        current = self._current
+        for record in taken:
+            self._finish(record, outcome)
+        self._current = current
+        return len(taken)
+
+    def rebind(self) -> None:
+        """Move to another loop; the event that was with the plugin is done again."""
+        if self._current is not None:
+            self._queue.appendleft(self._current)
+            self._current = None
+        self._worker = None
+        self._waiters = []
+
+    def forget_parent(self) -> None:
+        """Start empty in a forked child; inherited handles settle as DROPPED fork."""
+        inherited = [*self._queue, *([self._current] if self._current else [])]
+        ledger = self._ledger
+        self._counters = Counters()
+        self._ledger = Ledger()
+        self._queue = deque()
+        self._current = None
+        self._bytes = 0
+        self.rebind()
+        message = "accepted before os.fork(): the parent process has it"
+        outcome = Outcome.dropped(DropReason.FORK, message)
+        for record in inherited:
+            ledger.settle(record.id, outcome)
+
+
+def _finish(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,174 @@
+"""The script of faults: which of them fires for which request."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+
+from .faults import Fault
+from .ledger import ReceivedRequest
+
+__all__ = ["FaultScript", "Turn", "describe", "parse_faults"]
+
+_KINDS = (
+    "throttle",
+    "quota",
+    "silenced",
+    "too_large",
+    "invalid_key",
+    "server_error",
+    "html",
+)
+# A function cannot be written in JSON.
+_PYTHON_ONLY = frozenset({"when"})
+
+
+class _Entry:
+    """A fault and how often it may still fire."""
+
+    __slots__ = ("fault", "left")
+
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        self.left = fault.count
+
+
+class FaultScript:
+    """Faults in the order they were added; the first that matches a request fires.
+
+    Args:
+        seed: of the draws for `Fault.rate`, so that a run can be repeated.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self._seed = seed
+        self._random = random.Random(seed)
+        self._entries: list[_Entry] = []
+
+    @property
+    def pending(self) -> tuple[Fault, ...]:
+        """The faults that can still fire."""
+        return tuple(entry.fault for entry in self._entries)
+
+    def add(self, *faults: Fault) -> None:
+        """Append faults to the script."""
+        for fault in faults:
+            if not isinstance(fault, Fault):
+                msg = f"expected a Fault, got {fault!r}: write Fault(status=503)"
+                raise TypeError(msg)
+        self._entries.extend(_Entry(fault) for fault in faults)
+
+    def clear(self) -> None:
+        """Remove all faults and start the draws anew."""
+        self._entries.clear()
+        self._random.seed(self._seed)
+
+    def turn(self) -> Turn:
+        """Begin choosing a fault for one request."""
+        return Turn(self, iter(tuple(self._entries)))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the pending faults as JSON objects."""
+        return [describe(entry.fault, entry.left) for entry in self._entries]
+
+    def _fire(self, entry: _Entry, request: ReceivedRequest) -> bool:
+        fault = entry.fault
+        # Another request may have used it up while this one's body was read.
+        if entry not in self._entries:
+            return False
+        if fault.when is not None and not fault.when(request):
+            return False
+        if fault.rate < 1 and self._random.random() >= fault.rate:
+            return False
+        if entry.left is not None:
+            entry.left -= 1
+            if entry.left == 0:
+                self._entries.remove(entry)
+        return True
+
+
+class Turn:
+    """One request's way through the script, which halts while its body is read."""
+
+    def __init__(self, script: FaultScript, entries: Iterator[_Entry]) -> None:
+        self._script = script
+        self._entries = entries
+        self._next: _Entry | None = None
+
+    def before_reading(self, request: ReceivedRequest) -> Fault | None:
+        """Return the fault that hangs up now, if the script has come to one."""
+        for entry in self._matching(request.path):
+            if entry.fault.hang_up != "before":
+                self._next = entry
+                return None
+            if self._script._fire(entry, request):  # noqa: SLF001 - one class in two
+                return entry.fault
+        return None
+
+    def after_reading(self, request: ReceivedRequest) -> Fault | None:
+        """Return the fault for a request that was read and judged."""
+        entry = self._next
+        while entry is not None:
+            if self._script._fire(entry, request):  # noqa: SLF001 - as above
+                return entry.fault
+            entry = next(self._matching(request.path), None)
+        return None
+
+    def _matching(self, path: str) -> Iterator[_Entry]:
+        for entry in self._entries:
+            if entry.fault.path in (None, path):
+                yield entry
+
+
+def describe(fault: Fault, left: int | None) -> dict[str, Any]:
+    """Return a fault as a JSON object: its name, what is left, and what it sets."""
+    shown: dict[str, Any] = {"name": fault.label, "left": left}
+    for one in fields(fault):
+        value = getattr(fault, one.name)
+        plain = isinstance(value, (str, int, float))
+        if one.name not in ("name", "count", "body") and plain and value != one.default:
+            shown[one.name] = str(value) if value == float("inf") else value
+    return shown
+
+
+def parse_faults(value: object) -> list[Fault]:
+    """Read one fault or a list of faults from JSON.
+
+    Raises:
+        ValueError: a fault is none; the message names key, value and remedy.
+    """
+    return [_parse(one) for one in (value if isinstance(value, list) else [value])]
+
+
+def _parse(value: object) -> Fault:
+    if not isinstance(value, dict):
+        msg = f'a fault must be a JSON object, got {value!r}: send {{"status": 503}}'
+        raise ValueError(msg)  # noqa: TRY004 - one error type for a bad request
+    given = dict(value)
+    kind = given.pop("kind", None)
+    if kind is None:
+        known = {one.name for one in fields(Fault)} - _PYTHON_ONLY
+        _check_keys(given, known, "a fault")
+        return Fault(**given)
+    if kind not in _KINDS:
+        msg = f"fault kind is {kind!r}: use one of {', '.join(_KINDS)}, or leave it out"
+        raise ValueError(msg)
+    build = getattr(Fault, kind)
+    _check_keys(given, set(inspect.signature(build).parameters), f"a {kind} fault")
+    try:
+        fault: Fault = build(**given)
+    except TypeError as error:
+        # The only way left is a parameter without a default.
+        msg = f"a {kind} fault lacks a key: {error}"
+        raise ValueError(msg) from error
+    return fault
+
+
+def _check_keys(given: Mapping[str, object], known: set[str], what: str) -> None:
+    unknown = sorted(set(given) - known)
+    if unknown:
+        msg = f"{what} has no key {unknown[0]!r}: use {', '.join(sorted(known))}"
+        raise ValueError(msg)

@@ -1,0 +1,151 @@
+"""Base classes of plugins: what runs on events before encoding, and destinations.
+
+Hooks may be plain functions or coroutines. A plugin that keeps no state needs no
+``__init__``; one that has its own need not call ours.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import Any, ClassVar, Literal
+
+__all__ = [
+    "BeforePlugin",
+    "DestinationPlugin",
+    "EnrichmentPlugin",
+    "FunctionPlugin",
+    "Plugin",
+    "PluginType",
+    "as_plugin",
+    "call_hook",
+]
+
+_HOOKS = {
+    "$identify": "identify",
+    "$groupidentify": "group_identify",
+    "revenue_amount": "revenue",
+}
+
+
+class PluginType(StrEnum):
+    """When a plugin runs: before, then enrichment, then destination."""
+
+    BEFORE = "before"
+    ENRICHMENT = "enrichment"
+    DESTINATION = "destination"
+
+
+class Plugin:
+    """Base of all plugins; subclass one of its children.
+
+    ``execute`` returns the event to go on with, or None to drop it. Unless it is
+    overridden it calls the hook for the kind of event: ``track``, ``identify``,
+    ``group_identify`` or ``revenue``, each of which returns the event as it is.
+    """
+
+    name: str = ""
+    """Unique in a client; the class name where it is empty."""
+    plugin_type: ClassVar[PluginType] = PluginType.ENRICHMENT
+    last: bool = False
+    """True runs after all before and enrichment plugins, as a scrubber should."""
+    on_error: Literal["keep", "drop"] = "keep"
+    """What becomes of an event when ``execute`` raises: it goes on, or is dropped."""
+
+    def setup(self, client: Any) -> Any:
+        """Prepare; the plugin runs on no event before this returned. May be async."""
+
+    def execute(self, event: Any) -> Any:
+        """Return the event, another one, or None to drop it. May be async."""
+        hook = _HOOKS.get(event.event_type, "track")
+        return getattr(self, hook)(event)
+
+    def track(self, event: Any) -> Any:
+        """Handle an ordinary event."""
+        return event
+
+    def identify(self, event: Any) -> Any:
+        """Handle a ``$identify`` event."""
+        return event
+
+    def group_identify(self, event: Any) -> Any:
+        """Handle a ``$groupidentify`` event."""
+        return event
+
+    def revenue(self, event: Any) -> Any:
+        """Handle a ``revenue_amount`` event."""
+        return event
+
+    def teardown(self) -> Any:
+        """Release what setup took; after remove or shutdown. May be async."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name or type(self).__name__!r}>"
+
+
+class BeforePlugin(Plugin):
+    """Runs first: fills in what later plugins read."""
+
+    plugin_type = PluginType.BEFORE
+
+
+class EnrichmentPlugin(Plugin):
+    """Runs second: adds to events, changes or drops them."""
+
+    plugin_type = PluginType.ENRICHMENT
+
+
+class DestinationPlugin(Plugin):
+    """Receives each event that the other plugins let through, in order.
+
+    Runs outside of ``track``, one event at a time, under ``connection_timeout``:
+    returning is DELIVERED, raising is REJECTED. ``flush`` and ``shutdown`` are called
+    where a subclass defines them.
+    """
+
+    plugin_type = PluginType.DESTINATION
+
+    def flush(self) -> Any:
+        """Send what the plugin itself holds back. May be async."""
+
+    def shutdown(self) -> Any:
+        """Close what the plugin itself opened. May be async."""
+
+
+class FunctionPlugin(EnrichmentPlugin):
+    """A bare function ``f(event) -> Event | None`` as enrichment plugin."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self._function = function
+
+    def execute(self, event: Any) -> Any:
+        """Call the function."""
+        return self._function(event)
+
+
+def as_plugin(plugin: "Plugin | Callable[[Any], Any]") -> Plugin:
+    """Accept a plugin or a bare function.
+
+    Raises:
+        TypeError: it is neither; a class instead of an instance is named as such.
+    """
+    if isinstance(plugin, Plugin):
+        return plugin
+    if inspect.isclass(plugin):
+        msg = f"plugin={plugin.__name__} is a class: pass an instance of it"
+        raise TypeError(msg)
+    if callable(plugin):
+        return FunctionPlugin(plugin)
+    msg = (
+        f"plugin={plugin!r:.80} is neither a Plugin nor a function: subclass "
+        "EnrichmentPlugin or pass `async def f(event)`"
+    )
+    raise TypeError(msg)
+
+
+async def call_hook(hook: Callable[..., Any], *args: Any) -> Any:
+    """Call a hook that may be plain or async."""
+    answer = hook(*args)
+    if isinstance(answer, Awaitable):
+        return await answer
+    return answer

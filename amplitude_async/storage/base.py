@@ -1,0 +1,88 @@
+"""What a storage is: a journal of encoded events that knows no identity or HTTP."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+__all__ = ["Record", "Storage"]
+
+
+class Record(NamedTuple):
+    """One accepted event, encoded once and for all.
+
+    A tuple of immutable values: a queue of these costs the garbage collector little.
+    """
+
+    id: int
+    """Number in order of acceptance; 0 until one is given."""
+    body: bytes
+    """The event as JSON, exactly as it goes on the wire."""
+    identity: str
+    """Events of one identity reach the server in order."""
+    user_id: str | None
+    """For throttles and purges, which may name either id."""
+    device_id: str | None
+    """For throttles, which may name either id."""
+    insert_id: str
+    """The vendor's deduplication key."""
+    accepted_at: float
+    """Wall clock at acceptance, seconds since the epoch."""
+
+
+class Storage(ABC):
+    """A journal: append, read on, settle.
+
+    One storage serves one client. Methods are awaited on the client's loop and may
+    raise ``StorageError``; the engine then goes on in memory and says so.
+    """
+
+    durable: bool = True
+    """False where a record does not outlive the process."""
+    default_max_age: float | None = None
+    """Replaces the default ``max_event_age`` in seconds, where it is not None."""
+
+    @abstractmethod
+    async def open(self, destination: str, allot: Callable[[int], int]) -> int:
+        """Make ready for records of a destination (a text without secrets).
+
+        Args:
+            destination: records of another one are never handed out.
+            allot: gives the first of so many new ids; call it on the loop's thread.
+
+        Returns:
+            How many records of earlier processes were taken over, unread as yet.
+        """
+
+    @abstractmethod
+    async def append(self, records: Sequence[Record]) -> None:
+        """Write records under their ids; returns once they are durable.
+
+        Calls end in the order in which they began.
+
+        Raises:
+            StorageFullError: the storage's own limit is reached; nothing was written.
+        """
+
+    @abstractmethod
+    async def fetch(self, after: int, limit: int, max_bytes: int) -> list[Record]:
+        """Read unsettled records above an id, in order of id; one at least if any."""
+
+    @abstractmethod
+    async def settle(self, ids: Sequence[int]) -> None:
+        """Forget records whose fate is decided; unknown ids are no error."""
+
+    @abstractmethod
+    async def size(self) -> int:
+        """Count the unsettled records."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release everything; unsettled records stay for the next process."""
+
+    async def adopt(self, allot: Callable[[int], int]) -> int:
+        """Take over records that another process left; returns how many."""
+        return 0
+
+    def after_fork(self) -> "Storage":
+        """Build the storage a forked child uses; this one stays the parent's."""
+        return type(self)()

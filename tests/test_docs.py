@@ -1,0 +1,179 @@
+"""Every example in the README and the docs is run, against a local emulator."""
+
+import ast
+import asyncio
+import inspect
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amplitude_async.emulator import Emulator
+
+__all__: list[str] = []
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+BLOCK = re.compile(
+    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n\n?)?"
+    r"^```python[^\n]*\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+PAGE_WITH_AN_ERROR = """\
+# Example
+
+```python
+import asyncio
+seen = []
+```
+
+<!-- not run: it would fail -->
+
+```python
+raise SystemExit
+```
+
+```python
+await asyncio.sleep(0)
+seen.append(1)
+```
+
+```python
+1 / 0
+```
+"""
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One example: its code, and where it stands on its page."""
+
+    code: str
+    lines_above: int
+    reason_not_run: str | None
+
+
+def blocks_of(text: str) -> list[Block]:
+    """Return the Python blocks of one page, in order."""
+    return [
+        Block(
+            code=match["code"],
+            lines_above=text.count("\n", 0, match.start("code")),
+            reason_not_run=match["reason"],
+        )
+        for match in BLOCK.finditer(text)
+    ]
+
+
+def run_blocks(blocks: list[Block], page: Path, namespace: dict[str, Any]) -> None:
+    """Run the blocks of a page one after another, as a reader would type them."""
+    with asyncio.Runner() as runner:
+        for block in blocks:
+            tree = ast.parse(block.code, filename=str(page))
+            # A traceback then points at the line of the page.
+            ast.increment_lineno(tree, block.lines_above)
+            code = compile(
+                tree, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            )
+            # A block without await runs outside the loop: it may start its own.
+            outcome = eval(code, namespace)  # noqa: S307 - our own documentation
+            if inspect.iscoroutine(outcome):
+                runner.run(outcome)
+
+
+@pytest.fixture
+def background_emulator() -> Iterator[Emulator]:
+    """Yield an emulator that runs beside the examples, on a loop of its own."""
+    ready: Future[tuple[Emulator, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        async with Emulator() as emulator:
+            ready.set_result((emulator, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    emulator, loop, stop = ready.result(timeout=10)
+    yield emulator
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(timeout=10)
+
+
+@pytest.fixture
+def hosts_reached(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return a list that collects every host outside this machine that is looked up."""
+    reached: list[str] = []
+    look_up = socket.getaddrinfo
+
+    def guarded(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name is not None and name not in LOOPBACK:
+            reached.append(name)
+            raise socket.gaierror(socket.EAI_NONAME, f"{name}: examples stay here")
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", guarded)
+    return reached
+
+
+@pytest.mark.allow_blocking
+@pytest.mark.parametrize(
+    "page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES]
+)
+def test_every_example_runs(
+    page: Path,
+    background_emulator: Emulator,
+    hosts_reached: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """What a page shows works when typed in, and reaches nothing but this machine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AMPLITUDE_API_KEY", "test-key")
+    monkeypatch.setenv("AMPLITUDE_SERVER_URL", background_emulator.httpapi_url)
+    blocks = blocks_of(page.read_text(encoding="utf-8"))
+    namespace = {"__name__": "__main__", "emulator": background_emulator}
+
+    run_blocks([block for block in blocks if not block.reason_not_run], page, namespace)
+
+    assert hosts_reached == []
+
+
+def test_no_python_block_escapes_the_runner() -> None:
+    """Each fence that says python is one that the runner knows how to read."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        fences = re.findall(r"^\s*```\s*(?:python|py\b|\{\s*\.py)", text, re.MULTILINE)
+        assert len(fences) == len(blocks_of(text)), page
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """No page is written and then never found."""
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").split("\nnav:\n")[1]
+    listed = set(re.findall(r"([\w/.-]+\.md)\s*$", navigation, re.MULTILINE))
+
+    assert listed == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+
+
+def test_the_runner_shares_names_awaits_and_counts_lines() -> None:
+    """Blocks of a page build on each other, and an error names the page's line."""
+    page = Path("page.md")
+    text = PAGE_WITH_AN_ERROR
+    blocks = blocks_of(text)
+    namespace: dict[str, Any] = {}
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        run_blocks([b for b in blocks if not b.reason_not_run], page, namespace)
+
+    assert namespace["seen"] == [1]
+    assert raised.traceback[-1].lineno + 1 == text.split("\n").index("1 / 0") + 1

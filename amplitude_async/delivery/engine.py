@@ -397,6 +397,10 @@ class Engine:
 
     def _carry_out(self, group: Group, verdict: Verdict) -> None:
         settled = self._schedule.apply(group, verdict, self._clock.now())
+        # From here on the group may be in flight again, with another task.
+        task = asyncio.current_task()
+        if task is not None:
+            self._senders.pop(task, None)
         self._explain(verdict)
         self._books.settle(settled)
         self._books.settle(self._schedule.collect())
@@ -432,9 +436,9 @@ class Engine:
     def _sender_ended(self, task: "asyncio.Task[None]") -> None:
         group = self._senders.pop(task, None)
         self._wake.set()
-        if group is None or not group.in_flight:
+        if group is None:
             return
-        # It neither answered nor took back: cancelled from outside, or our fault.
+        # It brought no answer: cancelled from outside, or our fault.
         if not task.cancelled() and task.exception() is not None:
             self._reporter.error(
                 "engine", "sending a batch failed", traceback=task.exception()

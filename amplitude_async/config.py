@@ -3,7 +3,7 @@
 import difflib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypedDict, TypeVar
@@ -60,10 +60,11 @@ PositiveSeconds = Annotated[
 ]
 
 
-def near_miss(name: str, candidates: "Mapping[str, object] | list[str]") -> str:
-    """Say which known name was probably meant, as a clause, or the empty string."""
-    close = difflib.get_close_matches(name, list(candidates), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+def near_miss(name: str, candidates: Iterable[str]) -> str | None:
+    """Find the candidate that a misspelt name probably meant, or None."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
+    return by_lower[found[0]] if found else None
 
 
 def describe_errors(
@@ -77,7 +78,9 @@ def describe_errors(
     for item in error.errors(include_url=False, include_context=False):
         name = ".".join(str(part) for part in item["loc"]) or owner
         if item["type"] == "extra_forbidden":
-            lines.append(f"{owner} has no option {name!r}{near_miss(name, fields)}")
+            hint = near_miss(name, fields)
+            meant = f"; did you mean {hint!r}?" if hint else ""
+            lines.append(f"{owner} has no option {name!r}{meant}")
             continue
         root = str(item["loc"][0]) if item["loc"] else ""
         shown = "" if root in _SECRET_FIELDS or not root else f"={item['input']!r:.80}"

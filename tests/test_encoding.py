@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from numbers import Integral
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, RootModel, SecretStr
+from pydantic import BaseModel, Field, RootModel, SecretStr, model_serializer
 from pydantic_core import PydanticSerializationError
 
 from amplitude_async.encoding import (
@@ -60,6 +61,18 @@ class Celsius(float):
     """A float with a class of its own."""
 
 
+class Count(int):
+    """An int with a class of its own."""
+
+
+@Integral.register
+class MachineInt:
+    """A number like those of numpy: an Integral that is no int."""
+
+    def __int__(self) -> int:
+        return 5
+
+
 class Point(NamedTuple):
     """A named tuple."""
 
@@ -81,6 +94,14 @@ class Address(BaseModel):
     city: str
     secret: SecretStr = SecretStr("hidden")
     at: date = Field(default=date(2026, 1, 2))
+
+
+class Node(BaseModel):
+    """A pydantic model that dumps itself as itself."""
+
+    @model_serializer
+    def _same(self) -> "Node":
+        return self
 
 
 class Evil(Mapping[str, int]):
@@ -142,6 +163,8 @@ def convert(value: object, policy: ValuePolicy = POLICY) -> tuple[Any, list[Loss
         ("é", "é"),
         (Text("t"), "t"),
         (Celsius(1.5), 1.5),
+        (Count(2), 2),
+        (MachineInt(), 5),
         (Colour.RED, "red"),
         (Level.HIGH, 3),
         (Key.A, "a"),
@@ -237,6 +260,24 @@ def test_pydantic_model() -> None:
     assert [loss.path for loss in losses] == ["p.a.secret"]
 
 
+def test_models_that_cannot_be_dumped() -> None:
+    """A model whose own code fails or leads nowhere is lost alone."""
+    item = Item(Decimal(1))
+    deep = nested(POLICY.max_depth)
+    deep_model = [deep, RootModel[list[int]]([1])]
+    converted, losses = convert({"node": Node(), "ok": item, "list": deep_model})
+    assert converted["ok"] == {"price": 1, "parts": []}
+    assert converted["list"][1] == [1]
+    assert losses[0].path.startswith("p.node")
+
+
+def test_mixed_set() -> None:
+    """A set without an order still arrives whole."""
+    converted, losses = convert({1, "a"})
+    assert sorted(converted, key=str) == [1, "a"]
+    assert losses == []
+
+
 def test_dataclass_field_that_raises() -> None:
     """A field that cannot be read is lost alone."""
     converted, losses = convert(Shy(1))
@@ -284,6 +325,16 @@ def test_depth_limit(limit: int) -> None:
     converted, losses = convert(nested(limit + 1), policy)
     assert json.dumps(converted) == "[" * limit + "]" * limit
     assert losses == [Loss("p" + "[0]" * limit, f"nested deeper than {limit} levels")]
+
+
+@pytest.mark.parametrize(
+    "value", [[1], (1,), {1}, {"a": 1}, Item(Decimal(1)), Address(city="Oslo")]
+)
+def test_every_container_counts(value: object) -> None:
+    """The depth limit holds for whatever becomes an array or an object."""
+    converted, losses = convert(value, ValuePolicy(max_depth=0))
+    assert converted is DROP
+    assert losses == [Loss("p", "nested deeper than 0 levels")]
 
 
 def test_too_many_values_end() -> None:

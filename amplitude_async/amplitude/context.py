@@ -4,7 +4,8 @@ from typing import Any
 
 from amplitude_async._version import __version__
 from amplitude_async.amplitude.config import Config
-from amplitude_async.amplitude.events import Event, EventDefaults
+from amplitude_async.amplitude.encoder import EventDefaults
+from amplitude_async.amplitude.events import Event
 from amplitude_async.plugins import BeforePlugin
 
 __all__ = ["LIBRARY", "ContextPlugin", "defaults_of"]

@@ -2,13 +2,12 @@
 
 from amplitude_async.amplitude.config import Config
 from amplitude_async.amplitude.context import defaults_of
-from amplitude_async.amplitude.events import (
-    GROUP_IDENTIFY,
-    Event,
+from amplitude_async.amplitude.encoder import (
     EventDefaults,
     encode_event,
     new_insert_id,
 )
+from amplitude_async.amplitude.events import GROUP_IDENTIFY, Event
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.destination import Refusal
 from amplitude_async.encoding import ValuePolicy
@@ -68,6 +67,9 @@ class AmplitudeDoor:
         if not event.event_type.strip():
             return Refusal("event_type is empty: name the event")
         body, insert_id, losses = encode_event(event, self._policy, self._defaults)
+        for loss in losses:
+            if loss.path in {"user_id", "device_id"}:
+                return Refusal(f"{loss.path} {loss.reason}: use an id that is text")
         if losses:
             self._reporter.warning(
                 "properties",

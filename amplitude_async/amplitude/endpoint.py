@@ -10,7 +10,8 @@ from pydantic_core import from_json
 
 from amplitude_async._version import __version__
 from amplitude_async.amplitude.config import Config
-from amplitude_async.amplitude.events import Event, decode_event
+from amplitude_async.amplitude.encoder import decode_event
+from amplitude_async.amplitude.events import Event
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,

@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Unpack
 
 from pydantic import Field
 
-from amplitude_async.amplitude.events import (
-    REVENUE,
-    Event,
-    EventFields,
-    Finite,
-    WireModel,
-)
+from amplitude_async.amplitude.events import REVENUE, Event, EventFields
+from amplitude_async.amplitude.fields import Finite, WireModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,0 +1,217 @@
+"""The one encoding of an event into the bytes that travel, and the way back.
+
+Everything that leaves as an event is made here, once: aliases, absent fields, property
+values by the policy, and what is filled in where the event is silent.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, TypeVar
+
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, from_json
+
+from amplitude_async.amplitude.events import (
+    INPUT_NAMES,
+    Event,
+    IngestionMetadata,
+    Plan,
+)
+from amplitude_async.encoding import (
+    DROP,
+    Loss,
+    ValuePolicy,
+    is_encodable_text,
+    to_json,
+)
+
+__all__ = [
+    "EncodedEvent",
+    "EventDefaults",
+    "decode_event",
+    "encode_event",
+    "new_insert_id",
+    "unix_ms",
+]
+
+_ModelT = TypeVar("_ModelT", bound=BaseModel)
+
+
+class EncodedEvent(NamedTuple):
+    """An event as it goes on the wire."""
+
+    body: bytes
+    """A JSON object."""
+
+    insert_id: str
+    """The event's own, or the one that was filled in."""
+
+    losses: tuple[Loss, ...] = ()
+    """Keys and fields that could not be sent as they were.
+
+    Where ``user_id`` or ``device_id`` is among the paths, the body lacks that id.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class EventDefaults:
+    """What events get that lack it, encoded once."""
+
+    library: str | None = None
+    plan: Plan | None = None
+    ingestion_metadata: IngestionMetadata | None = None
+    _library: bytes = field(init=False, repr=False)
+    _plan: bytes = field(init=False, repr=False)
+    _metadata: bytes = field(init=False, repr=False)
+    _all: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        parts = {
+            "_library": _member("library", self.library),
+            "_plan": _member("plan", self.plan),
+            "_metadata": _member("ingestion_metadata", self.ingestion_metadata),
+        }
+        for name, part in parts.items():
+            object.__setattr__(self, name, part)
+        object.__setattr__(self, "_all", b"".join(parts.values()))
+
+    def missing_from(self, event: Event) -> bytes:
+        """Give the JSON members that an event lacks, each after a comma."""
+        library = event.library is None
+        plan = event.plan is None
+        metadata = event.ingestion_metadata is None
+        if library and plan and metadata:
+            return self._all
+        return b"".join(
+            (
+                self._library if library else b"",
+                self._plan if plan else b"",
+                self._metadata if metadata else b"",
+            )
+        )
+
+
+def _member(key: str, value: str | BaseModel | None) -> bytes:
+    if value is None:
+        return b""
+    if isinstance(value, BaseModel):
+        body = value.__pydantic_serializer__.to_json(
+            value, by_alias=True, exclude_none=True
+        )
+    else:
+        body = to_json(value)
+    return b',"%b":%b' % (key.encode(), body)
+
+
+def new_insert_id() -> str:
+    """Make an insert id: 32 random hexadecimal digits."""
+    return os.urandom(16).hex()
+
+
+def unix_ms() -> int:
+    """Give the time in whole milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def encode_event(
+    event: Event,
+    policy: ValuePolicy,
+    defaults: EventDefaults,
+    *,
+    insert_id: Callable[[], str] = new_insert_id,
+    now_ms: Callable[[], int] = unix_ms,
+) -> EncodedEvent:
+    """Encode an event once and for all; the event itself is not changed.
+
+    Args:
+        event: None fields are left out; None inside properties stays null.
+        policy: How property values become JSON.
+        defaults: Filled in where the event has none.
+        insert_id: Called where the event has none; gives ASCII text that needs no
+            escape in JSON.
+        now_ms: Called where the event has no time.
+    """
+    losses: tuple[Loss, ...] = ()
+    body = _encode_plain(event, policy)
+    if body is None:
+        event, losses = _made_plain(event, policy)
+        body = _serialise(event)
+    given_id, members = event.insert_id, defaults.missing_from(event)
+    if event.time is None:
+        members = b',"time":%d%b' % (now_ms(), members)
+    if given_id is not None:
+        # A JSON object with at least one member ends in a brace: open it again.
+        return EncodedEvent(b"%b%b}" % (body[:-1], members), given_id, losses)
+    new_id = insert_id()
+    body = b'%b,"insert_id":"%b"%b}' % (body[:-1], new_id.encode(), members)
+    return EncodedEvent(body, new_id, losses)
+
+
+def decode_event(body: bytes) -> Event:
+    """Rebuild an event from its encoded form; keys it has no field for are left out."""
+    members = from_json(body)
+    known = {k: v for k, v in members.items() if k in INPUT_NAMES}
+    return Event(event_type=members.get("event_type", ""), **known)
+
+
+def _serialise(event: Event) -> bytes:
+    # The event's own serializer: a subclass may declare a key we do not know yet.
+    return event.__pydantic_serializer__.to_json(
+        event, by_alias=True, exclude_none=True, warnings=False
+    )
+
+
+def _encode_plain(event: Event, policy: ValuePolicy) -> bytes | None:
+    """Encode an event whose values are JSON already; None if they are not."""
+    fields = event.__dict__
+    for name in _PROPERTY_FIELDS:
+        value = fields[name]
+        if value is not None and not policy.is_plain(value):
+            return None
+    groups = fields["groups"]
+    if groups is not None and not _GROUP_POLICY.is_plain(groups):
+        return None
+    if fields["insert_id"] == "":
+        return None
+    try:
+        return _serialise(event)
+    except PydanticSerializationError:
+        return None
+
+
+_PROPERTY_FIELDS: Final = ("event_properties", "user_properties", "group_properties")
+
+# Group names are identities, never cut.
+_GROUP_POLICY: Final = ValuePolicy()
+
+
+def _made_plain(event: Event, policy: ValuePolicy) -> tuple[Event, tuple[Loss, ...]]:
+    """Copy an event with everything that has no JSON form taken out."""
+    losses: list[Loss] = []
+    changes: dict[str, Any] = {}
+    for name in (*_PROPERTY_FIELDS, "groups"):
+        value = getattr(event, name)
+        if value is not None:
+            rules = _GROUP_POLICY if name == "groups" else policy
+            plain = rules.convert(value, name, losses)
+            changes[name] = None if plain is DROP else plain
+    if event.insert_id == "":
+        changes["insert_id"] = None
+    plain_event = event.model_copy(update=changes)
+    return _without_bad_text(plain_event, "", losses), tuple(losses)
+
+
+def _without_bad_text(model: _ModelT, prefix: str, losses: list[Loss]) -> _ModelT:
+    changes: dict[str, Any] = {}
+    for name, value in model.__dict__.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, BaseModel):
+            changes[name] = _without_bad_text(value, f"{path}.", losses)
+        elif isinstance(value, str) and not is_encodable_text(value):
+            # The type is all that an event cannot do without.
+            is_type = path == "event_type"
+            changes[name] = value.encode(errors="replace").decode() if is_type else None
+            losses.append(Loss(path, "holds a lone surrogate, which is not text"))
+    return model.model_copy(update=changes) if changes else model

@@ -1,0 +1,26 @@
+"""The command line: a local server to send to, and a demo of the whole journey."""
+
+import sys
+
+__all__ = ["main"]
+
+_EXTRA = frozenset({"click", "rich", "typer"})
+
+
+def main() -> None:
+    """Run the command line, or say how to install what it needs.
+
+    Raises:
+        SystemExit: always; 2 where the extra ``cli`` is missing.
+    """
+    try:
+        # Not at the top: the package is complete without these two.
+        from amplitude_async.cli.app import app  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        sys.stderr.write(
+            f'The command line needs {error.name}: pip install "amplitude-async[cli]"\n'
+        )
+        raise SystemExit(2) from None
+    app()

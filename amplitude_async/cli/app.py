@@ -1,0 +1,116 @@
+"""The commands and their options; what they do stands in modules of their own."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from amplitude_async import __version__
+from amplitude_async.cli.demo import run_demo
+from amplitude_async.cli.emulator import serve
+from amplitude_async.cli.progress import progress_bar
+from amplitude_async.cli.purchases import PurchaseLogError, read_log, sample_log
+from amplitude_async.cli.report import print_report
+from amplitude_async.emulator import Emulator
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="amplitude-async",
+    help="Try amplitude-async without an account: a local server, and a demo.",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with the values of locals could show a key.
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version and exit.",
+            callback=lambda wanted: _print_version(wanted=wanted),
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
+
+
+@app.command()
+def emulator(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on, 0: any free one.")
+    ] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    *,
+    allow_remote: Annotated[
+        bool, typer.Option("--allow-remote", help="Let other machines connect.")
+    ] = False,
+) -> None:
+    """Run a local Amplitude server until Ctrl-C or SIGTERM."""
+    try:
+        server = Emulator(host, port, allow_remote=allow_remote)
+    except ValueError:
+        raise _refusal(
+            f"--host {host} can be reached by other machines: use 127.0.0.1, or add "
+            "--allow-remote if that is wanted"
+        ) from None
+    try:
+        asyncio.run(serve(server, Console()))
+    except OSError as error:
+        raise _refusal(
+            f"cannot listen on {host} port {port} ({error.strerror or error}): "
+            "choose another --port (0 takes any free one) or --host"
+        ) from None
+
+
+@app.command()
+def demo(
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Replay only so many purchases; all by default."),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(help="Replay this purchase log instead of the one enclosed."),
+    ] = None,
+    *,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON report instead of a table.")
+    ] = False,
+) -> None:
+    """Replay a purchase log through a web service into a local Amplitude server.
+
+    Exits with 1 if a single purchase is missing, doubled or changed.
+    """
+    try:
+        purchases = (sample_log() if log is None else read_log(log))[:limit]
+    except (OSError, PurchaseLogError) as error:
+        raise _refusal(f"cannot replay the log: {error}") from None
+    with progress_bar(Console(stderr=True), len(purchases)) as advance:
+        report = asyncio.run(run_demo(purchases, advance))
+    if as_json:
+        typer.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        print_report(report, Console())
+    raise typer.Exit(0 if report.ok else 1)
+
+
+def _refusal(message: str) -> typer.Exit:
+    """Say on standard error why nothing was done, and with which code to exit."""
+    typer.echo(f"Error: {message}", err=True)
+    return typer.Exit(2)

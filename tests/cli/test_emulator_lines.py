@@ -1,0 +1,93 @@
+"""What the emulator command prints about requests."""
+
+import io
+from collections.abc import Sequence
+
+import aiohttp
+import pytest
+from rich.console import Console
+
+from amplitude_async.cli.emulator import RequestWatch, describe_request, describe_stats
+from amplitude_async.cli.progress import progress_bar
+from amplitude_async.emulator import Emulator, EmulatorStats, ReceivedRequest
+
+__all__: list[str] = []
+
+
+async def visit(emulator: Emulator, *paths: str) -> None:
+    """Ask for paths that the emulator does not know."""
+    async with aiohttp.ClientSession() as session:
+        for path in paths:
+            async with session.get(emulator.url + path):
+                pass
+
+
+def paths(requests: Sequence[ReceivedRequest]) -> list[str]:
+    """Return the paths of some requests."""
+    return [request.path for request in requests]
+
+
+async def test_each_request_is_news_once(emulator: Emulator) -> None:
+    """No request is shown twice or left out, over a reset too."""
+    watch = RequestWatch(emulator)
+    assert watch.news() == []
+    await visit(emulator, "/a", "/b")
+    assert paths(watch.news()) == ["/a", "/b"]
+    assert watch.news() == []
+    await visit(emulator, "/c")
+    assert paths(watch.news()) == ["/c"]
+    emulator.reset()
+    assert watch.news() == []
+    await visit(emulator, "/d", "/e")
+    assert paths(watch.news()) == ["/d", "/e"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "shown"),
+    [
+        (
+            ReceivedRequest("/batch", 200, ({}, {}), body_bytes=1234),
+            " 200 /batch 2 events, 1,234 bytes",
+        ),
+        (
+            ReceivedRequest("/batch", 0, fault="hang up before"),
+            " --- /batch 0 events, 0 bytes fault: hang up before",
+        ),
+        (
+            ReceivedRequest("/batch", 413, note="3000 events [red]"),
+            " 413 /batch 0 events, 0 bytes 3000 events [red]",
+        ),
+        (
+            ReceivedRequest("/\x1b[31m" + "x" * 100, 404),
+            " 404 /?[31m" + "x" * 74 + "... 0 events, 0 bytes",
+        ),
+    ],
+)
+def test_a_request_is_one_safe_line(request_: ReceivedRequest, shown: str) -> None:
+    """The line tells status and size, and nothing in it steers the terminal."""
+    assert str(describe_request(request_)).endswith(shown)
+
+
+def test_the_summary_counts_answers() -> None:
+    """Statuses are listed, dropped connections by that name."""
+    quiet = EmulatorStats(0, {}, 0, 0, 0, 0, 0, 0)
+    busy = EmulatorStats(3, {200: 2, 0: 1}, 1500, 1000, 500, 9000, 1, 1)
+
+    assert describe_stats(quiet).startswith("Stopped after 0 requests (none): 0 events")
+    assert describe_stats(busy) == (
+        "Stopped after 3 requests (1 x dropped, 2 x 200): 1,000 events stored, "
+        "500 duplicates, 9,000 bytes."
+    )
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_bar_is_for_terminals_only(terminal: bool) -> None:
+    """A log file or a pipe gets no bar."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=terminal, width=80)
+
+    with progress_bar(console, 2) as advance:
+        advance()
+        advance()
+
+    assert ("2/2" in screen.getvalue()) is terminal

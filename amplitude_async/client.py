@@ -1,11 +1,12 @@
 """What both clients share: lifecycle, plugins, flush, shutdown and statistics."""
 
 import asyncio
+import contextlib
 import math
 import os
 import random
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace as replace_fields
 from types import TracebackType
 from typing import Any, Self
@@ -132,7 +133,9 @@ class BaseClient:
             max_age=max_age,
             client_id=id(self),
         )
-        return EngineDestination(endpoint.name, door, engine, self._clock)
+        return EngineDestination(
+            endpoint.name, door, engine, self._clock, strict=config.strict
+        )
 
     # Reading -----------------------------------------------------------------
 
@@ -301,9 +304,10 @@ class BaseClient:
             stopped = self._stopped()
             if stopped is not None:
                 return self._settle(event, stopped)
-        if not self._destinations:
+        ranked = self._ranked()
+        if not ranked:
             return self._settle(event, _NO_DESTINATION)
-        first, *others = self._ranked()
+        first, *others = ranked
         for destination in others:
             destination.offer_nowait(event) if isinstance(
                 destination, PlainDestination
@@ -334,16 +338,22 @@ class BaseClient:
                 event = self._timeline.run_nowait(self._copy_event(event))
             except PluginDrop as drop:
                 return self._settle(event, _plugin_drop(drop))
-        if not self._destinations:
+        ranked = self._ranked()
+        if not ranked:
             return self._settle(event, _NO_DESTINATION)
-        first, *others = self._ranked()
+        first, *others = ranked
         for destination in others:
             destination.offer_nowait(event)
         return first.offer_nowait(event)
 
     def _ranked(self) -> Sequence[Destination]:
-        """List the destinations, the one whose handle the caller gets first."""
-        return sorted(self._destinations, key=lambda d: isinstance(d, PlainDestination))
+        """List the destinations, the one whose handle the caller gets first.
+
+        An event that a destination tracks does not come back to it.
+        """
+        inside = inside_user_code.get()
+        due = [d for d in self._destinations if id(_plugin_of(d)) not in inside]
+        return sorted(due, key=lambda d: isinstance(d, PlainDestination))
 
     def _stopped(self) -> Outcome | None:
         """Say why no event is taken any more, or None."""
@@ -416,7 +426,8 @@ class BaseClient:
         return self
 
     async def _install(self, plugin: Plugin) -> None:
-        await call_hook(plugin.setup, self)
+        with self._inside(plugin):
+            await call_hook(plugin.setup, self)
         destination = self._destination_of(plugin)
         if destination is not None:
             await destination.start()
@@ -424,6 +435,16 @@ class BaseClient:
         else:
             self._timeline.add(plugin)
         self._choose_road()
+
+    @contextlib.contextmanager
+    def _inside(self, plugin: Plugin) -> Iterator[None]:
+        """Mark that a hook runs: what it calls must not wait for itself."""
+        mark = inside_user_code.get() | {id(self), id(plugin)}
+        token = inside_user_code.set(mark)
+        try:
+            yield
+        finally:
+            inside_user_code.reset(token)
 
     def _destination_of(self, plugin: Plugin) -> Destination | None:
         if isinstance(plugin, EngineDestination):
@@ -476,8 +497,9 @@ class BaseClient:
         if plugin is None:
             return
         try:
-            async with asyncio.timeout(TEARDOWN_TIMEOUT):
-                await call_hook(plugin.teardown)
+            with self._inside(plugin):
+                async with asyncio.timeout(TEARDOWN_TIMEOUT):
+                    await call_hook(plugin.teardown)
         except Exception as error:  # noqa: BLE001 - user code, fenced
             self._reporter.error(
                 f"plugin {plugin.name}",

@@ -156,7 +156,7 @@ class DeliveryConfig(BaseModel):
     """True raises for bad values instead of rejecting the event."""
     logger: logging.Logger = logging.getLogger("amplitude_async")
     """Where the client logs; no handler is ever installed."""
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
     """Extra request headers: a mapping of text to text."""
     trust_env: bool = True
     """Take proxies from the environment (HTTPS_PROXY and so on)."""
@@ -224,7 +224,8 @@ def merge_config(
     if base is None:
         return model(**options)
     if not isinstance(base, model):
-        msg = f"config={base!r:.80} must be a {model.__name__}"
+        # Not the value: it may be the key, given in the wrong place.
+        msg = f"config is a {type(base).__name__}: it must be a {model.__name__}"
         raise TypeError(msg)
     given = {name: getattr(base, name) for name in base.model_fields_set}
     return model(**{**given, **options})

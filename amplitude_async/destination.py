@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import math
+import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -84,11 +85,20 @@ class EngineDestination(Plugin):
 
     plugin_type = PluginType.DESTINATION
 
-    def __init__(self, name: str, door: Door, engine: Engine, clock: Clock) -> None:
+    def __init__(
+        self,
+        name: str,
+        door: Door,
+        engine: Engine,
+        clock: Clock,
+        *,
+        strict: bool = False,
+    ) -> None:
         self.name = name
         self._door = door
         self._engine = engine
         self._clock = clock
+        self._strict = strict
 
     @property
     def engine(self) -> Engine:
@@ -102,7 +112,7 @@ class EngineDestination(Plugin):
             return None
         record = self._door.admit(event, engine.next_id, self._clock.wall())
         if isinstance(record, Refusal):
-            return self.settle(event, Outcome.rejected(record.message))
+            return self.settle(event, _verdict(record, strict=self._strict))
         return engine.offer(record)
 
     async def accept(self, event: Any) -> Delivery:
@@ -113,7 +123,7 @@ class EngineDestination(Plugin):
         """
         record = self._door.admit(event, self._engine.next_id, self._clock.wall())
         if isinstance(record, Refusal):
-            return self.settle(event, Outcome.rejected(record.message))
+            return self.settle(event, _verdict(record, strict=self._strict))
         return await self._engine.accept(record)
 
     def offer_nowait(self, event: Any) -> Delivery:
@@ -124,7 +134,7 @@ class EngineDestination(Plugin):
         """
         record = self._door.admit(event, self._engine.next_id, self._clock.wall())
         if isinstance(record, Refusal):
-            return self.settle(event, Outcome.rejected(record.message))
+            return self.settle(event, _verdict(record, strict=self._strict))
         return self._engine.offer_nowait(record)
 
     def settle(self, event: Any, outcome: Outcome) -> Delivery:
@@ -192,16 +202,16 @@ class PlainDestination:
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._pid = 0
 
     # Intake ------------------------------------------------------------------
 
     def offer(self, event: Any) -> Delivery:
         """Accept an event; a full queue sheds it."""
-        wall = self._clock.wall()
+        config, wall = self._config, self._clock.wall()
         record = self._door.admit(event, self._last_id + 1, wall)
         if isinstance(record, Refusal):
-            return self.settle(event, Outcome.rejected(record.message))
-        config = self._config
+            return self.settle(event, _verdict(record, strict=config.strict))
         size = len(record.body)
         full = self.pending >= config.max_storage_capacity
         if full or self._bytes + size > config.max_storage_bytes or self._closed:
@@ -240,6 +250,8 @@ class PlainDestination:
 
     def hasten(self) -> None:
         """Nothing to bring forward: the worker never lingers."""
+        if self._pid not in {0, os.getpid()}:
+            self.forget_parent()  # a child awaits a handle of its parent's
 
     @property
     def pending(self) -> int:
@@ -257,8 +269,7 @@ class PlainDestination:
         """Start the worker where events wait without one."""
         if (self._worker is None or self._worker.done()) and self._queue:
             context = contextvars.Context()
-            mark = frozenset({self._client_id, id(self.plugin)})
-            context.run(inside_user_code.set, mark)
+            context.run(inside_user_code.set, self._mark())
             self._worker = asyncio.get_running_loop().create_task(
                 self._work(), name=f"amplitude_async {self.name}", context=context
             )
@@ -273,17 +284,20 @@ class PlainDestination:
                     self._queue.appendleft(record)
                     self._current = None
                 raise
+            if self._current is not record:
+                return  # a plugin that resists cancelling: given up at shutdown
             self._finish(record, outcome)
 
     async def _execute(self, record: Record) -> Outcome:
         limit = self._config.connection_timeout
+        timer = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit):
+            async with timer:
                 await call_hook(self.plugin.execute, self._decode(record.body))
-        except TimeoutError:
-            message = f"plugin {self.name!r} took longer than {limit:g} s"
-            return Outcome.rejected(message, attempts=1)
         except Exception as error:  # noqa: BLE001 - user code, fenced
+            if timer.expired() and isinstance(error, TimeoutError):
+                message = f"plugin {self.name!r} took longer than {limit:g} s"
+                return Outcome.rejected(message, attempts=1)
             message = f"plugin {self.name!r} raised {type(error).__name__}: {error}"
             self._reporter.error("plugin", "execute raised %r", error, traceback=error)
             return Outcome.rejected(message[:300], attempts=1)
@@ -301,21 +315,34 @@ class PlainDestination:
                 waiter.set_result(None)
 
     def _report(self, outcome: Outcome) -> None:
-        if outcome.status is not DeliveryStatus.DELIVERED:
+        if outcome.reason in _QUIET_REASONS:
+            self._reporter.debug("1 event: %s", outcome.message)
+        elif outcome.status is not DeliveryStatus.DELIVERED:
             self._reporter.warning(outcome.status, "%s", outcome.message)
 
     # Lifecycle ---------------------------------------------------------------
 
     async def start(self) -> None:
         """Nothing to open; the worker starts with the first event."""
+        self._pid = os.getpid()
         self.ensure_running()
 
     async def flush(self, timeout: float | None) -> Stats:
         """Wait until the plugin has had all that was accepted; call its flush."""
+        if self._inside:
+            return self.stats  # it waits for this very plugin
         deadline = math.inf if timeout is None else self._clock.now() + timeout
         await self._drain(timeout)
         await self._call(self.plugin.flush, deadline - self._clock.now())
         return self.stats
+
+    @property
+    def _inside(self) -> bool:
+        """True where the plugin itself is calling."""
+        return id(self.plugin) in inside_user_code.get()
+
+    def _mark(self) -> frozenset[int]:
+        return frozenset({self._client_id, id(self.plugin)})
 
     async def _drain(self, timeout: float | None) -> None:
         if not self.pending:
@@ -335,6 +362,7 @@ class PlainDestination:
                 timer.cancel()
 
     async def _call(self, hook: Callable[[], Any], left: float) -> None:
+        token = inside_user_code.set(inside_user_code.get() | self._mark())
         try:
             async with asyncio.timeout(None if math.isinf(left) else max(left, 0.05)):
                 await call_hook(hook)
@@ -342,23 +370,35 @@ class PlainDestination:
             self._reporter.error(
                 "plugin", "%s raised %r", hook.__name__, error, traceback=error
             )
+        finally:
+            inside_user_code.reset(token)
 
     async def shutdown(self, timeout: float | None) -> Stats:
         """Drain until the deadline, drop the rest and call the plugin's shutdown."""
         if self._closed:
             return self.stats
         deadline = math.inf if timeout is None else self._clock.now() + timeout
-        await self._drain(timeout)
+        if not self._inside:
+            await self._drain(timeout)
+            await self._stop_worker()
         self._closed = True
-        worker = self._worker
-        if worker is not None and worker is not asyncio.current_task():
-            worker.cancel()
-            await asyncio.wait({worker}, timeout=1.0)
-        reason = DropReason.SHUTDOWN
-        message = f"plugin {self.name!r} did not take it before the deadline"
-        self._give_up(None, Outcome.dropped(reason, message))
+        self._give_up(None, Outcome.dropped(DropReason.SHUTDOWN, self._too_late()))
         await self._call(self.plugin.shutdown, deadline - self._clock.now())
         return self.stats
+
+    async def _stop_worker(self) -> None:
+        self._closed = True
+        if self._worker is None:
+            return
+        self._worker.cancel()
+        await asyncio.wait({self._worker}, timeout=1.0)
+        if self._current is not None:
+            message = f"{self._too_late()}; it was at work on it"
+            outcome = Outcome.dropped(DropReason.SHUTDOWN, message, attempts=1)
+            self._finish(self._current, outcome)
+
+    def _too_late(self) -> str:
+        return f"plugin {self.name!r} did not take it before the deadline"
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user."""
@@ -397,6 +437,20 @@ class PlainDestination:
         outcome = Outcome.dropped(DropReason.FORK, message)
         for record in inherited:
             ledger.settle(record.id, outcome)
+
+
+_QUIET_REASONS = frozenset({DropReason.OPT_OUT, DropReason.PLUGIN, DropReason.PURGED})
+
+
+def _verdict(refusal: Refusal, *, strict: bool) -> Outcome:
+    """Turn what the door said into an outcome, or into an error where that is wanted.
+
+    Raises:
+        ValueError: the configuration is strict.
+    """
+    if strict:
+        raise ValueError(refusal.message)
+    return Outcome.rejected(refusal.message)
 
 
 def _finish(waiter: "asyncio.Future[None]") -> None:

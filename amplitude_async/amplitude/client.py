@@ -36,7 +36,14 @@ __all__ = ["Amplitude"]
 
 ENVIRONMENT_PREFIX = "AMPLITUDE_"
 
-_PROPERTY_FIELDS = ("event_properties", "user_properties", "groups", "group_properties")
+# Dicts of an event that plugins may fill in.
+_DICT_FIELDS = (
+    "event_properties",
+    "user_properties",
+    "groups",
+    "group_properties",
+    "extra",
+)
 
 
 class Amplitude(BaseClient):
@@ -269,7 +276,7 @@ class Amplitude(BaseClient):
     def _copy_event(self, event: Event) -> Event:
         copy = event.model_copy()
         values = copy.__dict__
-        for name in _PROPERTY_FIELDS:
+        for name in _DICT_FIELDS:
             if values[name] is not None:
                 values[name] = dict(values[name])
         return copy

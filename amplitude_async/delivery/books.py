@@ -152,7 +152,10 @@ class Books:
         elif outcome.reason in _QUIET_REASONS or status is DeliveryStatus.STORED:
             self._reporter.debug("%d events: %s", count, outcome.message)
         else:
-            self._reporter.error(
+            # A late verb is the host's own affair; the rest is a loss of ours.
+            late = outcome.reason is DropReason.CLOSED
+            log = self._reporter.warning if late else self._reporter.error
+            log(
                 f"dropped {outcome.reason}",
                 "event dropped: %s",
                 outcome.message,

@@ -8,6 +8,7 @@ runs user code that nothing else waits for.
 import asyncio
 import contextvars
 import math
+import os
 import random
 from collections.abc import Coroutine
 from typing import Any
@@ -73,6 +74,7 @@ class Engine:
         self._transport = transport
         self._reporter = Reporter(config.logger, clock, endpoint.name)
         self._closed = False
+        self._pid = 0
         self._build(storage)
 
     def _build(self, storage: Storage) -> None:
@@ -160,6 +162,7 @@ class Engine:
         """
         if self._closed:
             return
+        self._pid = os.getpid()
         recovered = await self._journal.open(self._intake.allot)
         self._books.counters.recovered += recovered
         self.ensure_running()
@@ -253,7 +256,9 @@ class Engine:
 
     def hasten(self) -> None:
         """Bring the next flush forward; haste within 10 ms is one haste."""
-        if not self._closed:
+        if self._pid not in {0, os.getpid()}:
+            self.forget_parent()  # a child awaits a handle of its parent's
+        elif not self._closed:
             now = self._clock.now()
             self._schedule.add(self._intake.take_all(), now)
             self._schedule.hasten(now + HASTE)

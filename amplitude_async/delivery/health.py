@@ -16,6 +16,8 @@ REFUSAL_PROBE_INTERVAL = 60.0
 FRUITLESS_ANSWERS = 12
 # Full jitter may draw zero; no answer of a server may make a hot loop.
 JITTER_FLOOR = 0.1
+# Tokens come in fractions: a whole one may be short of this much.
+_ROUNDING = 1e-9
 
 
 class HealthState(StrEnum):
@@ -72,9 +74,11 @@ class Health:
 
     def paused(self, now: float, wait: float | None) -> None:
         """The server wants everything slower."""
+        self.failures += 1
         self.state = HealthState.FAILING
         asked = self._config.retry_throttled_interval if wait is None else wait
-        self.not_before = now + max(asked, self.backoff(1))
+        # Whoever keeps saying "at once" is asked ever more rarely.
+        self.not_before = now + max(asked, self.backoff(self.failures))
 
     def fruitless(self, now: float) -> None:
         """A request was turned down as a whole, though nothing is known to be wrong."""
@@ -120,4 +124,4 @@ class TokenBucket:
         if self._rate is None:
             return now
         missing = 1.0 - self.available(now)
-        return now if missing <= 0 else now + missing / self._rate
+        return now if missing <= _ROUNDING else now + missing / self._rate

@@ -83,6 +83,8 @@ class Schedule:
 
     def add(self, records: Sequence[Record], now: float) -> None:
         """Queue accepted events; the first of them starts the linger."""
+        if not len(self._batcher):
+            self._linger = None  # it belonged to events that are gone
         self._batcher.add(records)
         self.size += len(records)
         self._start_linger(now)
@@ -123,12 +125,14 @@ class Schedule:
             return None
         self._expire(wall)
         if self._last_call:
+            if self._bucket.next_at(now) > now:
+                return None
             return self._next_due(now, wall) or self._take(now, self._max_events)
         if now < self.health.not_before:
             return None
         if self.health.state is not HealthState.HEALTHY:
             return self._probe(now, wall) if not self.in_flight else None
-        if self._bucket.available(now) < 1:
+        if self._bucket.next_at(now) > now:
             return None
         return self._next_due(now, wall) or self._next_batch(now, slots, eager=eager)
 
@@ -217,7 +221,8 @@ class Schedule:
                 self._casualties += map(self._expired, stale)
         group.pieces = [piece for piece in group.pieces if piece]
         if not group.pieces:
-            self._batcher.release(group)
+            self._release(group)
+            self._expire(wall)
         return bool(group.pieces)
 
     # Ages, casualties, wake-ups ----------------------------------------------
@@ -242,11 +247,15 @@ class Schedule:
 
     def _park(self, owner: Group, record: Record) -> None:
         if owner.throttled:
-            if self.held >= self._config.max_storage_capacity // 2:
+            if self.held >= self._most_held:
                 self._casualties.append(self._shed(record))
                 return
             self.held += 1
         self._batcher.park(owner, record)
+
+    @property
+    def _most_held(self) -> int:
+        return max(1, self._config.max_storage_capacity // 2)
 
     def _shed(self, record: Record) -> Settlement:
         message = (
@@ -270,7 +279,7 @@ class Schedule:
     def next_request_at(self, now: float, *, eager: bool = False) -> float | None:
         """Say when a request may go at the earliest; None where nothing waits."""
         times: list[float] = []
-        unwell = self.health.state is not HealthState.HEALTHY
+        unwell = self.health.state is not HealthState.HEALTHY and not self._last_call
         if unwell and self.in_flight:
             return None
         if self._resume:
@@ -280,10 +289,12 @@ class Schedule:
         if len(self._batcher):
             full = len(self._batcher) >= self._config.flush_queue_size
             linger = now if self._linger is None else self._linger
-            times.append(now if eager or full or unwell else linger)
+            hurried = eager or full or unwell or self._last_call
+            times.append(now if hurried else linger)
         if not times:
             return None
-        return max(min(times), self.health.not_before, self._bucket.next_at(now))
+        well_at = now if self._last_call else self.health.not_before
+        return max(min(times), well_at, self._bucket.next_at(now))
 
     def next_wake_at(
         self, now: float, wall: float, *, eager: bool = False
@@ -456,10 +467,10 @@ class Schedule:
         records = self._batcher.extract(group, identity)
         if not records:
             return
-        room = max(0, self._config.max_storage_capacity // 2 - self.held)
-        kept, shed = records[: max(room, 1)], records[max(room, 1) :]
+        room = max(0, self._most_held - self.held)
+        kept, shed = records[:room], records[room:]
         self._casualties += map(self._shed, shed)
-        lane = Group([kept], PROBATION_WINDOW)
+        lane = Group([kept] if kept else [], PROBATION_WINDOW)
         self._batcher.own(lane, identity)
         self.held += len(kept)
         self._postpone(lane, now + self._config.retry_throttled_interval)
@@ -491,7 +502,9 @@ class Schedule:
     def _postpone(self, group: Group, due: float) -> None:
         if self._last_call:
             # It has had its last request: what is left of it goes nowhere.
-            self._spent += group.waiting()
+            left = list(group.waiting())
+            self._spent += left
+            self.held -= len(left) if group.throttled else 0
             group.pieces, group.parked = [], {}
             return
         group.due = due
@@ -500,12 +513,18 @@ class Schedule:
     def _go_on(self, group: Group, now: float) -> None:
         """Send a group's next piece, let it wait, or free its identities."""
         if not _goes_on(group):
-            if self._batcher.release(group):
-                self._linger = now  # they were due when they were parked
+            self._release(group)
         elif group.due is None:
             self._resume.append(group)
-        if self.health.state is not HealthState.HEALTHY:
+        # In a last call nothing is probed: pieces stay pieces, or halving a batch
+        # would never end.
+        if self.health.state is not HealthState.HEALTHY and not self._last_call:
             self._dissolve_all(now)
+
+    def _release(self, group: Group) -> None:
+        """Free a group's identities; what was parked there was due at that time."""
+        if self._batcher.release(group):
+            self._linger = -math.inf
 
     def _dissolve_all(self, now: float) -> None:
         """While the destination is unwell events queue, so that probes find a head."""
@@ -529,11 +548,14 @@ class Schedule:
         for group in self._batcher.groups():
             group.pieces = [piece for piece in group.pieces if piece]
             if not _goes_on(group):
-                self._batcher.release(group)
+                self._release(group)
         waiting = [entry for entry in self._timetable if _goes_on(entry[2])]
         heapq.heapify(waiting)
         self._timetable = waiting
         self._resume = deque(filter(_goes_on, self._resume))
+        self._count_held()
+
+    def _count_held(self) -> None:
         self.held = sum(
             len(run)
             for group in self._batcher.groups()
@@ -583,7 +605,7 @@ class Schedule:
                 self._batcher.dissolve(group)
         self._timetable.clear()
         self._resume.clear()
-        self.held = 0
+        self._count_held()
         self._linger = now
         self._last_call = True
         return bool(len(self._batcher))

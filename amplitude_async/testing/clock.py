@@ -1,0 +1,121 @@
+"""A clock that moves only when a test says so."""
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+from collections.abc import Callable
+
+__all__ = ["FakeClock"]
+
+# Enough for any chain of tasks that wake each other, few enough to end at once.
+_MOST_ROUNDS = 1_000
+_ROUNDS_OF_QUIET = 3
+_ROUNDS_UNSEEN = 100
+_MOST_TIMERS_AT_ONCE = 10_000
+
+
+class _FakeTimer:
+    __slots__ = ("_callback", "_context", "due")
+
+    def __init__(self, due: float, callback: Callable[[], object]) -> None:
+        self.due = due
+        self._callback: Callable[[], object] | None = callback
+        self._context = contextvars.copy_context()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._callback is None
+
+    def cancel(self) -> None:
+        self._callback = None
+
+    def fire(self) -> None:
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            self._context.run(callback)
+
+
+class FakeClock:
+    """Virtual time: an hour of back-off passes in a millisecond, always alike.
+
+    ``await clock.advance(10)`` goes from timer to timer and lets the tasks that each
+    one wakes run before time goes on.
+    """
+
+    def __init__(self, *, now: float = 0.0, wall: float = 1_700_000_000.0) -> None:
+        self._now = now
+        # The epoch is a difference, so that both readings move together.
+        self._epoch = wall - now
+        self._timers: list[tuple[float, int, _FakeTimer]] = []
+        self._tickets = itertools.count()
+
+    def now(self) -> float:
+        """Virtual seconds that only ever grow."""
+        return self._now
+
+    def wall(self) -> float:
+        """Virtual seconds since the epoch."""
+        return self._epoch + self._now
+
+    def call_later(self, delay: float, callback: Callable[[], object]) -> _FakeTimer:
+        """Set a timer; it fires inside ``advance``."""
+        timer = _FakeTimer(self._now + max(delay, 0.0), callback)
+        heapq.heappush(self._timers, (timer.due, next(self._tickets), timer))
+        return timer
+
+    @property
+    def next_timer(self) -> float | None:
+        """Seconds until the next timer fires; None where none is set."""
+        self._forget_cancelled()
+        return self._timers[0][0] - self._now if self._timers else None
+
+    async def advance(self, seconds: float) -> None:
+        """Let so much time pass, timer by timer.
+
+        Raises:
+            ValueError: time cannot go back.
+            RuntimeError: timers keep firing while time stands still.
+        """
+        if seconds < 0:
+            raise ValueError(f"seconds={seconds!r} must not be negative")
+        target = self._now + seconds
+        standing = 0
+        await self.settle()
+        while (timer := self._pop_due(target)) is not None:
+            standing = standing + 1 if timer.due <= self._now else 0
+            if standing > _MOST_TIMERS_AT_ONCE:
+                raise RuntimeError(
+                    f"{standing} timers fired at {self._now:g} s: what is being tested "
+                    "spins; look for a delay that is computed as zero"
+                )
+            self._now = max(self._now, timer.due)
+            timer.fire()
+            await self.settle()
+        self._now = max(self._now, target)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let every task run that can run without time going on."""
+        # A loop other than asyncio's own may not show what is ready to run.
+        ready = getattr(asyncio.get_running_loop(), "_ready", None)
+        quiet = 0
+        for _ in range(_ROUNDS_UNSEEN if ready is None else _MOST_ROUNDS):
+            await asyncio.sleep(0)
+            quiet = 0 if ready is None or ready else quiet + 1
+            if quiet >= _ROUNDS_OF_QUIET:
+                return
+
+    def _forget_cancelled(self) -> None:
+        while self._timers and self._timers[0][2].cancelled:
+            heapq.heappop(self._timers)
+
+    def _pop_due(self, target: float) -> _FakeTimer | None:
+        self._forget_cancelled()
+        if not self._timers or self._timers[0][0] > target:
+            return None
+        return heapq.heappop(self._timers)[2]
+
+    def __repr__(self) -> str:
+        waiting = sum(not timer.cancelled for _, _, timer in self._timers)
+        return f"<FakeClock now={self._now:g} timers={waiting}>"

@@ -1,0 +1,1224 @@
+"""When events go and what answers do to them, in virtual time and without a loop.
+
+One file for one class: each test reads as a short script of requests and answers.
+"""
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from amplitude_async.config import DeliveryConfig
+from amplitude_async.delivery.batcher import Group
+from amplitude_async.delivery.endpoint import (
+    Accept,
+    Bisect,
+    Halve,
+    Pause,
+    Refuse,
+    Retry,
+    Sort,
+    Verdict,
+)
+from amplitude_async.delivery.health import HealthState
+from amplitude_async.delivery.outcome import DeliveryStatus, DropReason, Outcome
+from amplitude_async.delivery.schedule import Schedule
+from amplitude_async.storage.base import Record
+
+__all__: list[str] = []
+
+EPOCH = 1_000_000.0
+OK = Accept(200, "delivered")
+FAILED = Retry(500, "HTTP 500")
+SLOW = Pause(429, "HTTP 429")
+TOO_LARGE = Halve(413, "HTTP 413")
+UNNAMED = Bisect(400, "HTTP 400")
+REFUSED = Refuse(401, "HTTP 401")
+
+Server = Callable[[list[str]], Verdict]
+
+
+class Longest(random.Random):
+    """Draws the longest wait, so that a test can say when it ends."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return the upper bound."""
+        return max(a, b)
+
+
+class Book:
+    """A schedule whose account is checked after every step.
+
+    Events are named after their identity: "a1 a2 b1" are two of "a" and one of "b".
+    """
+
+    def __init__(
+        self,
+        *,
+        max_bytes: int = 10**6,
+        max_age: float = 86_400.0,
+        durable: bool = False,
+        seed: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.config = DeliveryConfig(**options)
+        rng = Longest() if seed is None else random.Random(seed)
+        self.schedule = Schedule(
+            self.config,
+            max_events=2_000,
+            max_bytes=max_bytes,
+            max_age=max_age,
+            durable=durable,
+            rng=rng,
+        )
+        self.now = 100.0
+        self.added = 0
+        self.requests: list[list[str]] = []
+        self.settled: dict[str, Outcome] = {}
+
+    @property
+    def wall(self) -> float:
+        """The wall clock, which runs with the other one."""
+        return EPOCH + self.now
+
+    def add(self, names: str, size: int = 10) -> None:
+        """Accept events now."""
+        records = []
+        for name in names.split():
+            self.added += 1
+            identity = name.rstrip("0123456789")
+            body = b"x" * size
+            records.append(
+                Record(self.added, body, identity, identity, None, name, self.wall)
+            )
+        self.schedule.add(records, self.now)
+        self.check()
+
+    def next(self, *, slots: int = 4, eager: bool = False) -> Group | None:
+        """Take the next request; where none may go, the schedule must not spin."""
+        group = self.schedule.next(self.now, self.wall, slots=slots, eager=eager)
+        self.write_down(self.schedule.collect())
+        if group is not None:
+            self.requests.append(sent(group))
+        elif slots > 0:
+            due = self.schedule.next_request_at(self.now, eager=eager)
+            assert due is None or due > self.now, "it would be asked again at once"
+        self.check()
+        return group
+
+    def take(self, *, slots: int = 4, eager: bool = True) -> Group:
+        """Take the next request, which must be there."""
+        group = self.next(slots=slots, eager=eager)
+        assert group is not None
+        return group
+
+    def answer(self, group: Group, verdict: Verdict) -> None:
+        """Bring the server's answer."""
+        self.write_down(self.schedule.apply(group, verdict, self.now))
+        self.write_down(self.schedule.collect())
+        self.check()
+
+    def write_down(self, settlements: list[tuple[Record, Outcome]]) -> None:
+        """Note outcomes, of which each event has one."""
+        for record, outcome in settlements:
+            assert record.insert_id not in self.settled
+            self.settled[record.insert_id] = outcome
+
+    def check(self) -> None:
+        """Hold the account against the schedule's own."""
+        schedule = self.schedule
+        assert schedule.size == self.added - len(self.settled)
+        assert 0 <= schedule.held <= schedule.size
+        assert schedule.in_flight >= 0
+
+    def run(self, server: Server, *, slots: int = 4, most: int = 5_000) -> int:
+        """Let a server answer at once until all is decided; returns the requests."""
+        begun = len(self.requests)
+        while self.schedule.size:
+            group = self.next(slots=slots, eager=True)
+            if group is not None:
+                self.answer(group, server(sent(group)))
+                assert len(self.requests) - begun <= most, "a storm of requests"
+                continue
+            if not self.schedule.size:
+                break  # the last of them expired
+            due = self.schedule.next_wake_at(self.now, self.wall, eager=True)
+            assert due is not None, "events wait for nothing"
+            self.now = max(due, math.nextafter(self.now, math.inf))
+        return len(self.requests) - begun
+
+    def ends(self, status: DeliveryStatus) -> list[str]:
+        """Name the events that came to an end of this kind."""
+        return [n for n, o in self.settled.items() if o.status is status]
+
+    def dropped(self, reason: DropReason) -> list[str]:
+        """Name the events that were given up for this reason."""
+        return [n for n, o in self.settled.items() if o.reason is reason]
+
+
+def sent(group: Group) -> list[str]:
+    """Name the events of the request under way."""
+    return [record.insert_id for record in group.pieces[-1]]
+
+
+def many(count: int, identity: str = "u") -> str:
+    """Name so many events, each of an identity of its own."""
+    return " ".join(f"{identity}{chr(97 + i % 26)}_{i}x" for i in range(count))
+
+
+def series(identity: str, count: int, start: int = 1) -> str:
+    """Name so many events of one identity."""
+    return " ".join(f"{identity}{number}" for number in range(start, start + count))
+
+
+def always(verdict: Verdict) -> Server:
+    """Return a server that knows one answer."""
+    return lambda _: verdict
+
+
+def unless(poison: str, verdict: Verdict) -> Server:
+    """Return a server that takes every request without a certain event."""
+    return lambda names: verdict if poison in names else OK
+
+
+def health(book: Book) -> HealthState:
+    """Return how well the destination is."""
+    return book.schedule.health.state
+
+
+def quiet(book: Book, seconds: float) -> None:
+    """Let time pass in which nothing may be sent."""
+    end = book.now + seconds
+    due = book.schedule.next_request_at(book.now, eager=True)
+    assert due is None or due >= end
+    book.now = math.nextafter(end, 0)
+    assert book.next(eager=True) is None
+    book.now = end
+
+
+# Batching ---------------------------------------------------------------------------
+
+
+def test_nothing_waits_for_nothing() -> None:
+    """An empty schedule has no request and needs no timer."""
+    book = Book()
+
+    assert book.next(eager=True) is None
+    assert book.schedule.next_request_at(book.now) is None
+    assert book.schedule.next_wake_at(book.now, book.wall) is None
+
+
+def test_the_first_batch_goes_soon_and_later_ones_wait_for_company() -> None:
+    """A newcomer sees the first events after 0.1 s, then flush_interval counts."""
+    book = Book(flush_interval=10.0)
+
+    book.add("a1 b1")
+    assert book.next() is None
+    book.now += 0.1
+    assert sent(book.take(eager=False)) == ["a1", "b1"]
+
+    book.add("c1")
+    book.now += 9.9
+    book.add("d1")
+    assert book.next() is None
+    book.now += 0.1
+    assert sent(book.take(eager=False)) == ["c1", "d1"]
+
+
+def test_a_shorter_interval_also_shortens_the_first_wait() -> None:
+    """flush_interval=0 sends at once, from the first event on."""
+    book = Book(flush_interval=0.0)
+    book.add("a1")
+
+    assert book.next() is not None
+
+
+def test_a_flush_does_not_wait_for_company() -> None:
+    """Eager means now."""
+    book = Book()
+    book.add("a1")
+
+    assert book.next(eager=True) is not None
+
+
+def test_haste_brings_the_batch_forward_and_never_back() -> None:
+    """An awaited handle shortens the wait; a later haste cannot lengthen it."""
+    book = Book()
+    book.add("a1")
+    book.schedule.hasten(book.now + 0.01)
+    book.schedule.hasten(book.now + 5.0)
+
+    assert book.schedule.next_request_at(book.now) == book.now + 0.01
+
+
+@pytest.mark.parametrize(
+    ("waiting", "slots", "size"),
+    [
+        pytest.param(199, 4, None, id="too few"),
+        pytest.param(200, 4, 200, id="just enough"),
+        pytest.param(800, 4, 200, id="four full batches"),
+        pytest.param(801, 4, 201, id="rounded up"),
+        pytest.param(1_500, 4, 375, id="spread over the free places"),
+        pytest.param(1_500, 1, 1_000, id="one free place"),
+        pytest.param(9_000, 4, 1_000, id="never above max_batch_size"),
+        pytest.param(9_000, 0, None, id="no free place"),
+    ],
+)
+def test_batches_grow_with_the_backlog(
+    waiting: int, slots: int, size: int | None
+) -> None:
+    """A batch is the backlog over the free places, between the two bounds."""
+    book = Book(flush_queue_size=200, max_batch_size=1_000)
+    book.add(many(waiting))
+
+    group = book.next(slots=slots)
+
+    assert (None if group is None else len(sent(group))) == size
+
+
+def test_a_batch_stays_within_the_bytes_of_a_request() -> None:
+    """Bytes are measured with the comma; what does not fit goes next."""
+    book = Book(max_bytes=100)
+    book.add("a1 b1 c1", size=49)
+
+    assert sent(book.take()) == ["a1", "b1"]
+    assert sent(book.take()) == ["c1"]
+
+
+def test_an_event_as_large_as_a_request_goes_alone() -> None:
+    """The first event of a batch always fits."""
+    book = Book(max_bytes=100)
+    book.add("a1")
+    book.add("b1", size=100)
+    book.add("c1")
+
+    assert [sent(book.take()) for _ in range(3)] == [["a1"], ["b1"], ["c1"]]
+
+
+def test_a_rest_that_is_left_over_keeps_its_own_time() -> None:
+    """Sending a full batch does not hurry the few behind it."""
+    book = Book(flush_queue_size=3, flush_interval=10.0)
+    book.add("a1 b1 c1 d1")
+
+    assert sent(book.take(eager=False)) == ["a1", "b1", "c1"]
+    assert book.next() is None
+    book.now += 10.0
+    assert sent(book.take(eager=False)) == ["d1"]
+
+
+def test_an_emptied_queue_forgets_its_linger() -> None:
+    """After a purge the next event waits for company as long as any other."""
+    book = Book(flush_interval=10.0)
+    book.add("z1")
+    book.answer(book.take(), OK)
+    book.add("a1")
+    book.now += 9.0
+    book.write_down(book.schedule.purge(lambda _: True))
+
+    book.add("b1")
+
+    assert book.schedule.next_request_at(book.now) == book.now + 10.0
+
+
+# Order ------------------------------------------------------------------------------
+
+
+def test_a_later_event_never_overtakes_its_identity() -> None:
+    """While one event of an identity is under way its others are parked."""
+    book = Book()
+    book.add("a1 b1")
+    first = book.take()
+    book.add("a2 c1")
+
+    assert sent(book.take()) == ["c1"]
+    assert book.next(eager=True) is None
+    book.answer(first, OK)
+    assert sent(book.take()) == ["a2"]
+
+
+def test_parked_events_come_back_in_runs_and_at_once() -> None:
+    """Grouped by identity, the next requests share none and can go together."""
+    book = Book(max_batch_size=2)
+    book.add("a1 b1")
+    first = book.take(slots=1)
+    book.add("a2 b2 a3 b3")
+    assert book.next(eager=True) is None
+
+    book.answer(first, OK)
+
+    assert sent(book.take(eager=False)) == ["a2", "a3"]
+    assert sent(book.take(eager=False)) == ["b2", "b3"]
+
+
+def test_events_of_one_identity_may_share_a_request() -> None:
+    """Order inside a request is order of acceptance."""
+    book = Book()
+    book.add("a1 b1 a2 a3")
+
+    assert sent(book.take()) == ["a1", "b1", "a2", "a3"]
+
+
+def test_halves_go_left_then_right() -> None:
+    """The second half waits for the first, so that order holds across them."""
+    book = Book()
+    book.add(series("a", 5))
+    group = book.take()
+
+    book.answer(group, TOO_LARGE)
+
+    left = book.take()
+    assert sent(left) == ["a1", "a2", "a3"]
+    assert book.next(eager=True) is None
+    book.answer(left, OK)
+    assert sent(book.take()) == ["a4", "a5"]
+
+
+def test_a_failed_batch_goes_before_what_came_after_it() -> None:
+    """A retry keeps its place in front of the identity's later events."""
+    book = Book()
+    book.add("a1 a2")
+    book.answer(book.take(), FAILED)
+    book.add("a3")
+    assert book.next(eager=True) is None
+    book.now += 0.1
+
+    retried = book.take()
+    assert sent(retried) == ["a1", "a2"]
+    assert book.next(eager=True) is None
+    book.answer(retried, OK)
+    assert sent(book.take()) == ["a3"]
+
+
+# Success ----------------------------------------------------------------------------
+
+
+def test_success_settles_every_event_of_the_request() -> None:
+    """One try each where nothing had failed before."""
+    book = Book()
+    book.add("a1 b1")
+
+    book.answer(book.take(), Accept(202, "delivered"))
+
+    outcome = Outcome(DeliveryStatus.DELIVERED, 202, "delivered", None, 1)
+    assert book.settled == {"a1": outcome, "b1": outcome}
+
+
+# Failures ---------------------------------------------------------------------------
+
+
+def test_attempts_are_counted_per_event() -> None:
+    """The result says how many requests an event was part of."""
+    book = Book()
+    book.add("a1")
+    book.answer(book.take(), FAILED)
+    book.now += 1.0
+    book.answer(book.take(), OK)
+
+    assert book.settled["a1"].attempts == 2
+    assert book.schedule.retries == 1
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3])
+def test_an_event_is_given_up_after_its_retries(retries: int) -> None:
+    """Exhaustion tells the last code, the last error and the tries; 0 is one try."""
+    book = Book(flush_max_retries=retries)
+    book.add("a1")
+
+    assert book.run(always(Retry(503, "HTTP 503"))) == retries + 1
+    message = f"given up after {retries + 1} failed requests: HTTP 503"
+    assert book.settled["a1"] == Outcome.dropped(
+        DropReason.RETRIES, message, 503, retries + 1
+    )
+
+
+def test_a_group_that_failed_travels_in_smaller_pieces() -> None:
+    """After k failures a piece has at most max_batch_size >> k events."""
+    book = Book(max_batch_size=64)
+    book.add(many(64))
+    sizes = []
+
+    for verdict in (FAILED, FAILED, OK, OK, OK):
+        book.now += 60.0
+        group = book.take(slots=1)
+        sizes.append(len(sent(group)))
+        book.answer(group, verdict)
+
+    # The second failure met 32 of them; the others failed only once.
+    assert sizes == [64, 32, 16, 16, 32]
+    assert len(book.settled) == 64
+
+
+def test_one_poisonous_event_takes_no_neighbour_with_it() -> None:
+    """A server that fails on one event costs that event alone."""
+    book = Book(max_batch_size=64, flush_max_retries=7, seed=3)
+    names = many(64)
+    book.add(names)
+    poison = names.split()[40]
+
+    book.run(unless(poison, FAILED))
+
+    assert book.dropped(DropReason.RETRIES) == [poison]
+    assert len(book.ends(DeliveryStatus.DELIVERED)) == 63
+
+
+def test_three_failures_in_a_row_make_a_destination_failing() -> None:
+    """From then on one request at a time, one event each, until a success."""
+    book = Book(max_batch_size=10)
+    book.add(many(40))
+    groups = [book.take() for _ in range(3)]
+    for group in groups:
+        assert health(book) is HealthState.HEALTHY
+        book.answer(group, FAILED)
+
+    assert health(book) is HealthState.FAILING
+    assert book.next(eager=True) is None
+    book.now += 60.0
+    probe = book.take()
+    assert len(sent(probe)) == 1
+    assert book.next(eager=True) is None
+    book.answer(probe, OK)
+    assert health(book) is HealthState.HEALTHY
+    assert len(sent(book.take())) > 1
+
+
+def test_a_success_between_failures_keeps_a_destination_healthy() -> None:
+    """Only failures in a row count."""
+    book = Book(max_batch_size=1)
+    book.add(many(6))
+
+    for verdict in (FAILED, FAILED, OK, FAILED, FAILED):
+        book.answer(book.take(), verdict)
+
+    assert health(book) is HealthState.HEALTHY
+
+
+def test_a_probe_is_the_head_of_the_least_tried_identity() -> None:
+    """Those that already paid for the outage wait behind those that did not."""
+    book = Book(max_batch_size=3)
+    book.add("a1 a2 b1")
+    group = book.take()
+    book.add("b2 c1 c2")
+    book.answer(group, Retry(503, "HTTP 503", 5.0))
+    probes = []
+
+    for _ in range(4):
+        book.now += 60.0
+        probe = book.take()
+        probes += sent(probe)
+        book.answer(probe, FAILED)
+
+    assert probes[0] == "c1"
+    assert sorted(probes[1:]) == ["a1", "b1", "c1"]
+
+
+def test_an_outage_costs_an_event_its_turn_as_a_probe_and_no_more() -> None:
+    """After an hour without a server nothing was given up, and all is delivered."""
+    book = Book(seed=1)
+    book.add(many(300))
+    over = book.now + 3_600.0
+
+    book.run(lambda _: OK if book.now > over else FAILED)
+
+    assert len(book.ends(DeliveryStatus.DELIVERED)) == 300
+    assert max(outcome.attempts for outcome in book.settled.values()) <= 6
+
+
+def test_an_outage_sees_few_requests() -> None:
+    """With backoff up to a minute, an hour of outage is at most a few hundred."""
+    book = Book(seed=2)
+    book.add(many(300))
+    over = book.now + 3_600.0
+    during: list[int] = []
+
+    def server(names: list[str]) -> Verdict:
+        if book.now > over:
+            return OK
+        during.append(len(names))
+        return FAILED
+
+    book.run(server)
+
+    assert len(during) < 250
+    assert set(during[4:]) == {1}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "wait"),
+    [
+        pytest.param(Retry(503, "HTTP 503", 17.0), 17.0, id="Retry-After"),
+        pytest.param(Pause(429, "HTTP 429", 7.0), 7.0, id="429 with Retry-After"),
+        pytest.param(SLOW, 30.0, id="bare 429"),
+    ],
+)
+def test_a_wait_that_is_asked_for_is_kept(verdict: Verdict, wait: float) -> None:
+    """Nothing goes before the time; then the destination is probed."""
+    book = Book()
+    book.add("a1 b1")
+    book.answer(book.take(), verdict)
+    book.add("c1")
+
+    assert health(book) is HealthState.FAILING
+    quiet(book, wait)
+    assert len(sent(book.take())) == 1
+
+
+def test_a_pause_costs_no_attempt() -> None:
+    """A server that wants everything slower does not use up retries."""
+    book = Book(flush_max_retries=0)
+    book.add("a1")
+    answers = iter([SLOW] * 5 + [OK])
+
+    book.run(lambda _: next(answers))
+
+    assert book.settled["a1"].status is DeliveryStatus.DELIVERED
+    assert book.settled["a1"].attempts == 1
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [
+        pytest.param(Pause(429, "HTTP 429", 0.0), id="429"),
+        pytest.param(Retry(503, "HTTP 503", 0.0), id="503"),
+    ],
+)
+def test_retry_after_zero_makes_no_hot_loop(verdict: Verdict) -> None:
+    """A server that always says "now" is asked ever more rarely."""
+    book = Book(flush_max_retries=1_000, max_age=3_600.0, seed=5)
+    book.add(many(50))
+
+    assert book.run(always(verdict)) < 400
+    assert len(book.dropped(DropReason.EXPIRED)) == 50
+
+
+# Unnamed faults and sizes -----------------------------------------------------------
+
+
+def test_a_bisection_finds_the_event_at_fault() -> None:
+    """Two requests a level find one bad event among 256, uncounted for the rest."""
+    book = Book(max_batch_size=256, flush_queue_size=256)
+    names = many(256)
+    book.add(names)
+    poison = names.split()[101]
+
+    assert book.run(unless(poison, UNNAMED)) <= 2 * 8 + 1
+    assert book.ends(DeliveryStatus.REJECTED) == [poison]
+    assert {o.attempts for o in book.settled.values()} == {1}
+    assert book.settled[poison].code == 400
+    assert book.schedule.retries == 0
+
+
+def test_a_server_that_turns_everything_down_is_not_stormed() -> None:
+    """Each event is told alone, in a bounded number of requests over some time."""
+    book = Book(seed=4)
+    book.add(many(200))
+    begun = book.now
+
+    assert book.run(always(Bisect(403, "HTTP 403"))) < 2 * 200
+    assert len(book.ends(DeliveryStatus.REJECTED)) == 200
+    assert book.now - begun > 60.0
+
+
+def test_a_too_large_request_is_sent_in_halves() -> None:
+    """413 splits this batch, uncounted, until it fits."""
+    book = Book()
+    book.add(series("a", 8))
+
+    requests = book.run(lambda names: TOO_LARGE if len(names) > 2 else OK)
+
+    assert requests == 3 + 4
+    assert book.ends(DeliveryStatus.DELIVERED) == series("a", 8).split()
+    assert {o.attempts for o in book.settled.values()} == {1}
+
+
+def test_one_event_that_is_too_large_is_rejected() -> None:
+    """There is nothing left to split."""
+    book = Book()
+    book.add("a1")
+    book.answer(book.take(), TOO_LARGE)
+
+    assert book.settled["a1"] == Outcome.rejected("HTTP 413", 413, 1)
+
+
+def test_later_batches_are_smaller_after_a_413_and_grow_again() -> None:
+    """The byte target follows what the server takes and recovers by successes."""
+    book = Book(flush_queue_size=1)
+    book.add(many(100), size=999)
+    book.answer(book.take(slots=1), TOO_LARGE)
+    for _ in range(2):
+        book.answer(book.take(slots=1), OK)
+    sizes = []
+
+    for number in range(60):
+        book.add(many(200, f"n{number}n"), size=999)
+        group = book.take(slots=1)
+        sizes.append(len(sent(group)))
+        book.answer(group, OK)
+        book.write_down(book.schedule.purge(lambda _: True))
+
+    assert 50 <= sizes[0] < 60
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 100
+
+
+# Named faults -----------------------------------------------------------------------
+
+
+def naming(*bad: int, slow: tuple[int, ...] = (), code: int = 400) -> Sort:
+    """Return an answer that names events by their place."""
+    return Sort(code, "named", dict.fromkeys(bad, "bad field"), frozenset(slow))
+
+
+def test_named_events_are_rejected_and_the_rest_goes_again_at_once() -> None:
+    """Nobody else's attempts are touched."""
+    book = Book(flush_max_retries=0)
+    book.add("a1 b1 c1 d1")
+    book.answer(book.take(), naming(1, 2))
+
+    assert book.ends(DeliveryStatus.REJECTED) == ["b1", "c1"]
+    assert book.settled["b1"] == Outcome.rejected("bad field", 400, 1)
+    rest = book.take(eager=False)
+    assert sent(rest) == ["a1", "d1"]
+    book.answer(rest, OK)
+    assert book.settled["a1"].attempts == 1
+
+
+def test_an_index_that_means_no_event_is_ignored() -> None:
+    """What lies beyond the batch names nobody."""
+    book = Book()
+    book.add("a1 b1")
+    book.answer(book.take(), naming(1, 2, -1, slow=(5, -3)))
+
+    assert book.ends(DeliveryStatus.REJECTED) == ["b1"]
+    assert book.schedule.held == 0
+
+
+def test_a_server_that_names_one_event_at_a_time_is_met_by_halves() -> None:
+    """After three rounds the batch is split, so a good half gets through."""
+    book = Book()
+    names = many(64).split()
+    book.add(" ".join(names))
+    bad = set(names[:6])
+
+    def server(sent_names: list[str]) -> Verdict:
+        found = [i for i, name in enumerate(sent_names) if name in bad]
+        return naming(found[0]) if found else OK
+
+    requests = book.run(server)
+
+    assert set(book.ends(DeliveryStatus.REJECTED)) == bad
+    assert len(book.ends(DeliveryStatus.DELIVERED)) == 58
+    assert [len(names) for names in book.requests[:5]] == [64, 63, 62, 31, 30]
+    assert requests <= 6 + 8
+
+
+# Throttles --------------------------------------------------------------------------
+
+
+def test_a_throttled_identity_is_held_alone() -> None:
+    """Its neighbours go on at once; its own later events wait with it."""
+    book = Book()
+    book.add("a1 b1 a2 c1")
+    book.answer(book.take(), naming(slow=(0,), code=429))
+    assert book.schedule.held == 2
+
+    rest = book.take(eager=False)
+    assert sent(rest) == ["b1", "c1"]
+    book.answer(rest, OK)
+    book.add("a3 b2")
+    assert sent(book.take()) == ["b2"]
+    assert book.schedule.held == 3
+    quiet(book, 30.0)
+    for names in (["a1", "a2"], ["a3"]):
+        lane = book.take(eager=False)
+        assert sent(lane) == names
+        book.answer(lane, OK)
+
+
+def test_a_throttle_costs_no_attempt() -> None:
+    """Ages limit a throttled event, retries do not."""
+    book = Book(flush_max_retries=0)
+    book.add("a1")
+    answers = iter([naming(slow=(0,), code=429)] * 4 + [OK])
+
+    assert book.run(lambda _: next(answers)) == 5
+    assert book.settled["a1"].attempts == 1
+    assert book.schedule.held == 0
+
+
+def test_a_lane_comes_back_small_and_doubles_until_it_is_free() -> None:
+    """30 events, 60, 120: each success opens it, at once and one request at a time."""
+    book = Book()
+    book.add(series("a", 250))
+    book.answer(book.take(slots=1), naming(slow=(7,), code=429))
+    quiet(book, 30.0)
+    sizes = []
+
+    for _ in range(4):
+        group = book.take()
+        assert book.next(eager=True) is None
+        sizes.append(len(sent(group)))
+        book.answer(group, OK)
+
+    assert sizes == [30, 60, 120, 40]
+    assert book.schedule.held == 0
+    assert book.ends(DeliveryStatus.DELIVERED) == series("a", 250).split()
+    book.add(series("a", 250, start=251))
+    assert len(sent(book.take(slots=1))) == 250
+
+
+def test_a_lane_halves_at_each_further_throttle() -> None:
+    """30, 15, 7, ... and never below one event, each after another hold."""
+    book = Book()
+    book.add(series("a", 100))
+    book.answer(book.take(slots=1), naming(slow=(0,), code=429))
+    sizes = []
+
+    for _ in range(7):
+        quiet(book, 30.0)
+        group = book.take()
+        sizes.append(len(sent(group)))
+        book.answer(group, naming(slow=(0,), code=429))
+
+    assert sizes == [30, 15, 7, 3, 1, 1, 1]
+    assert book.schedule.held == 100
+
+
+def test_several_identities_are_held_apart() -> None:
+    """Each throttled identity has a lane of its own."""
+    book = Book()
+    book.add("a1 b1 a2 b2")
+    book.answer(book.take(), naming(slow=(0, 1), code=429))
+    quiet(book, 30.0)
+
+    assert [sent(book.take()), sent(book.take())] == [["a1", "a2"], ["b1", "b2"]]
+
+
+def test_a_throttle_reaches_pieces_that_still_wait() -> None:
+    """Events of the identity in the other half are held too, in order."""
+    book = Book()
+    book.add("a1 b1 a2 b2")
+    book.answer(book.take(), TOO_LARGE)
+
+    book.answer(book.take(), naming(slow=(0,), code=429))
+
+    assert book.schedule.held == 2
+    assert sent(book.take()) == ["b1"]
+
+
+def test_quota_and_throttle_part_the_events_of_an_answer() -> None:
+    """Over quota is final, throttled is held, the others go on."""
+    book = Book()
+    book.add("a1 b1 c1")
+    book.answer(book.take(), naming(0, slow=(1,), code=429))
+
+    assert book.settled["a1"].code == 429
+    assert book.schedule.held == 1
+    assert sent(book.take(eager=False)) == ["c1"]
+
+
+def test_held_events_fill_at_most_half_of_the_capacity() -> None:
+    """Beyond that the throttled identity's own newest events are shed."""
+    book = Book(max_storage_capacity=20)
+    book.add(series("a", 12))
+    book.answer(book.take(), naming(slow=(0,), code=429))
+
+    assert book.schedule.held == 10
+    assert book.dropped(DropReason.OVERFLOW) == ["a11", "a12"]
+    book.add("a13 b1")
+    assert sent(book.take()) == ["b1"]
+    assert book.dropped(DropReason.OVERFLOW) == ["a11", "a12", "a13"]
+    assert "max_storage_capacity=20" in book.settled["a13"].message
+
+
+def test_many_throttled_identities_keep_to_the_same_bound() -> None:
+    """The bound is one for all lanes together."""
+    book = Book(max_storage_capacity=20)
+    book.add(many(15))
+    book.answer(book.take(), naming(slow=tuple(range(15)), code=429))
+
+    assert book.schedule.held == 10
+    assert len(book.dropped(DropReason.OVERFLOW)) == 5
+
+
+def test_a_held_event_expires_like_any_other() -> None:
+    """Throttles count against the age."""
+    book = Book(max_age=100.0)
+    book.add("a1")
+    requests = book.run(always(naming(slow=(0,), code=429)))
+
+    assert requests == 4
+    assert book.dropped(DropReason.EXPIRED) == ["a1"]
+    assert book.schedule.held == 0
+
+
+def test_a_lane_survives_an_outage() -> None:
+    """Held events stay in their lane while the destination fails, in order."""
+    book = Book(max_batch_size=4)
+    book.add("a1 a2 b1 c1")
+    book.answer(book.take(), naming(slow=(0,), code=429))
+    for _ in range(3):
+        book.now += 5.0
+        book.answer(book.take(), FAILED)
+    book.add("a3")
+
+    book.run(always(OK))
+
+    delivered = book.ends(DeliveryStatus.DELIVERED)
+    assert [name for name in delivered if name[0] == "a"] == ["a1", "a2", "a3"]
+    assert book.schedule.held == 0
+
+
+# Refusals ---------------------------------------------------------------------------
+
+
+def test_a_refusal_rejects_all_that_waits_in_memory() -> None:
+    """They get the server's code; a request under way has its own answer."""
+    book = Book(max_batch_size=2)
+    book.add("a1 b1 c1 d1 e1")
+    first, second = book.take(), book.take()
+    book.answer(first, REFUSED)
+
+    assert health(book) is HealthState.REFUSED
+    assert set(book.ends(DeliveryStatus.REJECTED)) == {"a1", "b1", "e1"}
+    assert {o.code for o in book.settled.values()} == {401}
+    book.answer(second, OK)
+    assert book.schedule.size == 0
+
+
+def test_a_refused_destination_is_probed_once_a_minute() -> None:
+    """A spool is not consumed by a refusal: it waits, whole, for the key to work."""
+    book = Book(durable=True)
+    book.add(many(10))
+    book.answer(book.take(), REFUSED)
+
+    for _ in range(3):
+        quiet(book, 60.0)
+        probe = book.take()
+        assert len(sent(probe)) == 1
+        book.answer(probe, REFUSED)
+
+    assert book.settled == {}
+    quiet(book, 60.0)
+    book.run(always(OK))
+    assert len(book.ends(DeliveryStatus.DELIVERED)) == 10
+
+
+def test_a_refusal_also_rejects_lanes_and_retries() -> None:
+    """Held and backing-off events are waiting events."""
+    book = Book(max_batch_size=2)
+    book.add("a1 b1 c1 d1")
+    first, second = book.take(), book.take()
+    book.answer(first, naming(slow=(0,), code=429))
+    book.answer(second, FAILED)
+    book.answer(book.take(), REFUSED)
+
+    assert len(book.ends(DeliveryStatus.REJECTED)) == 4
+    assert book.schedule.held == 0
+    assert book.next(eager=True) is None
+
+
+# Ages -------------------------------------------------------------------------------
+
+
+def test_a_waiting_event_expires() -> None:
+    """It is given up at its age, by a timer and not by chance."""
+    book = Book(max_age=60.0)
+    book.add("a1")
+    book.answer(book.take(), Retry(503, "HTTP 503", 300.0))
+    book.add("b1")
+
+    assert book.schedule.next_wake_at(book.now, book.wall) == book.now + 60.0
+    book.now += 60.0
+    assert book.next() is None
+    assert set(book.dropped(DropReason.EXPIRED)) == {"a1", "b1"}
+    assert "max_event_age=60 s" in book.settled["b1"].message
+
+
+def test_events_that_back_off_expire() -> None:
+    """An expired event is not sent again; what is parked behind it goes."""
+    book = Book(max_age=5.0, retry_base_interval=10.0)
+    book.add("a1 b1")
+    book.answer(book.take(), FAILED)
+    book.now += 4.0
+    book.add("a2")
+    assert book.next(eager=True) is None
+    book.now += 6.0
+    book.add("b2")
+
+    assert book.dropped(DropReason.EXPIRED) == []
+    # a2 is too old by now as well.
+    assert book.run(always(OK)) == 1
+    assert set(book.dropped(DropReason.EXPIRED)) == {"a1", "b1", "a2"}
+    assert book.ends(DeliveryStatus.DELIVERED) == ["b2"]
+
+
+def test_what_is_parked_behind_expired_events_is_not_forgotten() -> None:
+    """Freed events are due at once: they had waited before they were parked."""
+    book = Book(max_age=10.0, retry_base_interval=10.0)
+    book.add("a1")
+    book.answer(book.take(), FAILED)
+    book.now += 6.0
+    book.add("a2")
+    assert book.next(eager=True) is None
+    book.now += 4.0
+
+    assert sent(book.take(eager=False)) == ["a2"]
+    assert book.dropped(DropReason.EXPIRED) == ["a1"]
+
+
+# The client-side limit --------------------------------------------------------------
+
+
+def test_a_client_side_limit_shapes_the_flow() -> None:
+    """A burst of one second, then events as the rate allows."""
+    book = Book(max_events_per_second=10.0)
+    book.add(many(25))
+    begun = book.now
+
+    book.run(always(OK))
+
+    assert len(book.requests[0]) == 10
+    assert book.now - begun == pytest.approx(1.5, abs=0.01)
+
+
+@pytest.mark.parametrize("rate", [0.3, 1.0, 3.0, 7.7])
+def test_an_odd_rate_never_spins(rate: float) -> None:
+    """Rounding cannot make the schedule promise a time at which nothing may go."""
+    book = Book(max_events_per_second=rate)
+    book.add(many(20))
+
+    assert book.run(always(OK), most=20) <= 20
+
+
+# Removing ---------------------------------------------------------------------------
+
+
+def of(*identities: str) -> Callable[[Record], bool]:
+    """Return a choice of the events of some identities."""
+    return lambda record: record.identity in identities
+
+
+def test_a_purge_reaches_whatever_is_not_in_flight() -> None:
+    """Queued, parked, held and backing-off events of the user are given up."""
+    book = Book(max_batch_size=2)
+    book.add("a1 b1 c1 a2")
+    first = book.take()
+    book.answer(first, naming(slow=(0,), code=429))
+    under_way = book.take()
+    assert sent(under_way) == ["b1"]
+    book.add("a3 b2")
+
+    book.write_down(book.schedule.purge(of("a", "b")))
+    book.check()
+
+    assert set(book.dropped(DropReason.PURGED)) == {"a1", "a2", "a3", "b2"}
+    assert book.schedule.held == 0
+    book.answer(under_way, OK)
+    assert sent(book.take()) == ["c1"]
+
+
+def test_a_purge_frees_those_parked_behind_the_purged() -> None:
+    """An event that waited only for a purged one is due at once."""
+    book = Book()
+    book.add("a1")
+    book.answer(book.take(), FAILED)
+    book.add("a2")
+    assert book.next(eager=True) is None
+
+    book.write_down(book.schedule.purge(lambda record: record.insert_id == "a1"))
+    book.check()
+
+    assert sent(book.take(eager=False)) == ["a2"]
+
+
+def test_the_oldest_event_makes_room() -> None:
+    """The head of the queue goes first, then what backs off or is held."""
+    book = Book()
+    book.add("a1 b1")
+    book.answer(book.take(), naming(slow=(0,), code=429))
+    under_way = book.take()
+    book.add("c1 d1")
+    evicted = []
+
+    while settlements := book.schedule.evict_oldest():
+        book.write_down(settlements)
+        book.check()
+        evicted += [record.insert_id for record, _ in settlements]
+
+    assert evicted == ["c1", "d1", "a1"]
+    assert book.dropped(DropReason.OVERFLOW) == ["c1", "d1", "a1"]
+    assert book.schedule.held == 0
+    book.answer(under_way, OK)
+    assert book.schedule.size == 0
+
+
+def test_eviction_frees_those_parked_behind_the_evicted() -> None:
+    """The next event of the identity is not left behind."""
+    book = Book()
+    book.add("a1")
+    book.answer(book.take(), FAILED)
+    book.add("a2")
+    assert book.next(eager=True) is None
+
+    book.write_down(book.schedule.evict_oldest())
+    book.check()
+
+    assert book.dropped(DropReason.OVERFLOW) == ["a1"]
+    assert sent(book.take(eager=False)) == ["a2"]
+
+
+def test_an_interrupted_request_blames_nobody() -> None:
+    """Taken back, its events go again first, with no attempt counted."""
+    book = Book()
+    book.add("a1 b1")
+    group = book.take()
+    book.add("a2")
+
+    book.schedule.take_back(group, book.now)
+    book.check()
+
+    again = book.take(eager=False)
+    assert sent(again) == ["a1", "b1", "a2"]
+    book.answer(again, OK)
+    assert {o.attempts for o in book.settled.values()} == {1}
+
+
+def test_an_interrupted_lane_stays_a_lane() -> None:
+    """Taking back does not set a throttled identity free."""
+    book = Book()
+    book.add(series("a", 40))
+    book.answer(book.take(), naming(slow=(0,), code=429))
+    quiet(book, 30.0)
+    group = book.take()
+
+    book.schedule.take_back(group, book.now)
+    book.check()
+
+    assert book.schedule.held == 40
+    assert len(sent(book.take())) == 30
+
+
+def test_a_batch_that_kills_its_sender_three_times_is_given_up() -> None:
+    """Two more tries with backoff; then DROPPED internal, and others go on."""
+    book = Book(max_batch_size=2)
+    book.add("a1 b1 c1")
+    for _ in range(3):
+        group = book.take()
+        assert sent(group) == ["a1", "b1"]
+        book.write_down(book.schedule.crashed(group, book.now))
+        book.check()
+        book.now += 60.0
+
+    assert book.dropped(DropReason.INTERNAL) == ["a1", "b1"]
+    assert book.run(always(OK)) == 1
+
+
+def test_a_crash_waits_before_the_next_try() -> None:
+    """A fault of ours makes no hot loop either."""
+    book = Book()
+    book.add("a1")
+    book.write_down(book.schedule.crashed(book.take(), book.now))
+
+    quiet(book, 0.1)
+    assert sent(book.take()) == ["a1"]
+
+
+# The end ----------------------------------------------------------------------------
+
+
+def test_a_last_call_sends_what_was_held_back() -> None:
+    """Held, backing off, lingering: everything gets one more request."""
+    book = Book(max_batch_size=2)
+    book.add("a1 b1 c1 d1")
+    first, second = book.take(), book.take()
+    book.answer(first, naming(slow=(0,), code=429))
+    book.answer(second, Retry(503, "HTTP 503", 300.0))
+    book.add("e1")
+
+    assert book.schedule.last_call(book.now)
+    book.check()
+    while (group := book.next()) is not None:
+        book.answer(group, OK)
+
+    assert set(book.ends(DeliveryStatus.DELIVERED)) == {"a1", "b1", "c1", "d1", "e1"}
+
+
+@pytest.mark.parametrize(
+    "verdict",
+    [FAILED, SLOW, UNNAMED, TOO_LARGE, naming(0), naming(slow=(0,)), REFUSED],
+    ids=lambda verdict: type(verdict).__name__,
+)
+@pytest.mark.parametrize("failing", [False, True], ids=["healthy", "failing"])
+def test_a_last_call_ends_whatever_the_server_says(
+    verdict: Verdict, failing: bool
+) -> None:
+    """The number of its requests is bounded, and what is left can be taken out."""
+    book = Book(max_batch_size=8, durable=True)
+    book.add(many(16))
+    if failing:
+        book.answer(book.take(), Retry(503, "HTTP 503", 300.0))
+    book.schedule.last_call(book.now)
+
+    for _ in range(100):
+        group = book.next()
+        if group is None:
+            break
+        book.answer(group, verdict)
+    else:
+        pytest.fail("a storm of requests")
+
+    left = book.schedule.remove_all()
+    assert len(left) == len({record.id for record in left})
+    assert len(left) + len(book.settled) == 16
+    assert book.schedule.size == 0
+    assert book.schedule.held == 0
+
+
+def test_a_last_call_counts_lanes_that_are_under_way() -> None:
+    """An answer that comes after the last call leaves the account in order."""
+    book = Book()
+    book.add("a1 a2")
+    book.answer(book.take(), naming(slow=(0,), code=429))
+    quiet(book, 30.0)
+    lane = book.take()
+
+    book.schedule.last_call(book.now)
+    book.check()
+    book.answer(lane, OK)
+
+    assert book.schedule.held == 0
+    assert book.schedule.size == 0
+
+
+def test_no_last_call_where_nothing_can_come_of_it() -> None:
+    """An empty schedule has no use for it, nor has one that is refused."""
+    empty, refused = Book(), Book(durable=True)
+    refused.add("a1")
+    refused.answer(refused.take(), REFUSED)
+
+    assert not empty.schedule.last_call(empty.now)
+    assert not refused.schedule.last_call(refused.now)
+
+
+def test_all_that_is_left_can_be_taken_out() -> None:
+    """Queued, parked, held and backing off; never what is in flight."""
+    book = Book(max_batch_size=3)
+    book.add("a1 b1 c1 d1")
+    book.answer(book.take(), naming(slow=(0,), code=429))
+    under_way = book.take()
+    book.add("b2 a2")
+
+    left = {record.insert_id for record in book.schedule.remove_all()}
+
+    assert left == {"a1", "a2", "b2", "d1"}
+    assert book.schedule.size == len(sent(under_way)) == 2
+
+
+def test_group_reprs_name_no_event() -> None:
+    """What a debugger shows is sizes."""
+    book = Book()
+    book.add("a1 b1")
+
+    assert repr(book.take()) == "<Group [2] parked=0>"

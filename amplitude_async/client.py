@@ -77,7 +77,8 @@ class BaseClient:
         self._endpoint = endpoint
         self._clock = self._make_clock()
         self._injected = session is not None
-        self._own = self._engine_destination(config, endpoint, door, session)
+        self._transport = self._make_transport(session)
+        self._own = self._engine_destination(config, endpoint, door)
         self._reporter = Reporter(config.logger, self._clock, endpoint.name)
         self._timeline = Timeline(id(self), self.event_type, self._reporter)
         self._destinations: tuple[Destination, ...] = (self._own,)
@@ -112,12 +113,15 @@ class BaseClient:
         """Copy an event so far that plugins cannot change the caller's objects."""
         return event
 
+    def _stamp(self, event: Any) -> Any:
+        """Give an event for several destinations the same id and time in each."""
+        return event
+
     def _engine_destination(
         self,
         config: DeliveryConfig,
         endpoint: Endpoint,
         door: Door,
-        session: aiohttp.ClientSession | None,
     ) -> EngineDestination:
         storage = _make_storage(config.storage)
         max_age = config.max_event_age
@@ -127,7 +131,7 @@ class BaseClient:
             endpoint,
             config,
             storage=storage,
-            transport=self._make_transport(session),
+            transport=self._transport,
             clock=self._clock,
             rng=random.Random(),
             max_age=max_age,
@@ -308,6 +312,8 @@ class BaseClient:
         if not ranked:
             return self._settle(event, _NO_DESTINATION)
         first, *others = ranked
+        if others:
+            event = self._stamp(event)
         for destination in others:
             destination.offer_nowait(event) if isinstance(
                 destination, PlainDestination
@@ -342,6 +348,8 @@ class BaseClient:
         if not ranked:
             return self._settle(event, _NO_DESTINATION)
         first, *others = ranked
+        if others:
+            event = self._stamp(event)
         for destination in others:
             destination.offer_nowait(event)
         return first.offer_nowait(event)

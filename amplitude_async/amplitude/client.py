@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from amplitude_async.amplitude.config import Config, ConfigFields
 from amplitude_async.amplitude.context import ContextPlugin
 from amplitude_async.amplitude.door import AmplitudeDoor
+from amplitude_async.amplitude.encoder import new_insert_id, unix_ms
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.amplitude.events import (
     GROUP_IDENTIFY,
@@ -96,14 +97,23 @@ class Amplitude(BaseClient):
         )
 
     @classmethod
-    def from_env(cls, **options: Unpack[ConfigFields]) -> Self:
+    def from_env(
+        cls,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        plugins: Iterable[Plugin | Callable[[Any], Any]] = (),
+        **options: Unpack[ConfigFields],
+    ) -> Self:
         """Read ``AMPLITUDE_API_KEY`` and the other ``AMPLITUDE_*`` options.
+
+        The arguments are those of the constructor; ``options`` win over variables.
 
         Raises:
             ConfigurationError: a variable or option is wrong.
         """
         found = read_environment(Config, ENVIRONMENT_PREFIX)
-        return cls(config=Config(**{**found, **options}))
+        config = Config(**{**found, **options})
+        return cls(config=config, session=session, plugins=plugins)
 
     @property
     def config(self) -> Config:
@@ -280,6 +290,14 @@ class Amplitude(BaseClient):
             if values[name] is not None:
                 values[name] = dict(values[name])
         return copy
+
+    def _stamp(self, event: Event) -> Event:
+        missing: dict[str, Any] = {}
+        if not event.insert_id:
+            missing["insert_id"] = new_insert_id()
+        if event.time is None:
+            missing["time"] = unix_ms()
+        return event.model_copy(update=missing) if missing else event
 
 
 _EMPTY_IDENTIFY = "identify is empty: chain an operation such as .set('plan', 'pro')"

@@ -2,7 +2,7 @@
 
 import hashlib
 from enum import StrEnum
-from typing import Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, Unpack
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -42,6 +42,15 @@ class Config(DeliveryConfig):
     Raises:
         ConfigurationError: a value is wrong; field, value and remedy are named.
     """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            api_key: str | SecretStr | None = None,
+            **options: "Unpack[ConfigFields]",
+        ) -> None: ...
 
     api_key: SecretStr | None = None
     """The project's API key; it may be absent while ``opt_out`` is true."""

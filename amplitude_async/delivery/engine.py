@@ -298,16 +298,22 @@ class Engine:
         now, wall = self._clock.now(), self._clock.wall()
         self._schedule.add(self._intake.take_all(), now)
         slots = self._config.max_in_flight - self._schedule.in_flight
-        eager = bool(self._books.flushes)
+        eager = self._eager
         while slots > 0 and not self._paused:
             group = self._schedule.next(now, wall, slots=slots, eager=eager)
             if group is None:
+                self._intake.crowded = False
                 break
             task = self._spawn(self._send(group), "request")
             self._senders[task] = group
             task.add_done_callback(self._sender_ended)
             slots -= 1
         self._books.settle(self._schedule.collect())
+
+    @property
+    def _eager(self) -> bool:
+        """True while waiting for company helps nobody."""
+        return bool(self._books.flushes) or self._intake.crowded
 
     @property
     def _paused(self) -> bool:
@@ -344,7 +350,7 @@ class Engine:
         self._intake.wake_at = missing if more else self._config.max_storage_capacity
         times = [self._books.next_deadline]
         if not blocked:
-            due = schedule.next_wake_at(now, wall, eager=bool(self._books.flushes))
+            due = schedule.next_wake_at(now, wall, eager=self._eager)
             times += [due] if due is not None else []
         if self._intake.fresh:
             times.append(now + schedule.linger_for())

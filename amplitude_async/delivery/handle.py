@@ -5,12 +5,12 @@ a page of the ledger, never the other way round.
 """
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
 from amplitude_async.delivery.outcome import DeliveryResult, Outcome
 
-__all__ = ["Delivery", "Ledger", "Page", "Principal"]
+__all__ = ["CombinedDelivery", "Delivery", "Ledger", "Page", "Principal"]
 
 _PAGE_BITS = 8
 _PAGE_MASK = (1 << _PAGE_BITS) - 1
@@ -172,3 +172,33 @@ class Delivery:
         result = self.result
         state = repr(result) if result else "pending"
         return f"<Delivery {self.insert_id} {state}>"
+
+
+class CombinedDelivery(Delivery):
+    """One handle on several events that were one to the caller.
+
+    Its result is the first that is not delivered, or else the last of them.
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, principal: Principal, parts: Sequence[Delivery]) -> None:
+        super().__init__(principal, None, parts[0].insert_id)
+        self._parts = tuple(parts)
+
+    @property
+    def result(self) -> DeliveryResult | None:
+        """The final result, or None while one of the events is undecided."""
+        results = [part.result for part in self._parts]
+        found = [result for result in results if result is not None]
+        if len(found) < len(results):
+            return None
+        return next((result for result in found if not result.ok), found[-1])
+
+    def _listen(self, listener: Callable[[], None]) -> None:
+        for part in self._parts:
+            if not part.done:
+                # Ask again when this one is decided: others may still be open.
+                part._listen(lambda: self._listen(listener))
+                return
+        listener()

@@ -50,6 +50,8 @@ class Intake:
         self.wake_at = 1
         """So many events in the queue wake the flush task."""
         self.closing = False
+        self.crowded = False
+        """Somebody wanted in and found no room: what waits must go now."""
 
     @property
     def in_memory(self) -> int:
@@ -151,7 +153,13 @@ class Intake:
 
     # Overflow ----------------------------------------------------------------
 
+    def _ask_for_room(self) -> None:
+        """Send what waits, however few: no more company can come."""
+        self.crowded = True
+        self._wake()
+
     def _overflow(self, record: Record) -> Delivery:
+        self._ask_for_room()
         policy = self._config.overflow
         if policy is Overflow.RAISE:
             raise QueueFullError(self._full_message())
@@ -205,7 +213,7 @@ class Intake:
 
         timer = self._clock.call_later(self._config.overflow_timeout, give_up)
         self._room_waiters.append(waiter)
-        self._wake()
+        self._ask_for_room()
         try:
             await waiter
         except asyncio.CancelledError:

@@ -82,6 +82,9 @@ class AiohttpTransport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=True,
             )
+        if self._session.closed:
+            hint = "the session given to the client is closed: close it after shutdown"
+            return Response(0, b"", {}, hint)
         status = 0
         try:
             async with self._session.post(

@@ -375,3 +375,52 @@ async def test_track_nowait(connect: Connect, emulator: Emulator) -> None:
 
     expected = {"event_type": "e", "user_id": "user-1", "device_id": "device-1"}
     assert sent(emulator) == [expected]
+
+
+# --- Property values ---
+
+
+async def test_identify_sends_any_value(connect: Connect, emulator: Emulator) -> None:
+    """Neither many keys nor lists of booleans make an operation invalid for us.
+
+    The official Node SDK refuses these. A function has no JSON form: its key alone
+    is lost.
+    """
+    identify = Identify().set("flags", [True, False]).set("call", len).append("l", None)
+    for number in range(1001):
+        identify.set(f"key {number}", number)
+    async with connect() as client:
+        assert (await (await client.identify(identify, user_id="user-1"))).ok
+
+    operations = emulator.events[0]["user_properties"]
+    assert operations["$append"] == {"l": None}
+    assert operations["$set"]["flags"] == [True, False]
+    assert len(operations["$set"]) == 1002
+    assert "call" not in operations["$set"]
+
+
+async def test_large_properties_are_sent_whole(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """A dict of 2,000 keys arrives, and each scalar as the very value it was.
+
+    The official Python SDK sends an empty dict instead. Only the size of a whole
+    request is limited.
+    """
+    properties = {
+        "many": {str(number): number for number in range(2000)},
+        "scalars": [False, 1, 1.5, "text", None],
+        "zero": 0,
+    }
+    async with connect() as client:
+        await client.track("e", user_id="user-1", event_properties=properties)
+
+    assert emulator.events[0]["event_properties"] == properties
+
+
+async def test_keys_keep_their_order(connect: Connect, emulator: Emulator) -> None:
+    """Properties arrive in the caller's order; the official Python SDK sorts them."""
+    async with connect() as client:
+        await client.track("e", user_id="user-1", event_properties={"b": 1, "a": 2})
+
+    assert list(emulator.events[0]["event_properties"]) == ["b", "a"]

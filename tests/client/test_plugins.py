@@ -1,0 +1,799 @@
+"""Plugins that run inside a verb: order, faults, names, copies and re-entrancy."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from amplitude_async import (
+    Amplitude,
+    BeforePlugin,
+    DeliveryStatus,
+    DestinationPlugin,
+    DropReason,
+    EnrichmentPlugin,
+    Event,
+    Identify,
+    Plugin,
+    PluginType,
+    Revenue,
+)
+from amplitude_async.emulator import Emulator
+
+__all__: list[str] = []
+
+Connect = Callable[..., Amplitude]
+
+
+def writer(kind: type[Plugin], mark: str, log: list[str], *, last: bool) -> Plugin:
+    """Make a plugin that writes its mark down."""
+
+    class Writer(kind):  # type: ignore[misc, valid-type]
+        def execute(self, event: Event) -> Event:
+            log.append(mark)
+            return event
+
+    plugin: Plugin = Writer()
+    plugin.name, plugin.last = mark, last
+    return plugin
+
+
+# --- Order and results ---
+
+
+async def test_order(connect: Connect) -> None:
+    """Before, enrichment, last, destination; inside each the order of adding."""
+    log: list[str] = []
+    async with connect() as client:
+        for kind, mark, last in (
+            (DestinationPlugin, "destination", False),
+            (EnrichmentPlugin, "scrubber", True),
+            (BeforePlugin, "last before", True),
+            (EnrichmentPlugin, "enrichment 1", False),
+            (BeforePlugin, "before 1", False),
+            (EnrichmentPlugin, "enrichment 2", False),
+            (BeforePlugin, "before 2", False),
+        ):
+            assert await client.add(writer(kind, mark, log, last=last)) is client
+        await client.track("e", user_id="user-1")
+        await client.flush()
+
+    assert log == [
+        "before 1",
+        "before 2",
+        "enrichment 1",
+        "enrichment 2",
+        "scrubber",
+        "last before",
+        "destination",
+    ]
+
+
+async def test_what_a_plugin_returns_goes_on(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """The next plugin and the server get the returned event, not the first one."""
+    seen: list[str] = []
+
+    def replace(event: Event) -> Event:
+        return event.model_copy(update={"event_type": "replaced"})
+
+    async def look(event: Event) -> Event:
+        seen.append(event.event_type)
+        return event
+
+    async with connect(plugins=[replace, look]) as client:
+        await client.track("e", user_id="user-1")
+        await client.flush()
+
+    assert seen == ["replaced"]
+    assert emulator.events[0]["event_type"] == "replaced"
+    assert emulator.events[0]["library"].startswith("amplitude-async-python/")
+
+
+@pytest.mark.parametrize("kind", [BeforePlugin, EnrichmentPlugin])
+async def test_none_drops_the_event(
+    kind: type[Plugin], connect: Connect, emulator: Emulator
+) -> None:
+    """No later plugin and no destination sees it; the result names who dropped it."""
+    log: list[str] = []
+    results: list[Any] = []
+
+    class Filter(kind):  # type: ignore[misc, valid-type]
+        name = "filter"
+
+        def execute(self, event: Event) -> Event | None:
+            return None if event.event_type == "noise" else event
+
+    plugins = [
+        writer(kind, "first", log, last=False),
+        Filter(),
+        writer(kind, "third", log, last=False),
+        writer(DestinationPlugin, "destination", log, last=False),
+    ]
+    async with connect(plugins=plugins, callback=results.append) as client:
+        delivery = await client.track("noise", user_id="user-1")
+        nowait = client.track_nowait("noise", user_id="user-1")
+        result = await delivery
+        assert (result.status, result.reason, result.code) == (
+            DeliveryStatus.DROPPED,
+            DropReason.PLUGIN,
+            0,
+        )
+        assert result.message == "dropped by plugin 'filter'"
+        assert (await nowait).reason is DropReason.PLUGIN
+        assert log == ["first", "first"]
+        assert client.stats.destinations["destination"].dropped == 2
+        assert (await (await client.track("signal", user_id="user-1"))).ok
+
+    assert [one.status for one in results] == ["dropped", "dropped", "delivered"]
+    assert emulator.stats.events_ingested == 1
+
+
+class Raising(EnrichmentPlugin):
+    """A plugin with a bug."""
+
+    name = "raising"
+
+    def execute(self, event: Event) -> Event:
+        """Change something and fail."""
+        event.event_properties = {**(event.event_properties or {}), "before": True}
+        raise LookupError("no such thing")
+
+
+class Scrubber(Raising):
+    """A plugin whose failure must not let the event pass."""
+
+    name = "scrubber"
+    on_error = "drop"
+
+
+async def test_a_raising_plugin_keeps_the_event(
+    connect: Connect, emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged with its name, once a minute; later events are unaffected."""
+    async with connect(plugins=[Raising()]) as client:
+        for name in ("a", "b"):
+            assert (await (await client.track(name, user_id="user-1"))).ok
+        assert (await client.track_nowait("c", user_id="user-1")).ok
+
+    assert [event["event_type"] for event in emulator.events] == ["a", "b", "c"]
+    errors = [line for line in caplog.records if line.levelno == logging.ERROR]
+    assert len(errors) == 1
+    assert "'raising' raised LookupError: no such thing" in errors[0].getMessage()
+    assert errors[0].exc_info
+
+
+async def test_a_raising_scrubber_drops_the_event(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """With on_error = "drop" nothing passes that was not looked at."""
+    async with connect(plugins=[Scrubber()]) as client:
+        result = await (await client.track("e", user_id="user-1"))
+
+    assert result.reason is DropReason.PLUGIN
+    assert "'scrubber' raised LookupError('no such thing')" in result.message
+    assert emulator.requests == []
+
+
+@pytest.mark.parametrize("answer", [True, {"event_type": "e"}, "e", Event])
+async def test_a_plugin_that_returns_no_event(
+    answer: object, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It counts as a fault of the plugin: the event goes on as it was."""
+    async with connect(plugins=[lambda _: answer]) as client:
+        assert (await (await client.track("e", user_id="user-1"))).ok
+
+    assert "return the event or None" in caplog.text
+
+
+async def test_assignments_are_validated(
+    connect: Connect, emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A plugin that assigns a bad value fails by itself; the field stays as it was."""
+
+    def bad(event: Event) -> Event:
+        event.price = "3.99"  # type: ignore[assignment]
+        return event
+
+    async with connect(plugins=[bad]) as client:
+        await client.track("e", user_id="user-1", price=2)
+        await client.flush()
+
+    assert emulator.events[0]["price"] == 2
+    assert "plugin 'bad' raised ValidationError" in caplog.text
+
+
+async def test_a_plugin_that_blanks_the_type(connect: Connect) -> None:
+    """The door looks at what is left after the last plugin."""
+
+    def blank(event: Event) -> Event:
+        event.event_type = ""
+        return event
+
+    async with connect(plugins=[blank]) as client:
+        result = await (await client.track("e", user_id="user-1"))
+
+    assert result.status is DeliveryStatus.REJECTED
+    assert "event_type is empty" in result.message
+
+
+async def test_a_plugin_may_give_the_ids(connect: Connect, emulator: Emulator) -> None:
+    """An event without an id is judged after the plugins, not before."""
+
+    def sign(event: Event) -> Event:
+        event.user_id = "user-1"
+        return event
+
+    async with connect(plugins=[sign]) as client:
+        assert (await (await client.track("e"))).ok
+
+    assert emulator.events[0]["user_id"] == "user-1"
+
+
+async def test_track_nowait_with_an_async_plugin(
+    connect: Connect, emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that has nothing to wait for runs; one that waits fails and is named."""
+
+    async def quick(event: Event) -> Event:
+        event.app_version = "1"
+        return event
+
+    async def slow(event: Event) -> Event:
+        await asyncio.sleep(0)
+        event.platform = "never"
+        return event
+
+    async with connect(plugins=[quick, slow]) as client:
+        assert (await client.track_nowait("e", user_id="user-1")).ok
+
+    assert emulator.events[0]["app_version"] == "1"
+    assert "platform" not in emulator.events[0]
+    assert "plugin 'slow' raised RuntimeError" in caplog.text
+    assert "use `await track()`" in caplog.text
+
+
+# --- Hooks by kind ---
+
+
+async def test_typed_hooks(connect: Connect, emulator: Emulator) -> None:
+    """Each kind of event reaches the hook of its kind, whoever made it."""
+    seen: list[tuple[str, str]] = []
+
+    class Hooks(EnrichmentPlugin):
+        def track(self, event: Event) -> Event:
+            seen.append(("track", event.event_type))
+            return event
+
+        async def identify(self, event: Event) -> Event:
+            seen.append(("identify", event.event_type))
+            return event
+
+        def group_identify(self, event: Event) -> Event:
+            seen.append(("group_identify", event.event_type))
+            return event
+
+        def revenue(self, event: Event) -> Event | None:
+            seen.append(("revenue", event.event_type))
+            return None
+
+    async with connect(plugins=[Hooks()]) as client:
+        await client.track("e", user_id="user-1")
+        await client.identify(Identify().set("a", 1), user_id="user-1")
+        await client.set_group("org", "15", user_id="user-1")
+        await client.group_identify("org", "15", Identify().set("a", 1))
+        await client.revenue(Revenue(price=1), user_id="user-1")
+        stats = await client.flush()
+
+    assert seen == [
+        ("track", "e"),
+        ("identify", "$identify"),
+        ("identify", "$identify"),
+        ("group_identify", "$groupidentify"),
+        ("revenue", "revenue_amount"),
+    ]
+    assert (stats.delivered, stats.dropped) == (4, 1)
+
+
+@pytest.mark.parametrize("kind", ["e", "$identify", "$groupidentify", "revenue_amount"])
+def test_hooks_return_the_event_by_default(kind: str) -> None:
+    """A plugin without hooks changes nothing, not even the object."""
+    event = Event(event_type=kind)
+    assert EnrichmentPlugin().execute(event) is event
+
+
+# --- Setup and teardown ---
+
+
+async def test_setup_and_teardown(connect: Connect) -> None:
+    """Both may be plain or async; setup gets the client, once, before the first run."""
+    log: list[str] = []
+
+    class Plain(EnrichmentPlugin):
+        def setup(self, client: Amplitude) -> Any:
+            log.append(f"setup {client is self_client}")
+
+        def execute(self, event: Event) -> Event:
+            log.append("execute")
+            return event
+
+        def teardown(self) -> Any:
+            log.append("teardown")
+
+    class Async(Plain):
+        async def setup(self, _client: Amplitude) -> None:
+            log.append("async setup")
+
+        async def teardown(self) -> None:
+            await asyncio.sleep(0)
+            log.append("async teardown")
+
+    self_client = connect(plugins=[Plain(), Async()])
+    assert log == []
+    async with self_client as client:
+        await client.track("e", user_id="user-1")
+        await client.remove("Plain")
+        await client.track("e", user_id="user-1")
+
+    assert log == [
+        "setup True",
+        "async setup",
+        "execute",
+        "execute",
+        "teardown",
+        "execute",
+        "async teardown",
+    ]
+
+
+async def test_a_plugin_does_not_run_before_its_setup_returned(
+    connect: Connect,
+) -> None:
+    """Events tracked meanwhile go without it; remove does not find it yet."""
+    ready = asyncio.Event()
+    seen: list[str] = []
+
+    class Slow(EnrichmentPlugin):
+        async def setup(self, _client: Amplitude) -> None:
+            await ready.wait()
+
+        def execute(self, event: Event) -> Event:
+            seen.append(event.event_type)
+            return event
+
+    async with connect() as client:
+        adding = asyncio.create_task(client.add(Slow()))
+        await asyncio.sleep(0)
+        await client.track("early", user_id="user-1")
+        with pytest.raises(ValueError, match="no plugin named 'Slow'"):
+            await client.remove("Slow")
+        ready.set()
+        await adding
+        await client.track("late", user_id="user-1")
+
+    assert seen == ["late"]
+
+
+class Unready(EnrichmentPlugin):
+    """A plugin that cannot be set up."""
+
+    name = "unready"
+
+    async def setup(self, _client: Amplitude) -> None:
+        """Fail."""
+        raise ConnectionError("no database")
+
+    def execute(self, _event: Event) -> Event:
+        """Never run."""
+        pytest.fail("it was not set up")
+
+    def teardown(self) -> None:
+        """Never run."""
+        pytest.fail("it was not set up")
+
+
+async def test_a_plugin_whose_setup_raised(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """`add` raises its error, nothing is installed and the name is free again."""
+    async with connect() as client:
+        with pytest.raises(ConnectionError, match="no database"):
+            await client.add(Unready())
+        with pytest.raises(ValueError, match="no plugin named 'unready'"):
+            await client.remove("unready")
+        assert (await (await client.track("e", user_id="user-1"))).ok
+        working = EnrichmentPlugin()
+        working.name = "unready"
+        await client.add(working)
+
+    assert emulator.stats.events_ingested == 1
+
+
+async def test_a_given_plugin_whose_setup_raised(connect: Connect) -> None:
+    """The start raises its error; removing the plugin lets the client start."""
+    client = connect(plugins=[Unready()])
+    with pytest.raises(ConnectionError, match="no database"):
+        await client.start()
+    await client.remove("unready")
+    assert (await (await client.track("e", user_id="user-1"))).ok
+
+
+async def test_a_verb_inside_setup(connect: Connect, emulator: Emulator) -> None:
+    """A plugin may track and add others while it is being set up."""
+
+    class Greeting(EnrichmentPlugin):
+        async def setup(self, client: Amplitude) -> None:
+            await client.track("hello", user_id="user-1")
+            await client.add(lambda event: event)
+
+    async with asyncio.timeout(5), connect(plugins=[Greeting()]) as client:
+        await client.track("e", user_id="user-1")
+
+    assert [event["event_type"] for event in emulator.events] == ["hello", "e"]
+
+
+async def test_a_raising_teardown(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged with the plugin's name; the others are still torn down."""
+    log: list[str] = []
+
+    class Careless(EnrichmentPlugin):
+        name = "careless"
+
+        def teardown(self) -> None:
+            raise OSError("cannot close")
+
+    class Careful(EnrichmentPlugin):
+        async def teardown(self) -> None:
+            log.append("torn down")
+
+    async with connect(plugins=[Careless(), Careful()]):
+        pass
+
+    assert log == ["torn down"]
+    assert "teardown of plugin 'careless' raised OSError('cannot close')" in caplog.text
+
+
+async def test_teardown_may_call_shutdown(connect: Connect) -> None:
+    """It comes back at once: that shutdown is waiting for this very teardown."""
+    log: list[str] = []
+
+    class Closing(EnrichmentPlugin):
+        async def setup(self, client: Amplitude) -> None:
+            self.client = client
+
+        async def teardown(self) -> None:
+            await self.client.shutdown()
+            log.append("torn down")
+
+    async with connect(plugins=[Closing()]):
+        pass
+
+    assert log == ["torn down"]
+
+
+# --- Names ---
+
+
+async def test_a_name_is_given_once(connect: Connect) -> None:
+    """A second plugin of a name raises, also while the first is being set up."""
+    ready = asyncio.Event()
+
+    class Slow(EnrichmentPlugin):
+        name = "slow"
+
+        async def setup(self, _client: Amplitude) -> None:
+            await ready.wait()
+
+    async with connect() as client:
+        adding = asyncio.create_task(client.add(Slow()))
+        await asyncio.sleep(0)
+        with pytest.raises(ValueError, match=r"name='slow' is taken.*replace=True"):
+            await client.add(Slow())
+        ready.set()
+        await adding
+        with pytest.raises(ValueError, match="is taken"):
+            await client.add(Slow())
+        for taken in ("context", "amplitude"):
+            plugin = EnrichmentPlugin()
+            plugin.name = taken
+            with pytest.raises(ValueError, match="is taken"):
+                await client.add(plugin)
+    with pytest.raises(ValueError, match="is taken"):
+        connect(plugins=[Slow(), Slow()])
+
+
+async def test_replace(connect: Connect, emulator: Emulator) -> None:
+    """replace=True removes and tears down the plugin that had the name."""
+    log: list[str] = []
+
+    class Version(EnrichmentPlugin):
+        name = "version"
+
+        def __init__(self, version: str) -> None:
+            self.version = version
+
+        def execute(self, event: Event) -> Event:
+            event.app_version = self.version
+            return event
+
+        def teardown(self) -> None:
+            log.append(self.version)
+
+    async with connect(plugins=[Version("1")]) as client:
+        await client.add(Version("2"), replace=True)
+        assert log == ["1"]
+        await client.track("e", user_id="user-1")
+    fresh = connect(plugins=[Version("3")])
+    await fresh.add(Version("4"), replace=True)
+    await fresh.track("e", user_id="user-1")
+    await fresh.shutdown()
+
+    assert [event["app_version"] for event in emulator.events] == ["2", "4"]
+    assert log == ["1", "2", "4"]
+
+
+async def test_unnamed_plugins_get_distinct_names(connect: Connect) -> None:
+    """The class name, and a number from the second on."""
+
+    class Stamp(EnrichmentPlugin):
+        pass
+
+    stamps = [Stamp(), Stamp(), Stamp()]
+    async with connect(plugins=stamps[:2]) as client:
+        await client.add(stamps[2])
+        assert [stamp.name for stamp in stamps] == ["Stamp", "Stamp-2", "Stamp-3"]
+        await client.remove("Stamp-2")
+        await client.remove(stamps[0])
+        with pytest.raises(ValueError, match=r"no plugin named 'Stamp'.*Stamp-3"):
+            await client.remove("Stamp")
+
+    assert repr(stamps[2]) == "<Stamp 'Stamp-3'>"
+
+
+async def test_functions_are_plugins(connect: Connect, emulator: Emulator) -> None:
+    """A bare function, plain or async, is an enrichment plugin of its name."""
+
+    async def add_version(event: Event) -> Event | None:
+        event.app_version = "1"
+        return event
+
+    async with connect() as client:
+        await client.add(add_version)
+        await client.track("e", user_id="user-1")
+        await client.remove("add_version")
+        await client.track("e", user_id="user-1")
+
+    assert [event.get("app_version") for event in emulator.events] == ["1", None]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        (EnrichmentPlugin, "EnrichmentPlugin is a class: pass an instance"),
+        (5, "plugin=5 is neither a Plugin nor a function"),
+        ("context", "plugin='context' is neither"),
+    ],
+)
+async def test_what_is_no_plugin(wrong: Any, hint: str, connect: Connect) -> None:
+    """Anything else raises TypeError and says what to pass."""
+    async with connect() as client:
+        with pytest.raises(TypeError, match=hint):
+            await client.add(wrong)
+    with pytest.raises(TypeError, match=hint):
+        Amplitude("key", plugins=[wrong])
+
+
+async def test_a_plugin_that_does_not_call_our_init(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """A constructor of one's own needs no super().__init__(), nor a type set twice."""
+
+    class Counter(EnrichmentPlugin):
+        plugin_type = PluginType.BEFORE
+
+        def __init__(self) -> None:
+            self.count = 0
+
+        def execute(self, event: Event) -> Event:
+            event.event_id, self.count = self.count, self.count + 1
+            return event
+
+    async with connect(plugins=[Counter()]) as client:
+        for _ in range(3):
+            await client.track("e", user_id="user-1")
+
+    assert [event["event_id"] for event in emulator.events] == [0, 1, 2]
+
+
+# --- Built-in plugins ---
+
+
+async def test_removing_the_context(connect: Connect, emulator: Emulator) -> None:
+    """Without `context` nothing is filled in but what retries depend on."""
+    async with connect(plan={"branch": "main"}) as client:
+        await client.track("e", user_id="user-1")
+        await client.remove("context")
+        await client.track("e", user_id="user-1")
+        await client.add(lambda event: event)
+        await client.track("e", user_id="user-1")
+
+    first, *others = emulator.events
+    assert {"library", "plan", "time", "insert_id"} < first.keys()
+    for event in others:
+        assert event.keys() == {"event_type", "user_id", "time", "insert_id"}
+
+
+async def test_plugins_see_what_the_context_knows(connect: Connect) -> None:
+    """The built-in plugin runs first, so that others can read and change it."""
+    seen: list[Event] = []
+
+    def look(event: Event) -> Event:
+        seen.append(event.model_copy())
+        return event
+
+    options: dict[str, Any] = {
+        "plan": {"branch": "main"},
+        "ingestion_metadata": {"source_name": "ampli"},
+    }
+    async with connect(plugins=[look], **options) as client:
+        await client.track("e", user_id="user-1")
+        await client.track("e", user_id="user-1", plan={"version": "2"}, library="x")
+
+    first, second = seen
+    assert first.library
+    assert first.library.startswith("amplitude-async-python/")
+    assert first.plan == client.config.plan
+    assert first.ingestion_metadata == client.config.ingestion_metadata
+    assert second.library == "x"
+    assert second.plan
+    assert second.plan.branch is None
+
+
+async def test_removing_the_amplitude_destination(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """What it has is delivered first; with no destination events are DROPPED."""
+    async with connect() as client:
+        waiting = await client.track("e", user_id="user-1")
+        await client.remove("amplitude")
+        assert (await waiting).ok
+        for delivery in (
+            await client.track("e", user_id="user-1"),
+            client.track_nowait("e", user_id="user-1"),
+        ):
+            result = await delivery
+            assert result.reason is DropReason.NO_DESTINATION
+            assert "add one" in result.message
+        assert (await client.flush()).dropped == 2
+
+    assert emulator.stats.events_ingested == 1
+
+
+# --- Copies ---
+
+
+async def test_plugins_work_on_a_copy(connect: Connect, emulator: Emulator) -> None:
+    """The caller's event, its dicts and the options are what they were."""
+
+    def change(event: Event) -> Event:
+        for name in (
+            "event_properties",
+            "user_properties",
+            "groups",
+            "group_properties",
+            "extra",
+        ):
+            getattr(event, name)["added"] = "x"
+        event.event_type = "changed"
+        return event
+
+    event = Event(
+        event_type="e",
+        user_id="user-1",
+        event_properties={"a": 1},
+        user_properties={"a": 1},
+        groups={"a": "1"},
+        group_properties={"a": 1},
+        extra={"a": 1},
+    )
+    before = event.model_copy(deep=True)
+    async with connect(plugins=[change]) as client:
+        for _ in range(2):
+            await client.track(event)
+
+    assert event == before
+    assert [one["event_type"] for one in emulator.events] == ["changed"] * 2
+    assert emulator.events[0]["event_properties"] == {"a": 1, "added": "x"}
+    assert emulator.events[0]["groups"] == {"a": "1", "added": "x"}
+
+
+async def test_extra_reaches_every_plugin(connect: Connect, emulator: Emulator) -> None:
+    """It is the same object in each of them and never on the wire."""
+    marker = object()
+    seen: list[object] = []
+
+    def look(event: Event) -> Event:
+        seen.append((event.extra or {}).get("marker"))
+        return event
+
+    async def look_again(event: Event) -> Event:
+        return look(event)
+
+    async with connect(plugins=[look, look_again]) as client:
+        await client.track("e", user_id="user-1", extra={"marker": marker})
+
+    assert seen == [marker, marker]
+    assert "extra" not in emulator.events[0]
+
+
+# --- Re-entrancy ---
+
+
+async def test_a_plugin_that_tracks(connect: Connect, emulator: Emulator) -> None:
+    """Such an event skips every plugin already on the stack, and no other."""
+    log: list[str] = []
+
+    class Echo(EnrichmentPlugin):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def execute(self, event: Event) -> Event:
+            log.append(f"{self.name} {event.event_type}")
+            if len(event.event_type) < 3:
+                await client.track(event.event_type + self.name, user_id="user-1")
+            return event
+
+    async with (
+        asyncio.timeout(5),
+        connect(plugins=[Echo("a"), Echo("b")]) as client,
+    ):
+        await client.track("-", user_id="user-1")
+
+    assert log == ["a -", "b -a", "b -", "a -b"]
+    kinds = [event["event_type"] for event in emulator.events]
+    assert kinds == ["-ab", "-a", "-ba", "-b", "-"]
+
+
+async def test_a_plugin_never_waits_for_room(connect: Connect) -> None:
+    """A plugin that tracks into a full queue sheds instead of waiting for itself."""
+    shed: list[Any] = []
+
+    async def echo(event: Event) -> Event:
+        shed.append(await client.track("echo", user_id="user-1"))
+        return event
+
+    small = {"max_storage_capacity": 1, "overflow_timeout": 60.0}
+    async with asyncio.timeout(5), connect(**small) as client:
+        await client.track("first", user_id="user-1")
+        await client.add(echo)
+        nowait = asyncio.create_task(client.track("second", user_id="user-1"))
+        await asyncio.sleep(0)
+        assert (await shed[0]).reason is DropReason.OVERFLOW
+        await nowait
+
+
+async def test_ten_plugins_deep(connect: Connect, emulator: Emulator) -> None:
+    """Ten plugins that each track once all complete, whatever the nesting."""
+
+    def plugin(number: int) -> EnrichmentPlugin:
+        class Nested(EnrichmentPlugin):
+            name = f"nested-{number}"
+
+            async def execute(self, event: Event) -> Event:
+                if event.event_type == f"level-{number}":
+                    await client.track(f"level-{number + 1}", user_id="user-1")
+                return event
+
+        return Nested()
+
+    plugins = [plugin(number) for number in range(10)]
+    async with asyncio.timeout(5), connect(plugins=plugins) as client:
+        await client.track("level-0", user_id="user-1")
+
+    expected = [f"level-{number}" for number in reversed(range(11))]
+    assert [event["event_type"] for event in emulator.events] == expected

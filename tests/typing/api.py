@@ -1,0 +1,220 @@
+"""The public interface as type checkers see it. Never run, only checked.
+
+A line with an ignore comment has to be an error: mypy and pyright complain where the
+comment is not needed.
+"""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
+
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import assert_type
+from uuid import UUID
+
+import aiohttp
+
+from amplitude_async import (
+    Amplitude,
+    BeforePlugin,
+    Config,
+    Delivery,
+    DeliveryResult,
+    DeliveryStatus,
+    DestinationPlugin,
+    DropReason,
+    EnrichmentPlugin,
+    Event,
+    EventOptions,
+    Identify,
+    IngestionMetadata,
+    Overflow,
+    Plan,
+    Revenue,
+    ServerZone,
+    Stats,
+    TypedEvent,
+)
+from amplitude_async.storage import MemoryStorage
+
+__all__: list[str] = []
+
+
+class CheckoutCompleted(TypedEvent):
+    """An event of the application."""
+
+    order_id: str
+    total: Decimal
+    coupon: str | None = None
+
+
+async def the_verbs(client: Amplitude) -> None:
+    """Every verb takes typed fields and gives a handle; awaiting it, a result."""
+    delivery = await client.track("Signed Up", user_id="user-1")
+    assert_type(delivery, Delivery)
+    assert_type(await delivery, DeliveryResult)
+    event = Event(event_type="e", user_id=UUID(int=1), time=datetime.now(UTC))
+    options = EventOptions(device_id="device-1", price=Decimal(1), plan=Plan())
+    await client.track(event)
+    await client.track(event, options, ip="$remote", groups={"org": ["15", 16]})
+    await client.track(
+        CheckoutCompleted(order_id="o-1", total=Decimal("9.99")), user_id=42
+    )
+    assert_type(client.track_nowait("e", device_id="device-1"), Delivery)
+    identify = Identify().set("plan", "pro").add("logins", 1).unset("trial")
+    assert_type(identify, Identify)
+    await client.identify(identify, options, user_id="user-1")
+    await client.group_identify("org", "15", identify)
+    await client.set_group("org", ["15", "21"], user_id="user-1")
+    await client.revenue(Revenue(price=3.99, quantity=2), user_id="user-1")
+
+
+async def what_the_verbs_refuse(client: Amplitude) -> None:
+    """Wrong names and kinds are found before the program runs."""
+    await client.track("e", userid="u")  # type: ignore[call-arg]
+    await client.track("e", user_id=1.5)  # type: ignore[arg-type]
+    await client.track("e", {"color": "red"})  # type: ignore[arg-type]
+    await client.track(5)  # type: ignore[arg-type]
+    await client.track("e", time="now")  # type: ignore[arg-type]
+    await client.identify({"$set": {}})  # type: ignore[arg-type]
+    await client.revenue(3.99)  # type: ignore[arg-type]
+    Event(user_id="u")  # type: ignore[call-arg]
+    EventOptions(event_properties={})  # type: ignore[call-arg]
+    Revenue(price="3.99")  # type: ignore[arg-type]
+    CheckoutCompleted(order_id="o-1")  # type: ignore[call-arg]
+
+
+def the_result(result: DeliveryResult) -> None:
+    """Its parts have types of their own."""
+    assert_type(result.status, DeliveryStatus)
+    assert_type(result.reason, DropReason | None)
+    assert_type(result.code, int)
+    assert_type(result.ok, bool)
+
+
+async def the_handle(delivery: Delivery) -> None:
+    """It can be looked at, listened to and awaited."""
+    assert_type(delivery.insert_id, str)
+    assert_type(delivery.done, bool)
+    assert_type(delivery.result, DeliveryResult | None)
+    delivery.add_done_callback(lambda done: done.result)
+
+
+def hear(result: DeliveryResult) -> None:
+    """Take a result; a plain callback."""
+    assert_type(result.message, str)
+
+
+async def hear_async(result: DeliveryResult) -> None:
+    """Take a result; an async callback."""
+    assert_type(result.message, str)
+
+
+def construction(session: aiohttp.ClientSession) -> None:
+    """Options are keyword arguments of the client, or one object, or both."""
+    config = Config(api_key="key", flush_interval=timedelta(seconds=1))
+    client = Amplitude(
+        "key",
+        config=config,
+        session=session,
+        plugins=[CountingPlugin(), scrub],
+        flush_interval=2.5,
+        server_zone="eu",
+        overflow=Overflow.DROP_OLDEST,
+        storage=MemoryStorage(),
+        callback=hear,
+        plan={"branch": "main"},
+        ingestion_metadata=IngestionMetadata(source_name="ampli"),
+        flush_timeout=None,
+        logger=logging.getLogger(__name__),
+    )
+    Amplitude("key", callback=hear_async, server_zone=ServerZone.EU)
+    assert_type(Amplitude.from_env(strict=True), Amplitude)
+    assert_type(client.config, Config)
+    assert_type(client.stats, Stats)
+    assert_type(client.stats.destinations, Mapping[str, Stats])
+    client.opt_out = True
+    Amplitude("key", flush_queuesize=5)  # type: ignore[call-arg]
+    Amplitude("key", flush_interval="soon")  # type: ignore[arg-type]
+    Amplitude("key", config)  # type: ignore[call-arg]
+    client.config = config  # type: ignore[misc]
+
+
+async def the_life(client: Amplitude) -> None:
+    """Entering gives the client; draining gives the account."""
+    async with client as entered:
+        assert_type(entered, Amplitude)
+        assert_type(await client.flush(), Stats)
+        assert_type(await client.flush(timeout=None), Stats)
+        assert_type(await client.add(CountingPlugin()), Amplitude)
+        assert_type(await client.add(scrub, replace=True), Amplitude)
+        await client.remove("scrub")
+        assert_type(await client.purge("user-1"), int)
+    assert_type(await client.shutdown(1.5), Stats)
+    await client.add(5)  # type: ignore[arg-type]
+
+
+# --- Plugins ---
+
+
+class CountingPlugin(EnrichmentPlugin):
+    """Plain hooks."""
+
+    name = "counting"
+    last = True
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def setup(self, client: Amplitude) -> None:
+        """Take the client's own type."""
+        assert_type(client.config.url, str)
+
+    def execute(self, event: Event) -> Event | None:
+        """Return the event or drop it."""
+        self.count += 1
+        event.event_id = self.count
+        return event if event.user_id else None
+
+
+class LookupPlugin(BeforePlugin):
+    """Async hooks, one for each kind of event."""
+
+    on_error = "drop"
+
+    async def setup(self, client: Amplitude) -> None:
+        """Wait for something."""
+
+    async def track(self, event: Event) -> Event:
+        """Wait for something."""
+        return event
+
+    def revenue(self, event: Event) -> None:
+        """Drop every sale."""
+
+
+class SendPlugin(DestinationPlugin):
+    """A destination."""
+
+    async def execute(self, event: Event) -> None:
+        """Send the event."""
+        assert_type(event.event_type, str)
+
+    async def flush(self) -> None:
+        """Wait for something."""
+
+    def shutdown(self) -> None:
+        """Close something."""
+
+
+class WrongPlugin(EnrichmentPlugin):
+    """What a plugin cannot say."""
+
+    on_error = "ignore"  # type: ignore[assignment]
+    last = "yes"  # type: ignore[assignment]
+
+
+async def scrub(event: Event) -> Event | None:
+    """Drop what must not leave the house."""
+    return None if event.ip else event

@@ -193,7 +193,13 @@ class BaseClient:
         await self._ready()
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            # `async with` calls no __aexit__ now: let go what is open already.
+            with contextlib.suppress(AmplitudeError):
+                await self.shutdown(0)
+            raise
         return self
 
     async def __aexit__(

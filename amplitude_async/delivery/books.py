@@ -4,6 +4,7 @@ import asyncio
 import math
 
 from amplitude_async.delivery.callbacks import CallbackRunner
+from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.handle import Delivery, Ledger, Principal
 from amplitude_async.delivery.journal import Journal
@@ -16,7 +17,7 @@ from amplitude_async.delivery.outcome import (
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.schedule import Settlement
 from amplitude_async.delivery.stats import Counters
-from amplitude_async.storage.base import Record
+from amplitude_async.storage.base import DeadLetter, Record
 
 __all__ = ["Books", "FlushWait"]
 
@@ -49,11 +50,13 @@ class Books:
         reporter: Reporter,
         journal: Journal,
         principal: Principal,
+        clock: Clock,
     ) -> None:
         self._endpoint = endpoint
         self._reporter = reporter
         self._journal = journal
         self._principal = principal
+        self._clock = clock
         self._ledger = Ledger()
         self.counters = Counters()
         self.callbacks: CallbackRunner | None = None
@@ -83,6 +86,9 @@ class Books:
         self.counters.count(outcome)
         body = source.body if isinstance(source, Record) else source
         delivery = Delivery.settled(self._principal, body, insert_id, outcome)
+        if isinstance(source, Record) and self._journal.keeps_dead_letters:
+            self._bury([(source, outcome)])
+            self._journal.settle_soon([])
         self._report(outcome, 1)
         if delivery.result is not None:
             self._hand_over(delivery.result)
@@ -108,11 +114,23 @@ class Books:
             mark = flush.watermark
             flush.remaining -= sum(record.id <= mark for record, _ in settlements)
         self._report_all(settlements)
+        if self._journal.keeps_dead_letters:
+            self._bury(settlements)
         if self._journal.writes:
             stored = DeliveryStatus.STORED
             self._journal.settle_soon(
                 [r.id for r, outcome in settlements if outcome.status is not stored]
             )
+
+    def _bury(self, settlements: list[Settlement]) -> None:
+        now = self._clock.wall()
+        letters = [
+            DeadLetter(record, outcome.code, outcome.message, now)
+            for record, outcome in settlements
+            if outcome.status is DeliveryStatus.REJECTED
+        ]
+        if letters:
+            self._journal.bury_soon(letters)
 
     def disown(self, records: list[Record], outcome: Outcome) -> None:
         """Tell the handles of events that are not ours any more; nothing is counted."""

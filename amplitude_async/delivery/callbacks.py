@@ -6,7 +6,7 @@ import inspect
 from collections import deque
 from collections.abc import Callable
 
-from amplitude_async.delivery.outcome import DeliveryResult
+from amplitude_async.delivery.outcome import DeliveryResult, DropReason
 from amplitude_async.delivery.reporting import Reporter
 
 __all__ = ["CallbackRunner", "inside_user_code"]
@@ -15,6 +15,9 @@ inside_user_code: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVa
     "amplitude_async_inside_user_code", default=frozenset()
 )
 """Ids of the clients whose plugin, destination or callback is running here."""
+
+# A callback that does not suspend must not keep the loop from everybody else.
+_CALLS_PER_TURN = 100
 
 
 class CallbackRunner:
@@ -49,7 +52,13 @@ class CallbackRunner:
         return self._task is not None and not self._task.done()
 
     def put(self, result: DeliveryResult) -> bool:
-        """Queue a result; False where there is no room."""
+        """Queue a result; False where there is no room.
+
+        A callback that tracks is not called about what came too late: it would go on
+        in a circle after the shutdown, for ever.
+        """
+        if result.reason is DropReason.CLOSED and id(self) in inside_user_code.get():
+            return True
         if self.full:
             return False
         self._results.append(result)
@@ -61,14 +70,18 @@ class CallbackRunner:
         if self._results and not self.busy:
             # An empty context: the callback belongs to no request of the host.
             context = contextvars.Context()
-            context.run(inside_user_code.set, frozenset({self._client_id}))
+            context.run(inside_user_code.set, frozenset({self._client_id, id(self)}))
             loop = asyncio.get_running_loop()
             self._task = loop.create_task(
                 self._run(), name="amplitude_async callback", context=context
             )
 
     async def _run(self) -> None:
+        calls = 0
         while self._results:
+            calls += 1
+            if calls % _CALLS_PER_TURN == 0:
+                await asyncio.sleep(0)
             was_full = self.full
             result = self._results.popleft()
             if was_full:
@@ -100,7 +113,6 @@ class CallbackRunner:
             self._results.clear()
         return left
 
-    def abandon(self) -> None:
-        """Forget results and task without touching them: their loop is gone."""
-        self._results.clear()
+    def rebind(self) -> None:
+        """Forget the task of a closed loop; waiting results go on with the next one."""
         self._task = None

@@ -90,7 +90,9 @@ class Engine:
             durable=self._journal.durable,
             rng=self._rng,
         )
-        self._books = Books(self.endpoint, self._reporter, self._journal, self)
+        self._books = Books(
+            self.endpoint, self._reporter, self._journal, self, self._clock
+        )
         self._intake = Intake(
             config,
             self._schedule,
@@ -110,7 +112,7 @@ class Engine:
         self._timer_at = math.inf
         self._task: asyncio.Task[None] | None = None
         self._senders: dict[asyncio.Task[None], Group] = {}
-        if self._config.callback is not None:
+        if self._config.callback is not None and self._books.callbacks is None:
             self._books.callbacks = CallbackRunner(
                 self._config.callback,
                 capacity=self._config.max_storage_capacity,
@@ -163,7 +165,7 @@ class Engine:
         if self._closed:
             return
         self._pid = os.getpid()
-        recovered = await self._journal.open(self._intake.allot)
+        recovered = await self._journal.open(self._intake.allot_recovered)
         self._books.counters.recovered += recovered
         self.ensure_running()
 
@@ -199,14 +201,13 @@ class Engine:
         Waiting events go on; requests that were in flight are sent again.
         """
         now = self._clock.now()
-        waiting = self._intake.take_all()
+        self._intake.drain()
         for group in self._senders.values():
             self._schedule.take_back(group, now)
-        self._schedule.add(waiting, now)
         self._transport.abandon()
         self._books.flushes.clear()
         if self._books.callbacks is not None:
-            self._books.callbacks.abandon()
+            self._books.callbacks.rebind()
         self._intake.rebind()
         self._journal.rebind()
         self._bind()
@@ -260,7 +261,7 @@ class Engine:
             self.forget_parent()  # a child awaits a handle of its parent's
         elif not self._closed:
             now = self._clock.now()
-            self._schedule.add(self._intake.take_all(), now)
+            self._intake.drain()
             self._schedule.hasten(now + HASTE)
             self._set_alarm(now + HASTE)
 
@@ -296,7 +297,7 @@ class Engine:
     def _turn(self) -> None:
         """Do everything that can be done now."""
         now, wall = self._clock.now(), self._clock.wall()
-        self._schedule.add(self._intake.take_all(), now)
+        self._intake.drain()
         slots = self._config.max_in_flight - self._schedule.in_flight
         eager = self._eager
         while slots > 0 and not self._paused:
@@ -309,6 +310,7 @@ class Engine:
             task.add_done_callback(self._sender_ended)
             slots -= 1
         self._books.settle(self._schedule.collect())
+        self._intake.admit_waiters()
 
     @property
     def _eager(self) -> bool:
@@ -324,7 +326,9 @@ class Engine:
         """Take records into memory that are only in the journal so far."""
         journal, config = self._journal, self._config
         if not journal.unread and not self._intake.in_memory:
-            self._books.counters.recovered += await journal.adopt(self._intake.allot)
+            self._books.counters.recovered += await journal.adopt(
+                self._intake.allot_recovered
+            )
         while journal.unread:
             room = config.max_storage_capacity // 2 - self._intake.in_memory
             spare = config.max_storage_bytes // 2 - self._books.bytes
@@ -336,7 +340,10 @@ class Engine:
             if not records:
                 return
             self._books.bytes += sum(len(record.body) for record in records)
-            self._schedule.add(records, self._clock.now())
+            damaged = [(r, _DAMAGED) for r in records if not r.body]
+            self._books.settle(damaged)
+            whole = [record for record in records if record.body]
+            self._schedule.add(whole, self._clock.now())
             self._turn()
 
     def _rest(self) -> None:
@@ -353,7 +360,7 @@ class Engine:
             due = schedule.next_wake_at(now, wall, eager=self._eager)
             times += [due] if due is not None else []
         if self._intake.fresh:
-            times.append(now + schedule.linger_for())
+            times.append(self._intake.due_at)
         elif not self.pending and self._journal.durable:
             times.append(now + ADOPT_INTERVAL)
         self._set_alarm(min(times), replace=True)
@@ -407,6 +414,8 @@ class Engine:
         self._carry_out(group, verdict)
 
     def _carry_out(self, group: Group, verdict: Verdict) -> None:
+        if isinstance(verdict, Refuse):
+            self._intake.drain()  # what came meanwhile meets the same refusal
         settled = self._schedule.apply(group, verdict, self._clock.now())
         # From here on the group may be in flight again, with another task.
         task = asyncio.current_task()
@@ -449,11 +458,12 @@ class Engine:
         self._wake.set()
         if group is None:
             return
-        # It brought no answer: cancelled from outside, or our fault.
-        if not task.cancelled() and task.exception() is not None:
-            self._reporter.error(
-                "engine", "sending a batch failed", traceback=task.exception()
-            )
+        if task.cancelled():  # from outside: nobody is to blame
+            self._schedule.take_back(group, self._clock.now())
+            return
+        self._reporter.error(
+            "engine", "sending a batch failed", traceback=task.exception()
+        )
         self._books.settle(self._schedule.crashed(group, self._clock.now()))
 
     # Flush, purge, shutdown --------------------------------------------------
@@ -474,7 +484,8 @@ class Engine:
         try:
             await flush.future
         finally:
-            self._books.flushes.remove(flush)
+            if flush in self._books.flushes:
+                self._books.flushes.remove(flush)
 
     def _answer_flushes(self) -> None:
         if not self._books.flushes:
@@ -497,7 +508,7 @@ class Engine:
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user; those in flight go on."""
-        self._schedule.add(self._intake.take_all(), self._clock.now())
+        self._intake.drain()
 
         def chosen(record: Record) -> bool:
             return user_id is None or record.user_id == user_id
@@ -509,6 +520,7 @@ class Engine:
         self._books.bytes += sum(len(record.body) for record in unread)
         self._books.settle([(record, outcome) for record in unread])
         await self._journal.settled()
+        self._intake.admit_waiters()
         return len(settled) + len(unread)
 
     async def shutdown(self, timeout: float | None) -> Stats:
@@ -523,11 +535,13 @@ class Engine:
         if timeout is not None:
             reserve = min(timeout * LAST_CALL_SHARE, LAST_CALL_MOST)
         await self._wait_for_outcomes(None if timeout is None else timeout - reserve)
-        self._schedule.add(self._intake.take_all(), self._clock.now())
+        self._intake.drain()
         if self._intake.in_memory and self._schedule.last_call(self._clock.now()):
             left = deadline - self._clock.now()
             await self._wait_for_outcomes(None if timeout is None else max(left, 0.0))
         self._settle_leftovers(await self._stop_tasks())
+        for flush in self._books.flushes:
+            flush.finish()  # nobody else will: the flush task is gone
         if self._books.callbacks is not None:
             await self._finish_callbacks(deadline)
         await self._journal.close()
@@ -595,3 +609,8 @@ class Engine:
 
 
 _QUIET_REASONS = frozenset({DropReason.OPT_OUT, DropReason.PLUGIN, DropReason.PURGED})
+
+
+_DAMAGED = Outcome.dropped(
+    DropReason.INTERNAL, "its bytes in the storage are damaged: they were set aside"
+)

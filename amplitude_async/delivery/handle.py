@@ -10,10 +10,15 @@ from typing import Any, Protocol
 
 from amplitude_async.delivery.outcome import DeliveryResult, Outcome
 
-__all__ = ["CombinedDelivery", "Delivery", "Ledger", "Page", "Principal"]
+__all__ = ["CombinedDelivery", "Delivery", "Ledger", "Page", "Principal", "whole_pages"]
 
 _PAGE_BITS = 8
 _PAGE_MASK = (1 << _PAGE_BITS) - 1
+
+
+def whole_pages(last_id: int) -> int:
+    """Round an id up to the last one of its page."""
+    return last_id | _PAGE_MASK
 
 
 class Principal(Protocol):

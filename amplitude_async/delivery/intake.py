@@ -8,7 +8,7 @@ from amplitude_async.config import DeliveryConfig, Overflow
 from amplitude_async.delivery.books import Books
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock
-from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.handle import Delivery, whole_pages
 from amplitude_async.delivery.health import HealthState
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outcome import DropReason, Outcome
@@ -42,9 +42,12 @@ class Intake:
         self._client_id = client_id
         self._wake = wake
         self._set_alarm = wake_at
-        self._room_waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: deque[tuple[asyncio.Future[bool], int]] = deque()
+        self._promised = 0
+        self._promised_bytes = 0
         self._queue: asyncio.Queue[Record] = asyncio.Queue()
         self._last_id = 0
+        self._since = 0.0
         self.fresh = 0
         """Events in the queue."""
         self.wake_at = 1
@@ -59,6 +62,11 @@ class Intake:
         return self.fresh + self._schedule.size
 
     @property
+    def due_at(self) -> float:
+        """When the first event in the queue has waited long enough for company."""
+        return self._since + self._schedule.linger_for()
+
+    @property
     def last_id(self) -> int:
         """The id of the newest event."""
         return self._last_id
@@ -67,6 +75,17 @@ class Intake:
         """Reserve so many ids; returns the first."""
         first = self._last_id + 1
         self._last_id += count
+        return first
+
+    def allot_recovered(self, count: int) -> int:
+        """Reserve ids for events of other processes; returns the first.
+
+        They fill whole pages of the ledger: nobody holds a handle on them, and a page
+        counts only events whose handle was given out.
+        """
+        self._last_id = whole_pages(self._last_id)
+        first = self.allot(count)
+        self._last_id = whole_pages(self._last_id)
         return first
 
     @property
@@ -87,7 +106,7 @@ class Intake:
     def offer(self, record: Record) -> Delivery | None:
         """Accept an event without suspending; None where there is no room."""
         size = len(record.body)
-        if self._room_waiters or not self.has_room(size):
+        if self._waiters or not self.has_room(size):
             return None
         return self._take_in(record, size)
 
@@ -107,18 +126,21 @@ class Intake:
         self._books.bytes += size
         self._queue.put_nowait(record)
         self.fresh = fresh = self.fresh + 1
+        if fresh == 1:
+            self._since = now = self._clock.now()
+            self._set_alarm(now + self._schedule.linger_for())
         if fresh >= self.wake_at:
             self._wake()
-        elif fresh == 1:
-            self._set_alarm(self._clock.now() + self._schedule.linger_for())
         return self._books.enter(record)
 
     def has_room(self, size: int) -> bool:
         """Say whether an event of so many bytes fits within the bounds."""
         config = self._config
         return (
-            self.fresh + self._schedule.size < config.max_storage_capacity
-            and self._books.bytes + size <= config.max_storage_bytes
+            self.fresh + self._schedule.size + self._promised
+            < config.max_storage_capacity
+            and self._books.bytes + self._promised_bytes + size
+            <= config.max_storage_bytes
         )
 
     async def accept(self, record: Record) -> Delivery:
@@ -131,8 +153,9 @@ class Intake:
             return await self._accept_durably(record)
         delivery = self.offer(record)
         if delivery is None and self._may_wait(record):
-            await self._wait_for_room()
-            return self._accept_after_wait(record)
+            size = len(record.body)
+            promised = await self._wait_for_room(size)
+            return self._accept_after_wait(record, promised=promised)
         return delivery or self._overflow(record)
 
     def offer_nowait(self, record: Record) -> Delivery:
@@ -144,6 +167,11 @@ class Intake:
         # What is only in the journal was accepted before: do not overtake it.
         delivery = None if self._journal.unread else self.offer(record)
         return delivery or self._overflow(record)
+
+    def drain(self) -> None:
+        """Hand everything in the queue to the schedule."""
+        if self.fresh:
+            self._schedule.add(self.take_all(), self._since)
 
     def take_all(self) -> list[Record]:
         """Empty the queue."""
@@ -170,7 +198,7 @@ class Intake:
     def _make_room(self, record: Record) -> Delivery:
         if len(record.body) > self._config.max_storage_bytes:
             return self._shed(record, self._full_message())
-        self._schedule.add(self.take_all(), self._clock.now())
+        self.drain()
         delivery = self.offer(record)
         while delivery is None:
             evicted = self._schedule.evict_oldest()
@@ -204,52 +232,65 @@ class Intake:
             and self._client_id not in inside_user_code.get()
         )
 
-    async def _wait_for_room(self) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-
-        def give_up() -> None:
-            if not waiter.done():
-                waiter.set_result(None)
-
-        timer = self._clock.call_later(self._config.overflow_timeout, give_up)
-        self._room_waiters.append(waiter)
+    async def _wait_for_room(self, size: int) -> bool:
+        """Wait in line; True where a place is kept for this event."""
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(
+            self._config.overflow_timeout, lambda: _answer(waiter, promised=False)
+        )
+        entry = (waiter, size)
+        self._waiters.append(entry)
         self._ask_for_room()
         try:
-            await waiter
+            promised = await waiter
         except asyncio.CancelledError:
-            self.admit_waiters()  # the turn it may have had goes to the next
+            if waiter.done() and not waiter.cancelled() and waiter.result():
+                self._redeem(size)
+                self.admit_waiters()  # its place goes to the next in line
             raise
         finally:
             timer.cancel()
-            if waiter in self._room_waiters:
-                self._room_waiters.remove(waiter)
+            if entry in self._waiters:
+                self._waiters.remove(entry)
+        if promised:
+            self._redeem(size)
+        return promised
 
-    def _accept_after_wait(self, record: Record) -> Delivery:
+    def _redeem(self, size: int) -> None:
+        self._promised -= 1
+        self._promised_bytes -= size
+
+    def _accept_after_wait(self, record: Record, *, promised: bool) -> Delivery:
         if self.closing:
             message = "the client was shut down while this event waited for room"
             outcome = Outcome.dropped(DropReason.CLOSED, message)
             return self._books.settle_at_door(record, record.insert_id, outcome)
         size = len(record.body)
-        if not self.has_room(size):
-            return self._shed(record, self._full_message())
-        return self._take_in(record, size)
+        if promised or self.has_room(size):
+            return self._take_in(record, size)
+        return self._shed(record, self._full_message())
 
     def admit_waiters(self) -> None:
-        """Wake those who wait for room, in order, as far as the room goes.
+        """Keep a place for those who wait for room, in order, as far as it goes.
 
-        All of them where waiting does not help any more.
+        All of them are told to go on where waiting does not help any more.
         """
-        waiters = self._room_waiters
-        if not waiters:
-            return
+        waiters = self._waiters
         unwell = self._schedule.health.state is not HealthState.HEALTHY
-        room = self._config.max_storage_capacity - self.in_memory
-        full = self._books.bytes >= self._config.max_storage_bytes
-        while waiters and (unwell or self.closing or (room > 0 and not full)):
-            waiter = waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                room -= 1
+        while waiters:
+            waiter, size = waiters[0]
+            if waiter.done():
+                waiters.popleft()
+            elif unwell or self.closing:
+                waiters.popleft()
+                waiter.set_result(False)
+            elif self.has_room(size):
+                waiters.popleft()
+                self._promised += 1
+                self._promised_bytes += size
+                waiter.set_result(True)
+            else:
+                return
 
     # With a durable storage --------------------------------------------------
 
@@ -278,4 +319,10 @@ class Intake:
     def rebind(self) -> None:
         """Forget what belongs to a closed loop; the queue is empty by now."""
         self._queue = asyncio.Queue()
-        self._room_waiters.clear()
+        self._waiters.clear()
+        self._promised = self._promised_bytes = 0
+
+
+def _answer(waiter: "asyncio.Future[bool]", *, promised: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(promised)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.exceptions import StorageError, StorageFullError
-from amplitude_async.storage.base import Record, Storage
+from amplitude_async.storage.base import DeadLetter, Record, Storage
 
 __all__ = ["Journal"]
 
@@ -29,6 +29,7 @@ class Journal:
         self._failed = False
         self._cursor = 0
         self._settling: list[int] = []
+        self._burying: list[DeadLetter] = []
         self._task: asyncio.Task[None] | None = None
         self.unread = 0
         """Records that are in the storage and not in memory."""
@@ -69,8 +70,9 @@ class Journal:
         """
         if self._failed:
             return False
-        writing = asyncio.ensure_future(self._storage.append((record,)))
+        writing: asyncio.Future[None] | None = None
         try:
+            writing = asyncio.ensure_future(self._storage.append((record,)))
             await asyncio.shield(writing)
         except StorageFullError as error:
             self._reporter.error("storage_full", "%s", error)
@@ -79,7 +81,8 @@ class Journal:
             self._fail(error)
             return False
         except asyncio.CancelledError:
-            writing.add_done_callback(lambda _: self.settle_soon([record.id]))
+            if writing is not None:
+                writing.add_done_callback(lambda _: self.settle_soon([record.id]))
             raise
         return True
 
@@ -101,7 +104,10 @@ class Journal:
         self.unread += 1
 
     async def read_on(self, limit: int, max_bytes: int) -> list[Record]:
-        """Read the next unread records; they are in memory from now on."""
+        """Read the next unread records; they are in memory from now on.
+
+        A damaged record has an empty body.
+        """
         try:
             records = await self._storage.fetch(self._cursor, limit, max_bytes)
         except StorageError as error:
@@ -112,9 +118,18 @@ class Journal:
             self.unread -= len(records)
         return records
 
+    @property
+    def keeps_dead_letters(self) -> bool:
+        """True where rejected records are kept for people."""
+        return self._storage.durable and self._storage.dead_letters > 0
+
+    def bury_soon(self, letters: list[DeadLetter]) -> None:
+        """Keep rejected records in the background, before they are forgotten."""
+        self._burying += letters
+
     def settle_soon(self, ids: Sequence[int]) -> None:
         """Forget records in the background, many at a time."""
-        if not self._storage.durable or not ids:
+        if not self._storage.durable or not (ids or self._burying):
             return
         self._settling += ids
         if self._task is None or self._task.done():
@@ -125,9 +140,12 @@ class Journal:
             )
 
     async def _settle_all(self) -> None:
-        while self._settling:
+        while self._settling or self._burying:
+            letters, self._burying = self._burying, []
             ids, self._settling = self._settling, []
             try:
+                if letters:
+                    await self._storage.bury(letters)
                 await self._storage.settle(ids)
             except StorageError as error:
                 self._reporter.error(

@@ -81,13 +81,13 @@ class Schedule:
 
     # Intake ------------------------------------------------------------------
 
-    def add(self, records: Sequence[Record], now: float) -> None:
-        """Queue accepted events; the first of them starts the linger."""
+    def add(self, records: Sequence[Record], since: float) -> None:
+        """Queue events; the linger began when the first of them was accepted."""
         if not len(self._batcher):
             self._linger = None  # it belonged to events that are gone
         self._batcher.add(records)
         self.size += len(records)
-        self._start_linger(now)
+        self._start_linger(since)
 
     def hasten(self, when: float) -> None:
         """Let the linger end at a given time, unless it ends earlier anyway."""
@@ -104,9 +104,9 @@ class Schedule:
         interval = self._config.flush_interval
         return min(FIRST_LINGER, interval) if self._first_batch else interval
 
-    def _start_linger(self, now: float) -> None:
+    def _start_linger(self, since: float) -> None:
         if self._linger is None and len(self._batcher):
-            self._linger = now + self.linger_for()
+            self._linger = since + self.linger_for()
 
     # What goes next ----------------------------------------------------------
 

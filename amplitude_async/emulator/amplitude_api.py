@@ -61,6 +61,9 @@ _INVALID_KEY = "Invalid API key"
 _INVALID_VALUES = "Invalid field values on some events"
 _INVALID_LENGTH = "Invalid id length for user_id or device_id"
 _THROTTLED = "Too many requests for some devices and users"
+_DOCUMENTED: Mapping[int, str] = MappingProxyType(
+    {413: "Payload too large", 429: _THROTTLED}
+)
 
 _ABSENT, _SHORT, _BAD, _GOOD = range(4)
 
@@ -82,6 +85,11 @@ class AmplitudeApi:
     def body_limit(self, path: str) -> int | None:
         """Return the most bytes a decoded body may have, None for a foreign path."""
         return _BODY_LIMITS.get(path)
+
+    @staticmethod
+    def error_body(status: int, phrase: str) -> JsonObject:
+        """Return an error body, with Amplitude's words where it has some."""
+        return error_body(status, None if status in _DOCUMENTED else phrase)
 
     def judge(self, arrival: Arrival) -> Judgement:
         """Return Amplitude's answer to this request taken by itself."""
@@ -153,8 +161,7 @@ class AmplitudeApi:
 
 def error_body(code: int, error: str | None = None) -> JsonObject:
     """Return the plain error body of a status, with Amplitude's words for it."""
-    documented = {413: "Payload too large", 429: _THROTTLED}
-    return {"code": code, "error": error or documented.get(code, "Error")}
+    return {"code": code, "error": error or _DOCUMENTED.get(code, "Error")}
 
 
 def throttled_body(

@@ -44,6 +44,7 @@ class Control:
         return [
             web.get("/", self._page),
             web.get("/_emulator/events", self._events),
+            web.get("/_emulator/batches", self._batches),
             web.get("/_emulator/requests", self._requests),
             web.get("/_emulator/stats", self._stats),
             web.get("/_emulator/faults", self._list_faults),
@@ -60,6 +61,11 @@ class Control:
         ledger = self._ledger()
         total = ledger.stats.events_ingested
         return _listing(request, "events", ledger.events, total)
+
+    async def _batches(self, request: web.Request) -> web.Response:
+        ledger = self._ledger()
+        total = ledger.stats.batches_ingested
+        return _listing(request, "batches", ledger.batches, total)
 
     async def _requests(self, request: web.Request) -> web.Response:
         ledger = self._ledger()
@@ -96,6 +102,7 @@ def _summary(request: ReceivedRequest) -> dict[str, Any]:
         "path": request.path,
         "status": request.status,
         "events": len(request.events),
+        "batches": len(request.batches),
         "body_bytes": request.body_bytes,
         "decoded_bytes": request.decoded_bytes,
         "received_at": request.received_at,

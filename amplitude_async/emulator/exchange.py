@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from aiohttp import hdrs, web
 
 from .amplitude_api import error_body
 from .faults import Fault
-from .judgement import Api, Arrival, JsonObject, Judgement
+from .judgement import Arrival, JsonObject, Judgement, Vendor
 from .ledger import Ledger, ReceivedRequest
-from .rates import RateMeter
 from .script import FaultScript
 from .wire import Answer, Body, Pause, encode, hang_up, read_body, send
 
@@ -24,10 +23,9 @@ class Exchange:
     """Takes requests to the vendors' paths and to paths nobody knows.
 
     Args:
-        apis: the vendors' judges; the first that knows a path judges it.
+        vendors: the first whose API knows a path judges it.
         ledger: returns where to record, since a reset replaces it.
         faults: the script to consult.
-        meter: refuses identities that send too fast, None to let them.
         clock: seconds since the epoch.
         pause: waits, and returns True when the emulator is stopping.
     """
@@ -35,42 +33,44 @@ class Exchange:
     def __init__(
         self,
         *,
-        apis: Sequence[Api],
+        vendors: Sequence[Vendor],
         ledger: Callable[[], Ledger],
         faults: FaultScript,
-        meter: RateMeter | None,
         clock: Callable[[], float],
         pause: Pause,
     ) -> None:
-        self._apis = apis
+        self._vendors = vendors
         self._ledger = ledger
         self._faults = faults
-        self._meter = meter
         self._clock = clock
         self._pause = pause
 
     async def receive(self, request: web.Request) -> web.StreamResponse:
         """Answer one request to any path but the emulator's own."""
         path = request.path
-        for api in self._apis:
-            limit = api.body_limit(path)
+        for vendor in self._vendors:
+            limit = vendor.api.body_limit(path)
             if limit is not None:
                 break
         else:
-            return self._turn_away(request, 404, "Invalid request path")
+            body = error_body(404, "Invalid request path")
+            return self._turn_away(request, 404, body)
         if request.method != hdrs.METH_POST:
-            response = self._turn_away(request, 405, "Method not allowed")
+            body = vendor.api.error_body(405, "Method not allowed")
+            response = self._turn_away(request, 405, body)
             response.headers[hdrs.ALLOW] = hdrs.METH_POST
             return response
-        return await self._serve(request, api, limit)
+        return await self._serve(request, vendor, limit)
 
-    def _turn_away(self, request: web.Request, status: int, error: str) -> web.Response:
+    def _turn_away(
+        self, request: web.Request, status: int, body: JsonObject
+    ) -> web.Response:
         head = self._draft(request)
         self._ledger().record(replace(head, status=status))
-        return web.json_response(error_body(status, error), status=status)
+        return web.json_response(body, status=status)
 
     async def _serve(
-        self, request: web.Request, api: Api, limit: int
+        self, request: web.Request, vendor: Vendor, limit: int
     ) -> web.StreamResponse:
         head = self._draft(request)
         turn = self._faults.turn()
@@ -82,18 +82,19 @@ class Exchange:
         except (ConnectionError, web.RequestPayloadError):
             # The client went away: there is nothing to judge and no one to tell.
             return hang_up(request)
-        judgement = api.judge(_arrival(head, body))
+        judgement = vendor.api.judge(_arrival(head, body))
         draft = _complete(head, judgement, body)
         fault = turn.after_reading(draft)
         if fault is None or fault.stores():
-            judgement = self._store(api, judgement, draft.received_at)
-            draft = replace(draft, status=judgement.status)
+            judgement = self._store(vendor, judgement, draft.received_at)
+            draft = replace(draft, status=judgement.status, note=judgement.note)
         if fault is None:
             self._ledger().record(draft)
             return _respond(judgement)
         if fault.hang_up in ("before", "after"):
             return await self._drop(request, fault, draft)
-        return await self._disturb(request, fault, draft, judgement.body)
+        answer = _disturbed(fault, draft, judgement, vendor)
+        return await self._disturb(request, fault, draft, answer)
 
     def _draft(self, request: web.Request) -> ReceivedRequest:
         return ReceivedRequest(
@@ -103,9 +104,9 @@ class Exchange:
             received_at=self._clock(),
         )
 
-    def _store(self, api: Api, judgement: Judgement, now: float) -> Judgement:
-        if judgement.accepted and self._meter is not None:
-            judgement = api.judge_rate(judgement, self._meter, now)
+    def _store(self, vendor: Vendor, judgement: Judgement, now: float) -> Judgement:
+        if judgement.accepted and vendor.meter is not None:
+            judgement = vendor.api.judge_rate(judgement, vendor.meter, now)
         self._ledger().ingest(judgement, now)
         return judgement
 
@@ -123,19 +124,10 @@ class Exchange:
         request: web.Request,
         fault: Fault,
         draft: ReceivedRequest,
-        judged: JsonObject,
+        answer: Answer,
     ) -> web.StreamResponse:
         """Answer as the fault says instead of as judged."""
-        status = draft.status if fault.status is None else fault.status
-        payload, content_type = encode(fault.answer(draft, judged))
-        answer = Answer(
-            status=status,
-            payload=b"" if status in _NO_BODY else payload,
-            headers=_merged(content_type, fault),
-            cut=fault.hang_up == "during",
-            trickle=fault.trickle,
-            endless=fault.endless,
-        )
+        status = answer.status
         self._ledger().record(replace(draft, status=status, fault=fault.label))
         self._ledger().connections_dropped += answer.cut
         if fault.delay and await self._pause(fault.delay):
@@ -159,7 +151,8 @@ def _complete(
     return replace(
         head,
         status=judgement.status,
-        events=judgement.events,
+        events=judgement.events if judgement.unit == "event" else (),
+        batches=judgement.events if judgement.unit == "batch" else (),
         api_key_ok=judgement.api_key_ok,
         body_bytes=body.wire_bytes,
         decoded_bytes=body.decoded_bytes,
@@ -171,13 +164,36 @@ def _complete(
 
 def _respond(judgement: Judgement) -> web.Response:
     payload, content_type = encode(judgement.body)
-    headers = {hdrs.CONTENT_TYPE: content_type}
+    headers = _merged(judgement.headers, content_type, {})
     return web.Response(status=judgement.status, body=payload, headers=headers)
 
 
-def _merged(content_type: str, fault: Fault) -> dict[str, str]:
-    given = {name.lower() for name in fault.headers}
-    headers = dict(fault.headers)
-    if "content-type" not in given:
+def _disturbed(
+    fault: Fault, draft: ReceivedRequest, judgement: Judgement, vendor: Vendor
+) -> Answer:
+    status = draft.status if fault.status is None else fault.status
+    judged = judgement.headers if status == draft.status else {}
+    body = fault.answer(draft, judgement.body, vendor.api.error_body)
+    payload, content_type = encode(body)
+    return Answer(
+        status=status,
+        payload=b"" if status in _NO_BODY else payload,
+        headers=_merged(judged, content_type, fault.headers),
+        cut=fault.hang_up == "during",
+        trickle=fault.trickle,
+        endless=fault.endless,
+    )
+
+
+def _merged(
+    judged: Mapping[str, str], content_type: str, given: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the judge's headers and the type, unless the fault has given them."""
+    headers = dict(judged)
+    if content_type:
         headers[hdrs.CONTENT_TYPE] = content_type
-    return headers
+    replaced = {name.lower() for name in given}
+    kept = {
+        name: text for name, text in headers.items() if name.lower() not in replaced
+    }
+    return {**kept, **given}

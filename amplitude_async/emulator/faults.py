@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from http import HTTPStatus
 from typing import Literal
 
-from .amplitude_api import error_body, silenced_body, throttled_body
+from .amplitude_api import AmplitudeApi, error_body, silenced_body, throttled_body
 from .judgement import JsonObject
 from .ledger import ReceivedRequest
 
@@ -202,13 +202,14 @@ class Fault:
 
     @classmethod
     def too_large(cls, max_events: int, *, count: int | None = None) -> Fault:
-        """Answer 413 to every request with more events than that."""
+        """Answer 413 to every request with more events, or batches, than that."""
         if type(max_events) is not int or max_events < 0:
             raise _bad("max_events", max_events, "give a number of events")
         return cls(
             413,
-            body=error_body(413),
-            when=lambda request: len(request.events) > max_events,
+            when=lambda request: (
+                len(request.events) + len(request.batches) > max_events
+            ),
             count=count,
             name="too_large",
         )
@@ -235,17 +236,26 @@ class Fault:
         headers = {"Content-Type": "text/html"}
         return cls(status, body=page, headers=headers, count=count, name="html")
 
-    def answer(self, request: ReceivedRequest, judged: JsonObject) -> object:
-        """Return the body to send: bytes, text or a JSON object."""
+    def answer(
+        self,
+        request: ReceivedRequest,
+        judged: JsonObject | None,
+        error: Callable[[int, str], JsonObject] = AmplitudeApi.error_body,
+    ) -> object:
+        """Return the body to send: bytes, text, a JSON object, None for no body.
+
+        Args:
+            request: the request as it was judged.
+            judged: the body of the judge's answer.
+            error: makes the vendor's error body of a status and its phrase.
+        """
         if callable(self.body):
             return self.body(request)
         if self.body is not None:
             return self.body
         if self.status is None or self.status == request.status:
             return judged
-        if self.status in (413, 429):
-            return error_body(self.status)
-        return error_body(self.status, _phrase(self.status))
+        return error(self.status, _phrase(self.status))
 
     def _check_together(self) -> None:
         if self.hang_up in ("before", "after"):

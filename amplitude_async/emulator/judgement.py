@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from .rates import RateMeter
 
-__all__ = ["Api", "Arrival", "JsonObject", "Judgement"]
+__all__ = ["Api", "Arrival", "JsonObject", "Judgement", "Vendor"]
 
 JsonObject = dict[str, Any]
 
@@ -40,17 +40,29 @@ class Judgement:
     status: int
     """HTTP status of the answer."""
 
-    body: JsonObject
-    """JSON body of the answer."""
+    body: JsonObject | None
+    """JSON body of the answer, None for an empty one."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers of the answer that only this vendor sends."""
+
+    unit: Literal["event", "batch"] = "event"
+    """What the vendor takes and counts: Amplitude events, mParticle batches."""
 
     events: tuple[JsonObject, ...] = field(default=(), repr=False)
-    """The events as they were sent, as far as they are JSON objects."""
+    """The units as they were sent, as far as they are JSON objects."""
 
     accepted: tuple[JsonObject, ...] = field(default=(), repr=False)
-    """The events the vendor would store; empty when the request is refused."""
+    """The units the vendor would store; empty when the request is refused."""
 
     keys: tuple[Hashable, ...] = field(default=(), repr=False)
-    """Deduplication key of each accepted event, None where it has none."""
+    """Deduplication key of each accepted unit, None where it has none."""
+
+    unfit: int = 0
+    """Units dropped in silence because they break a rule."""
+
+    too_young: int = 0
+    """Units dropped in silence because they are no historical ones."""
 
     api_key_ok: bool = False
     """Whether the request carried a key this emulator knows."""
@@ -62,7 +74,7 @@ class Judgement:
     """The client's clock at the upload, as it was sent."""
 
     note: str = ""
-    """Why the request was refused, in words the vendor would not send."""
+    """Why it was refused, or taken in part, in words the vendor would not send."""
 
 
 class Api(Protocol):
@@ -71,6 +83,10 @@ class Api(Protocol):
     def body_limit(self, path: str) -> int | None:
         """Return the most bytes a decoded body may have, None for a foreign path."""
 
+    @staticmethod
+    def error_body(status: int, phrase: str) -> JsonObject:
+        """Return the body of an error that a fault makes up."""
+
     def judge(self, arrival: Arrival) -> Judgement:
         """Return what the vendor answers to this request taken by itself."""
 
@@ -78,3 +94,14 @@ class Api(Protocol):
         self, judgement: Judgement, meter: RateMeter, now: float
     ) -> Judgement:
         """Return the judgement, or a throttling one if an identity is too fast."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """One vendor's API and the speed it allows."""
+
+    api: Api
+    """The judge of its paths."""
+
+    meter: RateMeter | None = None
+    """Refuses who sends too fast, None to let them."""

@@ -11,8 +11,10 @@ from .judgement import JsonObject, Judgement
 __all__ = ["EmulatorStats", "Ledger", "ReceivedRequest"]
 
 # Amplitude HTTP V2 API, section "Event deduplication".
-_DEDUP_SECONDS = 7 * 86400.0
-# Without a bound a long soak run would fill the memory with insert ids.
+_EVENT_SECONDS = 7 * 86400.0
+# mParticle JSON Reference, `source_request_id`: 30 to 60 days.
+_BATCH_SECONDS = 30 * 86400.0
+# Without a bound a long soak run would fill the memory with keys.
 _DEDUP_KEYS = 1_000_000
 
 
@@ -27,7 +29,7 @@ class ReceivedRequest:
     """HTTP status answered, 0 where the connection was dropped instead."""
 
     events: tuple[JsonObject, ...] = field(default=(), repr=False)
-    """The events as they were sent, empty where the body could not be read."""
+    """Amplitude events as they were sent, empty where the body could not be read."""
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Request headers, case-insensitive."""
@@ -54,7 +56,10 @@ class ReceivedRequest:
     """Name of the fault that fired."""
 
     note: str = ""
-    """Why the request was refused, in words the vendor would not send."""
+    """Why it was refused, or taken in part, in words the vendor would not send."""
+
+    batches: tuple[JsonObject, ...] = field(default=(), repr=False)
+    """mParticle batches as they were sent, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,7 @@ class EmulatorStats:
     """Requests by the status answered, 0 for dropped connections."""
 
     events_received: int
-    """Events in all requests, whatever became of them."""
+    """Amplitude events in all requests, whatever became of them."""
 
     events_ingested: int
     """Events stored, each once."""
@@ -85,12 +90,60 @@ class EmulatorStats:
     connections_dropped: int
     """Connections closed by a fault or by `refuse`."""
 
+    batches_received: int = 0
+    """mParticle batches in all requests, whatever became of them."""
+
+    batches_ingested: int = 0
+    """Batches stored, each once."""
+
+    batch_duplicates: int = 0
+    """Batches accepted but not stored again."""
+
+    historical_dropped: int = 0
+    """Batches answered 202 and dropped: too young for the historical endpoint."""
+
+    partial_dropped: int = 0
+    """Batches answered 202 and dropped: bad ones in a bulk request taken in part."""
+
+
+class _Shelf:
+    """Keeps the newest of what one vendor stores, each once."""
+
+    def __init__(self, keep: int, seconds: float) -> None:
+        self.kept: deque[JsonObject] = deque(maxlen=keep)
+        self.ingested = self.duplicates = 0
+        self._seconds = seconds
+        # Not a plain dict: that one gets slow when its oldest keys are deleted.
+        self._seen: OrderedDict[Hashable, float] = OrderedDict()
+
+    def put(self, judgement: Judgement, now: float) -> None:
+        """Store what was accepted, except for copies of what is remembered."""
+        self._forget(now - self._seconds)
+        seen = self._seen
+        for unit, key in zip(judgement.accepted, judgement.keys, strict=True):
+            if key is not None:
+                if key in seen:
+                    self.duplicates += 1
+                    continue
+                seen[key] = now
+            self.ingested += 1
+            self.kept.append(unit)
+
+    def _forget(self, before: float) -> None:
+        seen = self._seen
+        while seen:
+            oldest = next(iter(seen))
+            if seen[oldest] > before and len(seen) <= _DEDUP_KEYS:
+                return
+            del seen[oldest]
+
 
 class Ledger:
-    """Keeps the newest events and requests, and counts all of them.
+    """Keeps the newest events, batches and requests, and counts all of them.
 
     Args:
-        keep_events: events kept, and at most as many inside the kept requests.
+        keep_events: events and batches kept, each, and at most as many of both
+            inside the kept requests.
         keep_requests: requests kept.
     """
 
@@ -101,15 +154,25 @@ class Ledger:
                 raise ValueError(msg)
         self._keep_requests = keep_requests
         self._keep_events = keep_events
-        self.events: deque[JsonObject] = deque(maxlen=keep_events)
+        self._events = _Shelf(keep_events, _EVENT_SECONDS)
+        self._batches = _Shelf(keep_events, _BATCH_SECONDS)
         self.requests: deque[ReceivedRequest] = deque()
-        self._events_in_requests = 0
-        # Not a plain dict: that one gets slow when its oldest keys are deleted.
-        self._seen: OrderedDict[Hashable, float] = OrderedDict()
+        self._units_in_requests = 0
         self.connections_dropped = 0
         self._by_status: Counter[int] = Counter()
-        self._received = self._ingested = self._duplicates = 0
+        self._events_received = self._batches_received = 0
+        self._historical_dropped = self._partial_dropped = 0
         self._bytes = self._faults = 0
+
+    @property
+    def events(self) -> deque[JsonObject]:
+        """The newest Amplitude events, in order of arrival."""
+        return self._events.kept
+
+    @property
+    def batches(self) -> deque[JsonObject]:
+        """The newest mParticle batches, in order of arrival."""
+        return self._batches.kept
 
     @property
     def stats(self) -> EmulatorStats:
@@ -117,45 +180,41 @@ class Ledger:
         return EmulatorStats(
             requests=self._by_status.total(),
             by_status=dict(self._by_status),
-            events_received=self._received,
-            events_ingested=self._ingested,
-            duplicates=self._duplicates,
+            events_received=self._events_received,
+            events_ingested=self._events.ingested,
+            duplicates=self._events.duplicates,
             bytes_received=self._bytes,
             faults_fired=self._faults,
             connections_dropped=self.connections_dropped,
+            batches_received=self._batches_received,
+            batches_ingested=self._batches.ingested,
+            batch_duplicates=self._batches.duplicates,
+            historical_dropped=self._historical_dropped,
+            partial_dropped=self._partial_dropped,
         )
 
     def record(self, request: ReceivedRequest) -> None:
         """Count and keep one request."""
         self._by_status[request.status] += 1
-        self._received += len(request.events)
+        self._events_received += len(request.events)
+        self._batches_received += len(request.batches)
         self._bytes += request.body_bytes
         self._faults += request.fault is not None
         self.requests.append(request)
-        self._events_in_requests += len(request.events)
+        self._units_in_requests += _units(request)
         while (
             len(self.requests) > self._keep_requests
-            or self._events_in_requests > self._keep_events
+            or self._units_in_requests > self._keep_events
         ) and len(self.requests) > 1:
-            self._events_in_requests -= len(self.requests.popleft().events)
+            self._units_in_requests -= _units(self.requests.popleft())
 
     def ingest(self, judgement: Judgement, now: float) -> None:
-        """Store the accepted events that were not stored in the last 7 days."""
-        self._forget(now - _DEDUP_SECONDS)
-        seen = self._seen
-        for event, key in zip(judgement.accepted, judgement.keys, strict=True):
-            if key is not None:
-                if key in seen:
-                    self._duplicates += 1
-                    continue
-                seen[key] = now
-            self._ingested += 1
-            self.events.append(event)
+        """Store what was accepted and not stored in the last 7, or 30, days."""
+        shelf = self._batches if judgement.unit == "batch" else self._events
+        shelf.put(judgement, now)
+        self._historical_dropped += judgement.too_young
+        self._partial_dropped += judgement.unfit
 
-    def _forget(self, before: float) -> None:
-        seen = self._seen
-        while seen:
-            oldest = next(iter(seen))
-            if seen[oldest] > before and len(seen) <= _DEDUP_KEYS:
-                return
-            del seen[oldest]
+
+def _units(request: ReceivedRequest) -> int:
+    return len(request.events) + len(request.batches)

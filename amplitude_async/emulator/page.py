@@ -63,7 +63,8 @@ td.good { color: var(--good); } td.bad { color: var(--bad); }
 <section id="counters" aria-label="Counters"></section>
 <h2>Latest requests</h2>
 <div class="wide"><table>
-  <thead><tr><th>Time</th><th>Path</th><th>Status</th><th>Events</th>
+  <thead><tr><th>Time</th><th>Path</th><th>Status</th>
+  <th>Events or batches</th>
   <th>Bytes</th><th>Fault or reason</th></tr></thead>
   <tbody id="requests"></tbody>
 </table></div>
@@ -72,6 +73,12 @@ td.good { color: var(--good); } td.bad { color: var(--bad); }
   <thead><tr><th>Time</th><th>Type</th><th>User</th><th>Device</th>
   <th>Properties</th></tr></thead>
   <tbody id="events"></tbody>
+</table></div>
+<h2>Latest mParticle batches</h2>
+<div class="wide"><table>
+  <thead><tr><th>Environment</th><th>User</th><th>Events</th>
+  <th>Batch</th></tr></thead>
+  <tbody id="batches"></tbody>
 </table></div>
 <script>
 "use strict";
@@ -99,7 +106,7 @@ const requestRow = (one) => [
   make("td", one.path, "code"),
   make("td", one.status || "dropped",
        one.status >= 200 && one.status < 300 ? "good" : "bad"),
-  make("td", one.events),
+  make("td", one.events + one.batches),
   make("td", one.body_bytes),
   make("td", [one.fault, one.note].filter(Boolean).join(": "), "soft"),
 ];
@@ -121,12 +128,20 @@ const eventRow = (one) => [
   make("td", one.device_id, "code"),
   make("td", propertiesOf(one), "code"),
 ];
+const batchRow = (one) => [
+  make("td", one.environment, "soft"),
+  make("td", JSON.stringify(one.user_identities ?? one.mpid) ?? "", "code"),
+  make("td", (one.events ?? []).map((event) => event.event_type).join(", "), "code"),
+  make("td", JSON.stringify(one), "code"),
+];
 const counters = (stats) => {
   const statuses = Object.entries(stats.by_status)
     .map(([status, count]) => (status === "0" ? "dropped" : status) + ": " + count);
   const shown = [
     ["events stored", stats.events_ingested], ["duplicates", stats.duplicates],
     ["events received", stats.events_received], ["requests", stats.requests],
+    ["batches stored", stats.batches_ingested],
+    ["batch duplicates", stats.batch_duplicates],
     ["bytes received", stats.bytes_received], ["faults fired", stats.faults_fired],
     ["connections dropped", stats.connections_dropped],
   ].map(([name, value]) => [name, value.toLocaleString()]);
@@ -139,11 +154,13 @@ const counters = (stats) => {
 };
 const poll = async () => {
   try {
-    const [stats, requests, events] = await Promise.all(
-      [get("stats"), get("requests?limit=20"), get("events?limit=50")]);
+    const [stats, requests, events, batches] = await Promise.all(
+      [get("stats"), get("requests?limit=20"), get("events?limit=50"),
+       get("batches?limit=20")]);
     counters(stats);
     fill("requests", requests.requests.reverse().map(requestRow));
     fill("events", events.events.reverse().map(eventRow));
+    fill("batches", batches.batches.reverse().map(batchRow));
     byId("state").textContent = "live";
   } catch (error) {
     byId("state").textContent = "not reachable";

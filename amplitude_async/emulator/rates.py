@@ -45,6 +45,10 @@ class RateMeter:
                 self._counts[identity] = self._counts.get(identity, 0) + count
         return over
 
+    def used(self, identity: Hashable) -> float:
+        """Return the used part of what the threshold allows, as of the last request."""
+        return self._counts.get(identity, 0) / (self.threshold * self.window)
+
     def clear(self) -> None:
         """Forget every identity."""
         self._admitted.clear()

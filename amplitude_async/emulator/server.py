@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -18,8 +18,9 @@ from aiohttp import web
 from .amplitude_api import BATCH_PATH, HTTP_API_PATH, AmplitudeApi
 from .control import Control
 from .exchange import Exchange
-from .judgement import Api, JsonObject
+from .judgement import JsonObject, Vendor
 from .ledger import EmulatorStats, Ledger, ReceivedRequest
+from .mparticle_api import MPARTICLE_PATH, MParticleApi
 from .rates import RateMeter
 from .script import FaultScript
 
@@ -33,18 +34,22 @@ _STOP_TIMEOUT = 1.0
 
 
 class Emulator:
-    """A local Amplitude ingestion server that keeps what it is sent.
+    """A local Amplitude and mParticle server that keeps what it is sent.
 
     Use it as `async with Emulator() as emulator:` and send to `emulator.url`.
 
     Args:
         host: address to listen on, a loopback address unless `allow_remote`.
         port: port to listen on, 0 for any free one.
-        api_keys: keys to accept; None accepts any that is not empty.
+        api_keys: Amplitude keys to accept; None accepts any that is not empty.
         clock: seconds since the epoch, for upload times, deduplication and rates.
         eps_threshold: events per second one user or device may send, None for any.
         eps_window: seconds over which that rate is averaged.
-        keep: newest events kept in `events`.
+        mparticle_keys: mParticle keys with their secrets; None accepts any pair.
+        bulk_partial: drop bad batches of a bulk request in silence, as mParticle
+            does, instead of refusing the request.
+        rate_limit_per_second: mParticle batches per second, None for any number.
+        keep: newest events kept in `events`, and batches in `batches`.
         keep_requests: newest requests kept in `requests`.
         seed: of the draws for `Fault.rate`.
         allow_remote: allow a host that other machines can reach.
@@ -59,6 +64,9 @@ class Emulator:
         clock: Callable[[], float] = time.time,
         eps_threshold: float | None = None,
         eps_window: float = 1.0,
+        mparticle_keys: Mapping[str, str] | None = None,
+        bulk_partial: bool = False,
+        rate_limit_per_second: float | None = None,
         keep: int = 100_000,
         keep_requests: int = 10_000,
         seed: int = 0,
@@ -73,9 +81,11 @@ class Emulator:
         self._host = host
         self._port = port
         self._clock = clock
-        self._apis: tuple[Api, ...] = (AmplitudeApi(api_keys),)
-        self._meter = (
-            None if eps_threshold is None else RateMeter(eps_threshold, eps_window)
+        mparticle = MParticleApi(mparticle_keys, bulk_partial=bulk_partial)
+        meter = None if eps_threshold is None else RateMeter(eps_threshold, eps_window)
+        self._vendors = (
+            Vendor(AmplitudeApi(api_keys), meter),
+            Vendor(mparticle, _batch_meter(rate_limit_per_second)),
         )
         self._new_ledger = partial(Ledger, keep, keep_requests)
         self._ledger = self._new_ledger()
@@ -93,7 +103,7 @@ class Emulator:
         where = "stopped" if self._runner is None else self.url
         return (
             f"<Emulator {where} requests={stats.requests} "
-            f"events={stats.events_ingested}>"
+            f"events={stats.events_ingested} batches={stats.batches_ingested}>"
         )
 
     async def __aenter__(self) -> Self:
@@ -138,9 +148,19 @@ class Emulator:
         return self.url + BATCH_PATH
 
     @property
+    def mparticle_url(self) -> str:
+        """Base URL of the mParticle Events API, with its version."""
+        return self.url + MPARTICLE_PATH
+
+    @property
     def events(self) -> list[JsonObject]:
-        """The events stored, each once, in order of arrival."""
+        """The Amplitude events stored, each once, in order of arrival."""
         return list(self._ledger.events)
+
+    @property
+    def batches(self) -> list[JsonObject]:
+        """The mParticle batches stored, each once, in order of arrival."""
+        return list(self._ledger.batches)
 
     @property
     def requests(self) -> list[ReceivedRequest]:
@@ -153,11 +173,12 @@ class Emulator:
         return self._ledger.stats
 
     def reset(self) -> None:
-        """Forget events, requests, counters, faults, insert ids and rates."""
+        """Forget what arrived, counters, faults, deduplication keys and rates."""
         self._ledger = self._new_ledger()
         self.faults.clear()
-        if self._meter is not None:
-            self._meter.clear()
+        for vendor in self._vendors:
+            if vendor.meter is not None:
+                vendor.meter.clear()
 
     async def start(self) -> None:
         """Listen; after a stop on the same port as before.
@@ -234,10 +255,9 @@ class Emulator:
     def _application(self) -> web.Application:
         control = Control(self._current_ledger, self.faults, self.reset)
         exchange = Exchange(
-            apis=self._apis,
+            vendors=self._vendors,
             ledger=self._current_ledger,
             faults=self.faults,
-            meter=self._meter,
             clock=self._clock,
             pause=self._pause,
         )
@@ -296,6 +316,18 @@ class Emulator:
         except TimeoutError:
             return False
         return True
+
+
+def _batch_meter(per_second: float | None) -> RateMeter | None:
+    if per_second is None:
+        return None
+    if not per_second >= 1:
+        msg = (
+            f"rate_limit_per_second is {per_second!r}: give 1 batch or more, or None "
+            "for no limit"
+        )
+        raise ValueError(msg)
+    return RateMeter(per_second)
 
 
 def _is_loopback(host: str) -> bool:

@@ -125,7 +125,12 @@ async def read_body(request: web.BaseRequest, limit: int) -> Body:
 
 
 def encode(body: object) -> tuple[bytes, str]:
-    """Return a body of bytes, text or JSON values, and its Content-Type."""
+    """Return a body of bytes, text or JSON values, and its Content-Type.
+
+    None is no body and has no type.
+    """
+    if body is None:
+        return b"", ""
     if isinstance(body, bytes):
         return body, "application/octet-stream"
     if isinstance(body, str):

@@ -1,10 +1,10 @@
 """What a storage is: a journal of encoded events that knows no identity or HTTP."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
-__all__ = ["Record", "Storage"]
+__all__ = ["DeadLetter", "Record", "Storage"]
 
 
 class Record(NamedTuple):
@@ -29,6 +29,17 @@ class Record(NamedTuple):
     """Wall clock at acceptance, seconds since the epoch."""
 
 
+class DeadLetter(NamedTuple):
+    """One rejected event, kept for people to look at and to send again."""
+
+    record: Record
+    code: int
+    """HTTP status of the verdict; 0 for a local check."""
+    message: str
+    rejected_at: float
+    """Wall clock, seconds since the epoch."""
+
+
 class Storage(ABC):
     """A journal: append, read on, settle.
 
@@ -38,6 +49,8 @@ class Storage(ABC):
 
     durable: bool = True
     """False where a record does not outlive the process."""
+    dead_letters: int = 0
+    """How many of the newest rejected events are kept; 0: none."""
     default_max_age: float | None = None
     """Replaces the default ``max_event_age`` in seconds, where it is not None."""
 
@@ -54,7 +67,7 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    async def append(self, records: Sequence[Record]) -> None:
+    def append(self, records: Sequence[Record]) -> Awaitable[None]:
         """Write records under their ids; returns once they are durable.
 
         Calls end in the order in which they began.
@@ -65,7 +78,10 @@ class Storage(ABC):
 
     @abstractmethod
     async def fetch(self, after: int, limit: int, max_bytes: int) -> list[Record]:
-        """Read unsettled records above an id, in order of id; one at least if any."""
+        """Read unsettled records above an id, in order of id; one at least if any.
+
+        A record that is damaged comes with an empty body, once.
+        """
 
     @abstractmethod
     async def settle(self, ids: Sequence[int]) -> None:
@@ -78,6 +94,9 @@ class Storage(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Release everything; unsettled records stay for the next process."""
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep rejected records, where ``dead_letters`` is not 0."""
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Take over records that another process left; returns how many."""

@@ -13,6 +13,8 @@ _MOST_ROUNDS = 1_000
 _ROUNDS_OF_QUIET = 3
 _ROUNDS_UNSEEN = 100
 _MOST_TIMERS_AT_ONCE = 10_000
+# Ten steps of 0.1 s should reach what is due after 1 s.
+_ROUNDING = 1e-9
 
 
 class _FakeTimer:
@@ -112,7 +114,7 @@ class FakeClock:
 
     def _pop_due(self, target: float) -> _FakeTimer | None:
         self._forget_cancelled()
-        if not self._timers or self._timers[0][0] > target:
+        if not self._timers or self._timers[0][0] > target + _ROUNDING:
             return None
         return heapq.heappop(self._timers)[2]
 

@@ -409,6 +409,18 @@ async def test_a_destination_that_tracks(connect: Connect, emulator: Emulator) -
     assert (await auditing.handle).destination == "amplitude"
 
 
+async def test_waiting_without_a_limit(connect: Connect) -> None:
+    """With timeout=None flush and shutdown end with the last event."""
+    recorder = Recorder()
+    async with connect(plugins=[recorder]) as client:
+        await client.track("a", user_id="user-1")
+        assert (await client.flush(None)).destinations["recorder"].delivered == 1
+        await client.track("b", user_id="user-1")
+        await client.shutdown(None)
+
+    assert len(recorder.events) == 2
+
+
 @pytest.mark.parametrize("call", ["flush", "shutdown"])
 async def test_a_destination_that_waits_for_itself(call: str, connect: Connect) -> None:
     """A destination may call flush and shutdown: they do not wait for that call."""

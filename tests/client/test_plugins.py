@@ -256,6 +256,33 @@ async def test_track_nowait_with_an_async_plugin(
     assert "use `await track()`" in caplog.text
 
 
+@pytest.mark.parametrize("end", ["opt out", "shut down"])
+async def test_the_client_stops_while_a_plugin_works(
+    end: str, connect: Connect, emulator: Emulator
+) -> None:
+    """An event that was with a plugin then is not sent against the host's will."""
+    ready, begun = asyncio.Event(), asyncio.Event()
+
+    async def slow(event: Event) -> Event:
+        begun.set()
+        await ready.wait()
+        return event
+
+    async with connect(plugins=[slow]) as client:
+        tracking = asyncio.create_task(client.track("e", user_id="user-1"))
+        await begun.wait()
+        if end == "opt out":
+            client.opt_out = True
+        else:
+            await client.shutdown()
+        ready.set()
+        result = await (await tracking)
+
+    closed = end == "shut down"
+    assert result.reason is (DropReason.CLOSED if closed else DropReason.OPT_OUT)
+    assert emulator.requests == []
+
+
 # --- Hooks by kind ---
 
 
@@ -419,6 +446,27 @@ async def test_a_given_plugin_whose_setup_raised(connect: Connect) -> None:
         await client.start()
     await client.remove("unready")
     assert (await (await client.track("e", user_id="user-1"))).ok
+
+
+async def test_a_client_that_cannot_start_leaves_nothing_behind(
+    connect: Connect,
+) -> None:
+    """`async with` raises the plugin's error after closing what was open already."""
+    log: list[str] = []
+
+    class Ready(EnrichmentPlugin):
+        def teardown(self) -> None:
+            log.append("torn down")
+
+    client = connect(plugins=[Ready(), Unready()])
+    with pytest.raises(ConnectionError, match="no database"):
+        async with client:
+            pytest.fail("it started")
+
+    assert log == ["torn down"]
+    assert repr(client).startswith("<Amplitude closed")
+    names = [task.get_name() for task in asyncio.all_tasks()]
+    assert [name for name in names if name.startswith("amplitude_async")] == []
 
 
 async def test_a_verb_inside_setup(connect: Connect, emulator: Emulator) -> None:

@@ -71,7 +71,7 @@ def test_unreadable_body_is_refused(body: bytes, error: str) -> None:
 def test_undecodable_body_is_no_json() -> None:
     """A body whose encoding could not be undone is no valid JSON."""
     verdict = AmplitudeApi().judge(Arrival(HTTP_API_PATH, 0.0, body=None))
-    assert verdict.body["error"] == "Invalid JSON request body"
+    assert verdict.body == {"code": 400, "error": "Invalid JSON request body"}
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,8 @@ def test_too_large_body_is_413() -> None:
     """What the reader stopped at the limit is answered 413."""
     arrival = Arrival(HTTP_API_PATH, 0.0, body=None, too_large=True)
     verdict = AmplitudeApi().judge(arrival)
-    assert (verdict.status, verdict.body["error"]) == (413, "Payload too large")
+    expected = {"code": 413, "error": "Payload too large"}
+    assert (verdict.status, verdict.body) == (413, expected)
 
 
 @pytest.mark.parametrize(

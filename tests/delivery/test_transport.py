@@ -1,0 +1,591 @@
+"""Whatever a network or a server does, the transport says it in one response."""
+
+import asyncio
+import gzip
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import aiohttp
+import pytest
+from aioresponses import aioresponses
+
+from amplitude_async.delivery.endpoint import Response
+from amplitude_async.delivery.transport import AiohttpTransport, gzip_body
+
+__all__: list[str] = []
+
+KEY = "0123456789abcdef-secret"
+BODY = b'{"api_key":"%b","events":[]}' % KEY.encode()
+HEADERS = {"Content-Type": "application/json"}
+MEBIBYTE = 1024 * 1024
+# Nothing waits for this long: it only ends a test that hangs.
+PLENTY = 10.0
+SHORT = 0.04
+
+Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(
+    connection: Connection, context: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Serve with a handler that sees raw bytes; yields the address."""
+    handlers: set[asyncio.Task[None]] = set()
+
+    async def handle(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task
+        handlers.add(task)
+        try:
+            await connection(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # the client went away, or the test is over
+        finally:
+            handlers.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    scheme = "https" if context else "http"
+    try:
+        yield f"{scheme}://127.0.0.1:{port}/2/httpapi"
+    finally:
+        server.close()
+        for task in list(handlers):
+            task.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+
+
+@asynccontextmanager
+async def own_transport() -> AsyncIterator[AiohttpTransport]:
+    """Make a transport with a session of its own, and close it."""
+    transport = AiohttpTransport(trust_env=False)
+    try:
+        yield transport
+    finally:
+        await transport.close()
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    """Read one request with a Content-Length; returns its body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    lengths = [
+        int(line.split(b":")[1])
+        for line in head.lower().split(b"\r\n")
+        if line.startswith(b"content-length:")
+    ]
+    return await reader.readexactly(lengths[0])
+
+
+def answering(raw: bytes) -> Connection:
+    """Build a handler that reads a request, writes raw bytes and closes."""
+
+    async def handle(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await read_request(reader)
+        writer.write(raw)
+        await writer.drain()
+
+    return handle
+
+
+def answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
+    """Write a complete answer."""
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def send(
+    url: str, *, body: bytes = BODY, timeout: float = PLENTY
+) -> tuple[int, bytes, str | None]:
+    """Send one request; returns status, body and error."""
+    async with own_transport() as transport:
+        response = await transport.send(url, body, HEADERS, timeout)
+    assert KEY not in repr(response)
+    return response.status, response.body, response.error
+
+
+# --- No connection ---
+
+
+async def test_a_refused_connection_is_a_response(unused_tcp_port: int) -> None:
+    """Where nobody listens, the response says so and has no status."""
+    status, body, error = await send(f"http://127.0.0.1:{unused_tcp_port}/2/httpapi")
+
+    assert (status, body) == (0, b"")
+    assert error
+    assert error.startswith("ClientConnectorError: Cannot connect to host 127.0.0.1")
+
+
+async def test_a_name_that_does_not_resolve_is_a_response() -> None:
+    """A wrong host name costs no exception (RFC 6761: .invalid never resolves)."""
+    status, body, error = await send("http://no-such-host.invalid/", timeout=2.0)
+
+    assert (status, body) == (0, b"")
+    assert error
+
+
+async def test_tls_to_a_plain_server_is_a_response() -> None:
+    """A server that speaks no TLS is a failure like any other."""
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer(b"", "400 Bad"))
+
+    async with serving(plain) as url:
+        status, body, error = await send(url.replace("http:", "https:"))
+
+    assert (status, body) == (0, b"")
+    assert error
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
+async def test_a_certificate_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+    """The key never goes to a server that cannot prove who it is."""
+    seen: list[bytes] = []
+
+    async def listen(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        seen.append(await reader.read(1))
+
+    context = await asyncio.to_thread(self_signed, tmp_path)
+    async with serving(listen, context) as url:
+        status, body, error = await send(url)
+
+    assert (status, body) == (0, b"")
+    assert error
+    assert "CERTIFICATE_VERIFY_FAILED" in error
+    assert b"".join(seen) == b""
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Make a certificate that only its owner believes in."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["-keyout", str(key), "-out", str(certificate), "-days", "2"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made, *subject],  # noqa: S607 - wherever it is installed
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+# --- Closed ---
+
+
+async def test_closed_before_the_answer() -> None:
+    """A server that takes the request and closes gave no answer."""
+    async with serving(answering(b"")) as url:
+        status, body, error = await send(url)
+
+    assert (status, body) == (0, b"")
+    assert error == "ServerDisconnectedError: Server disconnected"
+
+
+async def test_reset_before_the_answer() -> None:
+    """A reset connection gave no answer either."""
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        linger = struct.pack("ii", 1, 0)
+        raw = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    async with serving(reset) as url:
+        status, body, error = await send(url)
+
+    assert (status, body) == (0, b"")
+    assert error
+    assert error.startswith(("ClientOSError", "ServerDisconnectedError"))
+
+
+async def test_closed_after_the_answer() -> None:
+    """An answer counts although the connection ends with it; the next is a new one."""
+    async with serving(answering(answer(b"{}"))) as url, own_transport() as transport:
+        first = await transport.send(url, BODY, HEADERS, PLENTY)
+        await transport.close()
+        second = await transport.send(url, BODY, HEADERS, PLENTY)
+
+    assert (first.status, first.body, first.error) == (200, b"{}", None)
+    assert (second.status, second.body, second.error) == (200, b"{}", None)
+
+
+# --- Broken answers ---
+
+CUT = b"HTTP/1.1 %b\r\nContent-Length: 100\r\n\r\n{"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"
+NO_GZIP = "Content-Encoding: gzip"
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "failed"),
+    [
+        pytest.param(b"HTTP/1.1 200 O", 0, True, id="cut in the head"),
+        pytest.param(b"no http at all\r\n\r\n", 0, True, id="no HTTP"),
+        pytest.param(b"HTTP/1.1 abc OK\r\n\r\n", 0, True, id="no status"),
+        pytest.param(CUT % b"200 OK", 200, False, id="200 cut in the body"),
+        pytest.param(CUT % b"500 Oh", 500, True, id="500 cut in the body"),
+        pytest.param(CUT % b"400 Bad", 400, True, id="400 cut in the body"),
+        pytest.param(CHUNKED, 0, True, id="head and bad chunks at once"),
+        pytest.param(
+            answer(b"not gzip", "200 OK", NO_GZIP), 200, False, id="200 with bad gzip"
+        ),
+        pytest.param(
+            answer(b"not gzip", "400 Bad", NO_GZIP), 400, True, id="400 with bad gzip"
+        ),
+    ],
+)
+async def test_a_broken_answer(raw: bytes, status: int, *, failed: bool) -> None:
+    """The status line decides: 2xx is 2xx, and any other broken answer an error."""
+    async with serving(answering(raw)) as url:
+        found, body, error = await send(url)
+
+    assert (found, body) == (status, b"")
+    assert (error is not None) is failed
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"", ()),
+        (b"<html><h1>502 Bad Gateway</h1></html>", ("Content-Type: text/html",)),
+        (b"{]", ("Content-Type: application/json",)),
+        (b"\xff\xfe\x00", ("Content-Type: application/json; charset=utf-99",)),
+    ],
+    ids=["empty", "html", "malformed", "no text"],
+)
+async def test_a_body_is_handed_on_as_it_is(
+    body: bytes, headers: tuple[str, ...]
+) -> None:
+    """No content type and no body makes the transport stumble: it does not parse."""
+    async with serving(answering(answer(body, "502 Bad Gateway", *headers))) as url:
+        assert await send(url) == (502, body, None)
+
+
+async def test_header_names_come_in_lower_case() -> None:
+    """Whoever looks for Retry-After finds it however a server spells it."""
+    raw = answer(b"", "503 Oh", "RETRY-AFTER: 7")
+    async with serving(answering(raw)) as url, own_transport() as transport:
+        response = await transport.send(url, BODY, HEADERS, PLENTY)
+
+    assert response.headers["retry-after"] == "7"
+
+
+async def test_a_compressed_answer_is_read() -> None:
+    """What a server compressed comes out as text."""
+    raw = answer(gzip.compress(b'{"code":400}'), "400 Bad", NO_GZIP)
+    async with serving(answering(raw)) as url:
+        assert await send(url) == (400, b'{"code":400}', None)
+
+
+async def test_a_huge_body_is_cut_at_a_mebibyte() -> None:
+    """A server cannot fill our memory with one answer."""
+    async with serving(answering(answer(b"x" * (3 * MEBIBYTE), "500 Oh"))) as url:
+        status, body, error = await send(url)
+
+    assert (status, len(body), error) == (500, MEBIBYTE, None)
+
+
+async def test_an_endless_body_is_cut_at_a_mebibyte() -> None:
+    """A body without an end ends where we stop reading, long before the deadline."""
+    gone = asyncio.Event()
+
+    async def endless(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 500 Oh\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            while True:
+                writer.write(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+                await writer.drain()
+        finally:
+            gone.set()
+
+    async with serving(endless) as url:
+        status, body, error = await send(url)
+        await asyncio.wait_for(gone.wait(), PLENTY)
+
+    assert (status, len(body), error) == (500, MEBIBYTE, None)
+
+
+# --- Timeouts ---
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a full backlog hangs on Linux")
+async def test_a_timeout_while_connecting() -> None:
+    """A host that does not answer to a connection attempt costs the timeout only."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        try:
+            for one in waiting:
+                one.setblocking(False)
+                one.connect_ex(address)
+            url = f"http://127.0.0.1:{address[1]}/"
+            status, body, error = await send(url, timeout=SHORT)
+        finally:
+            for one in waiting:
+                one.close()
+
+    assert (status, body) == (0, b"")
+    assert error == "no complete answer within connection_timeout=0.04 s"
+
+
+async def test_a_timeout_while_sending() -> None:
+    """A server that does not read the request costs the timeout only."""
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Without this the stream would go on reading into its own buffer.
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.Event().wait()
+
+    async with serving(deaf) as url:
+        status, body, error = await send(url, body=bytes(16 * MEBIBYTE), timeout=SHORT)
+
+    assert (status, body) == (0, b"")
+    assert error == "no complete answer within connection_timeout=0.04 s"
+
+
+@pytest.mark.parametrize(
+    ("raw", "status", "failed"),
+    [
+        pytest.param(b"", 0, True, id="no head"),
+        pytest.param(CUT % b"200 OK", 200, False, id="half a body after 200"),
+        pytest.param(CUT % b"500 Oh", 500, True, id="half a body after 500"),
+    ],
+)
+async def test_a_timeout_while_reading(
+    raw: bytes, status: int, *, failed: bool
+) -> None:
+    """An answer that does not come to its end is cut off by the one timeout."""
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(raw)
+        await asyncio.Event().wait()
+
+    async with serving(stall) as url:
+        found, body, error = await send(url, timeout=SHORT)
+
+    assert (found, body) == (status, b"")
+    assert (error is not None) is failed
+
+
+async def test_a_trickle_does_not_reset_the_timeout() -> None:
+    """The timeout is for the whole request: a byte now and then does not prolong it."""
+
+    async def trickle(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 503 Oh\r\nContent-Length: 100000\r\n\r\n")
+        while True:
+            writer.write(b"x")
+            await asyncio.sleep(0.005)
+
+    async with serving(trickle) as url:
+        status, body, error = await send(url, timeout=SHORT)
+
+    assert (status, body) == (503, b"")
+    assert error == "no complete answer within connection_timeout=0.04 s"
+
+
+# --- Redirects ---
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed(code: int) -> None:
+    """The body, and with it the key, never goes to a server we were not told of."""
+    visitors: list[bytes] = []
+
+    async def elsewhere(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        visitors.append(await reader.read(1))
+
+    async with serving(elsewhere) as other:
+        raw = answer(b"", f"{code} Moved", f"Location: {other}")
+        async with serving(answering(raw)) as url:
+            assert await send(url) == (code, b"", None)
+
+    assert visitors == []
+
+
+# --- Bodies and sessions ---
+
+
+@pytest.mark.parametrize("size", [0, 100, 128 * 1024, 128 * 1024 + 1, 3_000_000])
+@pytest.mark.parametrize("fast", [True, False], ids=["extra", "plain"])
+async def test_compressed_bodies_are_gzip(
+    size: int, monkeypatch: pytest.MonkeyPatch, *, fast: bool
+) -> None:
+    """Any gzip reader can open a body, with the extra `speed` and without it."""
+    if not fast:
+        monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+
+    assert gzip.decompress(await gzip_body(body)) == body
+
+
+@pytest.mark.parametrize("size", [100, 3_000_000], ids=["small", "large"])
+async def test_a_body_arrives_unchanged(size: int) -> None:
+    """Small and large bodies arrive byte for byte, on one connection."""
+    bodies: list[bytes] = []
+    connections = 0
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while True:
+            bodies.append(await read_request(reader))
+            writer.write(answer(b"{}"))
+
+    body = bytes(size)
+    async with serving(until_closed(keep)) as url, own_transport() as transport:
+        for _ in range(2):
+            response = await transport.send(url, body, HEADERS, PLENTY)
+            assert response.error is None
+
+    assert bodies == [body, body]
+    assert connections == 1
+
+
+def until_closed(connection: Connection) -> Connection:
+    """Let a handler that reads in a loop end with its connection."""
+
+    async def handle(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            await connection(reader, writer)
+        except asyncio.IncompleteReadError:
+            return
+
+    return handle
+
+
+async def test_a_given_session_stays_open() -> None:
+    """Only a session of its own is closed, and none is made where one was given."""
+    async with (
+        serving(answering(answer(b"{}"))) as url,
+        aiohttp.ClientSession() as session,
+    ):
+        transport = AiohttpTransport(session)
+        response = await transport.send(url, BODY, HEADERS, PLENTY)
+        await transport.close()
+        transport.abandon()
+
+        assert transport.injected
+        assert (response.status, session.closed) == (200, False)
+
+
+async def test_a_session_closed_by_its_owner_is_a_response() -> None:
+    """Who closes the session too early gets failed requests, not exceptions."""
+    session = aiohttp.ClientSession()
+    await session.close()
+    response = await AiohttpTransport(session).send(
+        "http://127.0.0.1:9/", BODY, HEADERS, PLENTY
+    )
+
+    assert response.status == 0
+    assert response.error
+    assert "close it after shutdown" in response.error
+
+
+async def test_closing_twice_or_unused_is_harmless() -> None:
+    """A transport that sent nothing has nothing to close."""
+    transport = AiohttpTransport()
+
+    await transport.close()
+    await transport.close()
+    transport.abandon()
+
+    assert not transport.injected
+
+
+# --- Without a socket ---
+
+
+class WithWriter(aiohttp.ClientResponse):
+    """The response aiohttp has made since 3.14 wants a writer, which mocks lack."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        writer = Mock(output_size=0)
+        try:
+            super().__init__(*args, stream_writer=writer, **kwargs)
+        except TypeError:
+            super().__init__(*args, **kwargs)
+
+
+async def test_what_is_asked_of_the_session() -> None:
+    """A POST with our headers, no redirects, and the timeout for all of it."""
+    url = "https://api2.example.invalid/2/httpapi?a=%2F"
+    with aioresponses() as network:
+        network.post(url, status=202, body=b"{}", response_class=WithWriter)
+        async with own_transport() as transport:
+            response = await transport.send(url, BODY, HEADERS, 7.0)
+
+    [call] = [call for calls in network.requests.values() for call in calls]
+    assert response == Response(202, b"{}", response.headers)
+    assert call.kwargs["data"] == BODY
+    assert call.kwargs["headers"] == HEADERS
+    assert call.kwargs["allow_redirects"] is False
+    assert call.kwargs["timeout"].total == 7.0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        aiohttp.ServerDisconnectedError(),
+        aiohttp.ClientPayloadError("half"),
+        aiohttp.ClientOSError(104, "reset"),
+        aiohttp.InvalidURL("http:///"),
+        aiohttp.TooManyRedirects(Mock(real_url="u"), ()),
+        ConnectionResetError("reset"),
+        ssl.SSLError("bad record"),
+        ValueError("odd"),
+        TimeoutError(),
+        aiohttp.ServerTimeoutError(),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
+async def test_every_fault_of_the_session_is_a_response(fault: Exception) -> None:
+    """No exception of the network leaves the transport."""
+    url = "https://api2.example.invalid/2/httpapi"
+    with aioresponses() as network:
+        network.post(url, exception=fault)
+        async with own_transport() as transport:
+            response = await transport.send(url, BODY, HEADERS, 1.0)
+
+    assert (response.status, response.body) == (0, b"")
+    assert response.error
+    assert len(response.error) <= 300
+
+
+async def test_a_cancelled_request_is_cancelled() -> None:
+    """Cancelling is no fault of the network: it goes through."""
+    url = "https://api2.example.invalid/2/httpapi"
+    with aioresponses() as network:
+        network.post(url, exception=asyncio.CancelledError())
+        async with own_transport() as transport:
+            with pytest.raises(asyncio.CancelledError):
+                await transport.send(url, BODY, HEADERS, 1.0)

@@ -284,6 +284,7 @@ class BaseClient:
             and not self._opt_out
             and not self._has_plugins
             and self._destinations == (self._own,)
+            and self._own.engine.plain
         )
         self._fast = self._own if short else None
 

@@ -110,10 +110,11 @@ class EngineDestination(Plugin):
         engine = self._engine
         if not engine.plain:
             return None
-        record = self._door.admit(event, engine.next_id, self._clock.wall())
+        intake = engine.intake
+        record = self._door.admit(event, intake.next_id, self._clock.wall())
         if isinstance(record, Refusal):
             return self.settle(event, _verdict(record, strict=self._strict))
-        return engine.offer(record)
+        return intake.offer(record)
 
     async def accept(self, event: Any) -> Delivery:
         """Accept an event, waiting for room or storage.
@@ -121,7 +122,9 @@ class EngineDestination(Plugin):
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
-        record = self._door.admit(event, self._engine.next_id, self._clock.wall())
+        record = self._door.admit(
+            event, self._engine.intake.next_id, self._clock.wall()
+        )
         if isinstance(record, Refusal):
             return self.settle(event, _verdict(record, strict=self._strict))
         return await self._engine.accept(record)
@@ -132,7 +135,9 @@ class EngineDestination(Plugin):
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
-        record = self._door.admit(event, self._engine.next_id, self._clock.wall())
+        record = self._door.admit(
+            event, self._engine.intake.next_id, self._clock.wall()
+        )
         if isinstance(record, Refusal):
             return self.settle(event, _verdict(record, strict=self._strict))
         return self._engine.offer_nowait(record)
@@ -223,9 +228,7 @@ class PlainDestination:
         self._bytes += size
         self._queue.append(record)
         self.ensure_running()
-        return Delivery(
-            self, record.body, record.insert_id, page=page, record_id=record.id
-        )
+        return Delivery(self, record, page)
 
     async def accept(self, event: Any) -> Delivery:
         """Accept an event; a full queue sheds it: a slow plugin delays nobody."""

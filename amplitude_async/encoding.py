@@ -102,13 +102,16 @@ class ValuePolicy:
 
         Lone surrogates are not looked for: `to_json` refuses them.
         """
-        if type(value) is dict and self.max_string is None and self.max_depth > 0:
+        if type(value) is dict and self.max_string is None and self.max_depth > 1:
             # Nearly every event has one flat dict of scalars: no second pass.
             for key, item in value.items():
                 kind = type(item)
                 if type(key) is not str:
                     return False
-                if kind not in _ATOMS and not (kind is float and isfinite(item)):
+                if kind in _ATOMS or (kind is float and isfinite(item)):
+                    continue
+                # A list of scalars is usual too; what is deeper takes the long way.
+                if kind is not list or not _ATOMS.issuperset(map(type, item)):
                     break
             else:
                 return True

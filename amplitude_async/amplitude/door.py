@@ -1,10 +1,14 @@
 """What the Amplitude server checks, checked before an event is accepted."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from amplitude_async.amplitude.config import Config
 from amplitude_async.amplitude.context import defaults_of
 from amplitude_async.amplitude.encoder import (
     EventDefaults,
     encode_event,
+    encode_fields,
     new_insert_id,
 )
 from amplitude_async.amplitude.events import GROUP_IDENTIFY, Event
@@ -44,6 +48,7 @@ class AmplitudeDoor:
     def __init__(self, config: Config, max_bytes: int, reporter: Reporter) -> None:
         self._min_length = config.min_id_length or DEFAULT_MIN_ID_LENGTH
         self._max_bytes = max_bytes
+        self._short_bytes = max_bytes // 2
         self._policy = ValuePolicy(max_string=config.truncate_strings)
         self._reporter = reporter
         self._context = defaults_of(config)
@@ -93,9 +98,42 @@ class AmplitudeDoor:
             wall,
         )
 
-    def _usable(self, value: str | None) -> bool:
+    def admit_fields(
+        self, event_type: str, fields: Mapping[str, Any], record_id: int, wall: float
+    ) -> Record | None:
+        """Encode an event from keyword fields; None where it must become a model."""
+        user_id, device_id = fields.get("user_id"), fields.get("device_id")
+        if (
+            type(user_id) is not str
+            or len(user_id) < self._min_length
+            or user_id.lower() in FORBIDDEN_IDS
+            or (device_id is not None and not self._usable(device_id))
+            or event_type.isspace()
+            or not event_type
+        ):
+            return None
+        body = encode_fields(event_type, fields, self._policy)
+        if body is None or len(body) > self._short_bytes:
+            return None
+        insert_id = new_insert_id()
+        if "time" not in fields:
+            body = b'%b,"insert_id":"%b","time":%d%b}' % (
+                body[:-1],
+                insert_id.encode(),
+                wall * 1000,
+                self._defaults.members,
+            )
+        else:
+            body = b'%b,"insert_id":"%b"%b}' % (
+                body[:-1],
+                insert_id.encode(),
+                self._defaults.members,
+            )
+        return Record(record_id, body, user_id, user_id, device_id, insert_id, wall)
+
+    def _usable(self, value: object) -> bool:
         return (
-            value is not None
+            isinstance(value, str)
             and len(value) >= self._min_length
             and value.lower() not in FORBIDDEN_IDS
         )

@@ -68,15 +68,8 @@ class Books:
 
     def enter(self, record: Record) -> Delivery:
         """Account for an accepted event and make its handle."""
-        page = self._ledger.enter(record.id)
         self.counters.accepted += 1
-        return Delivery(
-            self._principal,
-            record.body,
-            record.insert_id,
-            page=page,
-            record_id=record.id,
-        )
+        return Delivery(self._principal, record, self._ledger.enter(record.id))
 
     def settle_at_door(
         self, source: object, insert_id: str, outcome: Outcome
@@ -100,20 +93,30 @@ class Books:
         """Write outcomes down."""
         if not settlements:
             return
-        counters, ledger = self.counters, self._ledger
+        settle = self._ledger.settle
         freed = 0
+        tally: dict[Outcome, int] = {}
+        last, run = settlements[0][1], 0
         for record, outcome in settlements:
-            counters.count(outcome)
-            ledger.settle(record.id, outcome)
+            settle(record.id, outcome)
             freed += len(record.body)
+            if outcome is not last:
+                # Outcomes come in runs: a batch mostly shares one.
+                tally[last] = tally.get(last, 0) + run
+                last, run = outcome, 0
+            run += 1
+        tally[last] = tally.get(last, 0) + run
         self.bytes -= freed
+        for outcome, count in tally.items():
+            self.counters.count(outcome, count)
+            if outcome.status is not DeliveryStatus.DELIVERED:
+                self._report(outcome, count)
         if self.callbacks is not None:
             for record, outcome in settlements:
                 self._hand_over(self._result(record, outcome))
         for flush in self.flushes:
             mark = flush.watermark
             flush.remaining -= sum(record.id <= mark for record, _ in settlements)
-        self._report_all(settlements)
         if self._journal.keeps_dead_letters:
             self._bury(settlements)
         if self._journal.writes:
@@ -153,14 +156,6 @@ class Books:
             )
 
     # Reporting ---------------------------------------------------------------
-
-    def _report_all(self, settlements: list[Settlement]) -> None:
-        tally: dict[Outcome, int] = {}
-        for _, outcome in settlements:
-            if outcome.status is not DeliveryStatus.DELIVERED:
-                tally[outcome] = tally.get(outcome, 0) + 1
-        for outcome, count in tally.items():
-            self._report(outcome, count)
 
     def _report(self, outcome: Outcome, count: int) -> None:
         status = outcome.status

@@ -93,7 +93,7 @@ class Engine:
         self._books = Books(
             self.endpoint, self._reporter, self._journal, self, self._clock
         )
-        self._intake = Intake(
+        self.intake = Intake(
             config,
             self._schedule,
             self._books,
@@ -126,7 +126,7 @@ class Engine:
     @property
     def pending(self) -> int:
         """Undecided events, wherever they wait."""
-        return self._intake.in_memory + self._journal.unread
+        return self.intake.in_memory + self._journal.unread
 
     @property
     def plain(self) -> bool:
@@ -145,11 +145,6 @@ class Engine:
             durable=self._journal.durable,
         )
 
-    @property
-    def next_id(self) -> int:
-        """The id that the next accepted event will have."""
-        return self._intake.last_id + 1
-
     def decode(self, body: bytes) -> Any:
         """Rebuild an event from its encoded bytes."""
         return self.endpoint.decode(body)
@@ -165,7 +160,7 @@ class Engine:
         if self._closed:
             return
         self._pid = os.getpid()
-        recovered = await self._journal.open(self._intake.allot_recovered)
+        recovered = await self._journal.open(self.intake.allot_recovered)
         self._books.counters.recovered += recovered
         self.ensure_running()
 
@@ -201,14 +196,14 @@ class Engine:
         Waiting events go on; requests that were in flight are sent again.
         """
         now = self._clock.now()
-        self._intake.drain()
+        self.intake.drain()
         for group in self._senders.values():
             self._schedule.take_back(group, now)
         self._transport.abandon()
         self._books.flushes.clear()
         if self._books.callbacks is not None:
             self._books.callbacks.rebind()
-        self._intake.rebind()
+        self.intake.rebind()
         self._journal.rebind()
         self._bind()
 
@@ -220,7 +215,7 @@ class Engine:
         now = self._clock.now()
         for group in self._senders.values():
             self._schedule.take_back(group, now)
-        inherited = self._intake.take_all() + self._schedule.remove_all()
+        inherited = self.intake.take_all() + self._schedule.remove_all()
         books = self._books
         self._transport.abandon()
         self._build(self._journal.after_fork())
@@ -231,7 +226,7 @@ class Engine:
 
     def offer(self, record: Record) -> Delivery | None:
         """Accept an event without suspending; None where there is no room."""
-        return self._intake.offer(record)
+        return self.intake.offer(record)
 
     def offer_nowait(self, record: Record) -> Delivery:
         """Accept an event for synchronous code; sheds where there is no room.
@@ -239,7 +234,7 @@ class Engine:
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
-        return self._intake.offer_nowait(record)
+        return self.intake.offer_nowait(record)
 
     async def accept(self, record: Record) -> Delivery:
         """Accept an event, waiting for room or for the journal where that is needed.
@@ -247,7 +242,7 @@ class Engine:
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
-        return await self._intake.accept(record)
+        return await self.intake.accept(record)
 
     def settle_at_door(
         self, source: object, insert_id: str, outcome: Outcome
@@ -261,7 +256,7 @@ class Engine:
             self.forget_parent()  # a child awaits a handle of its parent's
         elif not self._closed:
             now = self._clock.now()
-            self._intake.drain()
+            self.intake.drain()
             self._schedule.hasten(now + HASTE)
             self._set_alarm(now + HASTE)
 
@@ -297,25 +292,25 @@ class Engine:
     def _turn(self) -> None:
         """Do everything that can be done now."""
         now, wall = self._clock.now(), self._clock.wall()
-        self._intake.drain()
+        self.intake.drain()
         slots = self._config.max_in_flight - self._schedule.in_flight
         eager = self._eager
         while slots > 0 and not self._paused:
             group = self._schedule.next(now, wall, slots=slots, eager=eager)
             if group is None:
-                self._intake.crowded = False
+                self.intake.crowded = False
                 break
             task = self._spawn(self._send(group), "request")
             self._senders[task] = group
             task.add_done_callback(self._sender_ended)
             slots -= 1
         self._books.settle(self._schedule.collect())
-        self._intake.admit_waiters()
+        self.intake.admit_waiters()
 
     @property
     def _eager(self) -> bool:
         """True while waiting for company helps nobody."""
-        return bool(self._books.flushes) or self._intake.crowded
+        return bool(self._books.flushes) or self.intake.crowded
 
     @property
     def _paused(self) -> bool:
@@ -325,12 +320,12 @@ class Engine:
     async def _read_on(self) -> None:
         """Take records into memory that are only in the journal so far."""
         journal, config = self._journal, self._config
-        if not journal.unread and not self._intake.in_memory:
+        if not journal.unread and not self.intake.in_memory:
             self._books.counters.recovered += await journal.adopt(
-                self._intake.allot_recovered
+                self.intake.allot_recovered
             )
         while journal.unread:
-            room = config.max_storage_capacity // 2 - self._intake.in_memory
+            room = config.max_storage_capacity // 2 - self.intake.in_memory
             spare = config.max_storage_bytes // 2 - self._books.bytes
             if room <= 0 or spare <= 0:
                 return
@@ -354,13 +349,13 @@ class Engine:
         missing = self._config.flush_queue_size - schedule.waiting
         # A full batch that did not go waits for something else than company.
         more = missing > 0 and not blocked
-        self._intake.wake_at = missing if more else self._config.max_storage_capacity
+        self.intake.wake_at = missing if more else self._config.max_storage_capacity
         times = [self._books.next_deadline]
         if not blocked:
             due = schedule.next_wake_at(now, wall, eager=self._eager)
             times += [due] if due is not None else []
-        if self._intake.fresh:
-            times.append(self._intake.due_at)
+        if self.intake.fresh:
+            times.append(self.intake.due_at)
         elif not self.pending and self._journal.durable:
             times.append(now + ADOPT_INTERVAL)
         self._set_alarm(min(times), replace=True)
@@ -415,7 +410,7 @@ class Engine:
 
     def _carry_out(self, group: Group, verdict: Verdict) -> None:
         if isinstance(verdict, Refuse):
-            self._intake.drain()  # what came meanwhile meets the same refusal
+            self.intake.drain()  # what came meanwhile meets the same refusal
         settled = self._schedule.apply(group, verdict, self._clock.now())
         # From here on the group may be in flight again, with another task.
         task = asyncio.current_task()
@@ -424,7 +419,7 @@ class Engine:
         self._explain(verdict)
         self._books.settle(settled)
         self._books.settle(self._schedule.collect())
-        self._intake.admit_waiters()
+        self.intake.admit_waiters()
 
     def _explain(self, verdict: Verdict) -> None:
         if isinstance(verdict, Accept):
@@ -478,7 +473,7 @@ class Engine:
         if not pending or self._closed:
             return
         deadline = math.inf if timeout is None else self._clock.now() + timeout
-        flush = self._books.open_flush(self._intake.last_id, pending, deadline)
+        flush = self._books.open_flush(self.intake.last_id, pending, deadline)
         self.ensure_running()
         self._wake.set()
         try:
@@ -497,7 +492,7 @@ class Engine:
                 flush.finish()
 
     def _something_happens_by(self, deadline: float, now: float) -> bool:
-        if self._schedule.in_flight or self._intake.fresh:
+        if self._schedule.in_flight or self.intake.fresh:
             return True
         if self._schedule.health.state is HealthState.REFUSED:
             return False
@@ -508,7 +503,7 @@ class Engine:
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user; those in flight go on."""
-        self._intake.drain()
+        self.intake.drain()
 
         def chosen(record: Record) -> bool:
             return user_id is None or record.user_id == user_id
@@ -520,23 +515,23 @@ class Engine:
         self._books.bytes += sum(len(record.body) for record in unread)
         self._books.settle([(record, outcome) for record in unread])
         await self._journal.settled()
-        self._intake.admit_waiters()
+        self.intake.admit_waiters()
         return len(settled) + len(unread)
 
     async def shutdown(self, timeout: float | None) -> Stats:
         """Drain until the deadline, then settle what is left; never raises."""
         if self._closed:
             return self.stats
-        self._intake.closing = True
-        self._intake.admit_waiters()
+        self.intake.closing = True
+        self.intake.admit_waiters()
         now = self._clock.now()
         deadline = math.inf if timeout is None else now + timeout
         reserve = 0.0
         if timeout is not None:
             reserve = min(timeout * LAST_CALL_SHARE, LAST_CALL_MOST)
         await self._wait_for_outcomes(None if timeout is None else timeout - reserve)
-        self._intake.drain()
-        if self._intake.in_memory and self._schedule.last_call(self._clock.now()):
+        self.intake.drain()
+        if self.intake.in_memory and self._schedule.last_call(self._clock.now()):
             left = deadline - self._clock.now()
             await self._wait_for_outcomes(None if timeout is None else max(left, 0.0))
         self._settle_leftovers(await self._stop_tasks())
@@ -568,7 +563,7 @@ class Engine:
         return interrupted
 
     def _settle_leftovers(self, interrupted: set[int]) -> None:
-        leftovers = self._schedule.remove_all() + self._intake.take_all()
+        leftovers = self._schedule.remove_all() + self.intake.take_all()
         settled = [
             (r, self._leftover(was_in_flight=r.id in interrupted)) for r in leftovers
         ]

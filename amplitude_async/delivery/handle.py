@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol
 
 from amplitude_async.delivery.outcome import DeliveryResult, Outcome
+from amplitude_async.storage.base import Record
 
 __all__ = ["CombinedDelivery", "Delivery", "Ledger", "Page", "Principal", "whole_pages"]
 
@@ -54,17 +55,15 @@ class Ledger:
 
     def enter(self, record_id: int) -> Page:
         """Open an entry for an event; returns the page its handle will watch."""
-        number = record_id >> _PAGE_BITS
-        page = self._pages.get(number)
+        page = self._pages.get(record_id >> _PAGE_BITS)
         if page is None:
-            page = self._pages[number] = Page()
+            page = self._pages[record_id >> _PAGE_BITS] = Page()
         page.open += 1
         return page
 
     def settle(self, record_id: int, outcome: Outcome) -> None:
         """Write an outcome down and tell whoever listens."""
-        number = record_id >> _PAGE_BITS
-        page = self._pages.get(number)
+        page = self._pages.get(record_id >> _PAGE_BITS)
         if page is None:
             return  # from another process's spool: no handle was ever given out
         index = record_id & _PAGE_MASK
@@ -72,7 +71,7 @@ class Ledger:
         page.open -= 1
         if not page.open:
             # Handles keep the page alive as long as somebody can still ask.
-            del self._pages[number]
+            del self._pages[record_id >> _PAGE_BITS]
         if page.listeners:
             for listener in page.listeners.pop(index, ()):
                 listener()
@@ -84,32 +83,31 @@ class Delivery:
     Awaiting brings the next flush forward; cancelling the wait never cancels the event.
     """
 
-    __slots__ = ("_id", "_page", "_principal", "_result", "_source", "insert_id")
+    __slots__ = ("_page", "_principal", "_record", "_result")
 
     def __init__(
-        self,
-        principal: Principal,
-        source: object,
-        insert_id: str,
-        *,
-        page: Page | None = None,
-        record_id: int = 0,
+        self, principal: Principal, record: Record | None, page: Page | None
     ) -> None:
         self._principal = principal
-        self._source = source
+        self._record = record
         self._page = page
-        self._id = record_id
         self._result: DeliveryResult | None = None
-        self.insert_id = insert_id
 
     @classmethod
     def settled(
         cls, principal: Principal, source: object, insert_id: str, outcome: Outcome
     ) -> "Delivery":
         """Build the handle of an event whose fate was decided at the door."""
-        delivery = cls(principal, source, insert_id)
-        delivery._result = delivery._make(outcome)
+        delivery = cls(principal, None, None)
+        delivery._result = _result_of(principal, source, insert_id, outcome)
         return delivery
+
+    @property
+    def insert_id(self) -> str:
+        """The vendor's deduplication key of the event."""
+        if self._record is not None:
+            return self._record.insert_id
+        return self._result.insert_id if self._result is not None else ""
 
     @property
     def done(self) -> bool:
@@ -120,11 +118,18 @@ class Delivery:
     def result(self) -> DeliveryResult | None:
         """The final result, or None while the event is undecided."""
         if self._result is None and self._page is not None:
-            outcome = self._page.outcomes.get(self._id & _PAGE_MASK)
-            if outcome is not None:
-                self._result = self._make(outcome)
+            outcome = self._page.outcomes.get(self._index)
+            record = self._record
+            if outcome is not None and record is not None:
+                self._result = _result_of(
+                    self._principal, record.body, record.insert_id, outcome
+                )
                 self._page = None
         return self._result
+
+    @property
+    def _index(self) -> int:
+        return self._record.id & _PAGE_MASK if self._record is not None else 0
 
     def add_done_callback(self, callback: Callable[["Delivery"], object]) -> None:
         """Call ``callback(self)`` on the loop once the event is decided.
@@ -161,22 +166,24 @@ class Delivery:
         if self.done or self._page is None:
             listener()
         else:
-            index = self._id & _PAGE_MASK
-            self._page.listeners.setdefault(index, []).append(listener)
-
-    def _make(self, outcome: Outcome) -> DeliveryResult:
-        return DeliveryResult(
-            outcome,
-            self._source,
-            insert_id=self.insert_id,
-            destination=self._principal.name,
-            decode=self._principal.decode,
-        )
+            self._page.listeners.setdefault(self._index, []).append(listener)
 
     def __repr__(self) -> str:
         result = self.result
         state = repr(result) if result else "pending"
         return f"<Delivery {self.insert_id} {state}>"
+
+
+def _result_of(
+    principal: Principal, source: object, insert_id: str, outcome: Outcome
+) -> DeliveryResult:
+    return DeliveryResult(
+        outcome,
+        source,
+        insert_id=insert_id,
+        destination=principal.name,
+        decode=principal.decode,
+    )
 
 
 class CombinedDelivery(Delivery):
@@ -188,8 +195,13 @@ class CombinedDelivery(Delivery):
     __slots__ = ("_parts",)
 
     def __init__(self, principal: Principal, parts: Sequence[Delivery]) -> None:
-        super().__init__(principal, None, parts[0].insert_id)
+        super().__init__(principal, None, None)
         self._parts = tuple(parts)
+
+    @property
+    def insert_id(self) -> str:
+        """The deduplication key of the first part."""
+        return self._parts[0].insert_id
 
     @property
     def result(self) -> DeliveryResult | None:

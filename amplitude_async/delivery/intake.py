@@ -16,7 +16,35 @@ from amplitude_async.delivery.schedule import Schedule
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.storage.base import Record
 
-__all__ = ["Intake"]
+__all__ = ["BulkQueue", "Intake"]
+
+
+class BulkQueue(asyncio.Queue[Record]):
+    """An asyncio.Queue that is filled by one and emptied by the batch.
+
+    Nobody waits in ``get``, so that nobody need be woken for an event. ``_init``,
+    ``_get`` and ``_put`` are the overridable parts of ``asyncio.Queue``.
+    """
+
+    def _init(self, maxsize: int) -> None:  # noqa: ARG002
+        self._records: deque[Record] = deque()
+        self.add = self._records.append
+
+    def qsize(self) -> int:
+        """Count the waiting events."""
+        return len(self._records)
+
+    def _get(self) -> Record:
+        return self._records.popleft()
+
+    def _put(self, item: Record) -> None:
+        self._records.append(item)
+
+    def take_all(self) -> list[Record]:
+        """Take every event out, in order."""
+        records = list(self._records)
+        self._records.clear()
+        return records
 
 
 class Intake:
@@ -45,8 +73,11 @@ class Intake:
         self._waiters: deque[tuple[asyncio.Future[bool], int]] = deque()
         self._promised = 0
         self._promised_bytes = 0
-        self._queue: asyncio.Queue[Record] = asyncio.Queue()
-        self._last_id = 0
+        self._queue = BulkQueue()
+        self._capacity = config.max_storage_capacity
+        self._max_bytes = config.max_storage_bytes
+        self.next_id = 1
+        """The id of the next event that is accepted."""
         self._since = 0.0
         self.fresh = 0
         """Events in the queue."""
@@ -69,12 +100,12 @@ class Intake:
     @property
     def last_id(self) -> int:
         """The id of the newest event."""
-        return self._last_id
+        return self.next_id - 1
 
     def allot(self, count: int) -> int:
         """Reserve so many ids; returns the first."""
-        first = self._last_id + 1
-        self._last_id += count
+        first = self.next_id
+        self.next_id += count
         return first
 
     def allot_recovered(self, count: int) -> int:
@@ -83,9 +114,9 @@ class Intake:
         They fill whole pages of the ledger: nobody holds a handle on them, and a page
         counts only events whose handle was given out.
         """
-        self._last_id = whole_pages(self._last_id)
+        self.next_id = whole_pages(self.last_id) + 1
         first = self.allot(count)
-        self._last_id = whole_pages(self._last_id)
+        self.next_id = whole_pages(self.last_id) + 1
         return first
 
     @property
@@ -116,32 +147,29 @@ class Intake:
             if verdict is not None:
                 return self._books.settle_at_door(record, record.insert_id, verdict)
             self._wake()
-        number = self._last_id + 1
+        number = self.next_id
         if record.id != number:
             record = record._replace(id=number)
-        self._last_id = number
+        self.next_id = number + 1
         return self._enter(record, size)
 
     def _enter(self, record: Record, size: int) -> Delivery:
-        self._books.bytes += size
-        self._queue.put_nowait(record)
+        books = self._books
+        books.bytes += size
+        self._queue.add(record)
         self.fresh = fresh = self.fresh + 1
         if fresh == 1:
             self._since = now = self._clock.now()
             self._set_alarm(now + self._schedule.linger_for())
         if fresh >= self.wake_at:
             self._wake()
-        return self._books.enter(record)
+        return books.enter(record)
 
     def has_room(self, size: int) -> bool:
         """Say whether an event of so many bytes fits within the bounds."""
-        config = self._config
-        return (
-            self.fresh + self._schedule.size + self._promised
-            < config.max_storage_capacity
-            and self._books.bytes + self._promised_bytes + size
-            <= config.max_storage_bytes
-        )
+        count = self.fresh + self._schedule.size + self._promised
+        total = self._books.bytes + self._promised_bytes + size
+        return count < self._capacity and total <= self._max_bytes
 
     async def accept(self, record: Record) -> Delivery:
         """Accept an event, waiting for room or for the journal where that is needed.
@@ -175,9 +203,8 @@ class Intake:
 
     def take_all(self) -> list[Record]:
         """Empty the queue."""
-        queue = self._queue
         self.fresh = 0
-        return [queue.get_nowait() for _ in range(queue.qsize())]
+        return self._queue.take_all()
 
     # Overflow ----------------------------------------------------------------
 
@@ -318,7 +345,7 @@ class Intake:
 
     def rebind(self) -> None:
         """Forget what belongs to a closed loop; the queue is empty by now."""
-        self._queue = asyncio.Queue()
+        self._queue = BulkQueue()
         self._waiters.clear()
         self._promised = self._promised_bytes = 0
 

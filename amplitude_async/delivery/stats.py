@@ -81,19 +81,20 @@ class Counters:
         self.bytes_sent = 0
         self.last_error: str | None = None
 
-    def count(self, outcome: Outcome) -> None:
-        """Enter one settled event."""
+    def count(self, outcome: Outcome, events: int = 1) -> None:
+        """Enter events that were settled alike."""
         if outcome.status is DeliveryStatus.DELIVERED:
-            self.delivered += 1
+            self.delivered += events
         elif outcome.status is DeliveryStatus.REJECTED:
-            self.rejected += 1
+            self.rejected += events
             self.last_error = outcome.message
         elif outcome.status is DeliveryStatus.STORED:
-            self.stored += 1
+            self.stored += events
         else:
-            self.dropped += 1
+            self.dropped += events
             reason = outcome.reason or DropReason.INTERNAL
-            self.dropped_by_reason[reason] = self.dropped_by_reason.get(reason, 0) + 1
+            by_reason = self.dropped_by_reason
+            by_reason[reason] = by_reason.get(reason, 0) + events
 
     def snapshot(
         self,

@@ -1,0 +1,89 @@
+"""What the direct calls of the mParticle client raise.
+
+MParticleError
+├── BatchError (also a ValueError)    the batch breaks a rule; nothing was sent
+├── AuthError                         401 or 403: wrong key, secret or input
+├── BadRequestError                   400 and other 4xx: the server refuses the content
+├── PayloadTooLargeError              413 for a single batch
+└── RetryExhaustedError               no success within the retries or the deadline
+    ├── RateLimitedError              the last answer was 429
+    ├── ServerError                   the last answer was another failure
+    └── TransportError                there was no answer
+"""
+
+from amplitude_async.exceptions import AmplitudeError
+from amplitude_async.mparticle.result import UploadResult
+
+__all__ = [
+    "AuthError",
+    "BadRequestError",
+    "BatchError",
+    "MParticleError",
+    "PayloadTooLargeError",
+    "RateLimitedError",
+    "RetryExhaustedError",
+    "ServerError",
+    "TransportError",
+    "error_of",
+]
+
+
+class MParticleError(AmplitudeError):
+    """Base of what the direct calls raise; ``result`` tells the whole story."""
+
+    def __init__(self, message: str, result: UploadResult | None = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class BatchError(MParticleError, ValueError):
+    """A batch breaks a rule of the API; nothing was sent."""
+
+
+class AuthError(MParticleError):
+    """The server refuses key, secret or input; trying again does not help."""
+
+
+class BadRequestError(MParticleError):
+    """The server refuses the content; ``result.errors`` says why."""
+
+
+class PayloadTooLargeError(MParticleError):
+    """A single batch is too large for the server."""
+
+
+class RetryExhaustedError(MParticleError):
+    """No success within the retries."""
+
+
+class RateLimitedError(RetryExhaustedError):
+    """The server still asked for less; see ``result.retry_after`` and ``scope``."""
+
+
+class ServerError(RetryExhaustedError):
+    """The server still failed."""
+
+
+class TransportError(RetryExhaustedError):
+    """No answer came, or none that could be read."""
+
+
+def error_of(result: UploadResult) -> MParticleError | None:
+    """Make the error that fits a result; None where the upload succeeded."""
+    if result.ok:
+        return None
+    kind: type[MParticleError]
+    status = result.status
+    if status == 0:
+        kind = TransportError
+    elif status in {401, 403}:
+        kind = AuthError
+    elif status == 413:
+        kind = PayloadTooLargeError
+    elif status == 429:
+        kind = RateLimitedError
+    elif 400 <= status < 500 and status != 408:
+        kind = BadRequestError
+    else:
+        kind = ServerError
+    return kind(f"{result.message} (after {result.attempts} requests)", result)

@@ -13,6 +13,9 @@ from amplitude_async.storage.base import Record
 
 __all__ = ["Batcher", "Group"]
 
+PATIENCE = 3
+MIN_PATIENCE = 1_000
+
 
 class Group:
     """Events that travel together, whole or in pieces, one piece at a time."""
@@ -117,11 +120,17 @@ class Batcher:
         piece: list[Record] = []
         group = Group([piece])
         total = 0
+        # The loop must not stand still while a long queue is parked: the rest of it
+        # is looked at next time.
+        patience = max(PATIENCE * size, MIN_PATIENCE)
         while queue and len(piece) < size:
             record = queue[0]
             owner = owners.get(record.identity)
             if owner is not None and owner is not group:
                 park(owner, queue.popleft())
+                patience -= 1
+                if not patience:
+                    break
                 continue
             total += len(record.body) + 1
             if total > max_bytes and piece:

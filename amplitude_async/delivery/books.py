@@ -49,6 +49,7 @@ class Books:
         endpoint: Endpoint,
         reporter: Reporter,
         journal: Journal,
+        *,
         principal: Principal,
         clock: Clock,
     ) -> None:

@@ -91,7 +91,11 @@ class Engine:
             rng=self._rng,
         )
         self._books = Books(
-            self.endpoint, self._reporter, self._journal, self, self._clock
+            self.endpoint,
+            self._reporter,
+            self._journal,
+            principal=self,
+            clock=self._clock,
         )
         self.intake = Intake(
             config,

@@ -141,7 +141,7 @@ class Delivery:
         def call() -> None:
             loop.call_soon(callback, self)
 
-        self._listen(call)
+        self.listen(call)
 
     def __await__(self) -> Generator[Any, None, DeliveryResult]:
         """Wait for the final outcome."""
@@ -157,12 +157,13 @@ class Delivery:
                 if not waiter.done():
                     waiter.set_result(None)
 
-            self._listen(wake)
+            self.listen(wake)
             await waiter
             result = self.result
         return result
 
-    def _listen(self, listener: Callable[[], None]) -> None:
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call back without an argument as soon as the event is decided."""
         if self.done or self._page is None:
             listener()
         else:
@@ -212,10 +213,11 @@ class CombinedDelivery(Delivery):
             return None
         return next((result for result in found if not result.ok), found[-1])
 
-    def _listen(self, listener: Callable[[], None]) -> None:
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call back without an argument as soon as every part is decided."""
         for part in self._parts:
             if not part.done:
                 # Ask again when this one is decided: others may still be open.
-                part._listen(lambda: self._listen(listener))
+                part.listen(lambda: self.listen(listener))
                 return
         listener()

@@ -6,6 +6,7 @@ import io
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
+from urllib.request import getproxies_environment, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -68,6 +69,7 @@ class AiohttpTransport:
         self._injected = session
         self._session = session
         self._trust_env = trust_env
+        self._proxies: dict[str, str | None] = {}
 
     async def send(
         self, url: str, body: bytes, headers: Mapping[str, str], timeout: float
@@ -78,7 +80,7 @@ class AiohttpTransport:
         """
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                trust_env=self._trust_env,
+                trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=True,
             )
@@ -86,6 +88,7 @@ class AiohttpTransport:
             hint = "the session given to the client is closed: close it after shutdown"
             return Response(0, b"", {}, hint)
         status = 0
+        proxy = self._proxy_for(url)
         try:
             async with self._session.post(
                 URL(url, encoded=True),
@@ -94,6 +97,7 @@ class AiohttpTransport:
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout),
                 allow_redirects=False,
+                proxy=proxy,
             ) as answer:
                 status = answer.status
                 content = await _read_bounded(answer)
@@ -107,6 +111,20 @@ class AiohttpTransport:
             # The status line decides; the rest of a broken answer changes nothing.
             return Response(status, b"", {})
         return Response(status, b"", {}, error)
+
+    def _proxy_for(self, url: str) -> str | None:
+        """Find the proxy that the environment names for an address, once.
+
+        aiohttp's own ``trust_env`` looks for a netrc file at each request, on the loop.
+        """
+        if self._injected is not None or not self._trust_env:
+            return None
+        if url not in self._proxies:
+            target = URL(url, encoded=True)
+            known = getproxies_environment()
+            bypassed = proxy_bypass(target.host or "")
+            self._proxies[url] = None if bypassed else known.get(target.scheme)
+        return self._proxies[url]
 
     async def close(self) -> None:
         """Close the session unless the caller brought it."""

@@ -1,6 +1,7 @@
 """Every check of this project: `nox` runs them all, `nox --list` names them."""
 
 import platform
+import sys
 from pathlib import Path
 
 import nox
@@ -98,9 +99,29 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def mutation(session: nox.Session) -> None:
+    """Change the engine's decisions in every small way; a test should notice each."""
+    session.install("-e", ".[all]", *_group("tests"), *_group("mutation"))
+    session.run("mutmut", "run", *session.posargs)
+    session.run("mutmut", "results")
+
+
+@nox.session
 def measure(session: nox.Session) -> None:
     """Print the size and shape of the code beside two libraries we look up to."""
     session.run("python", "scripts/measure.py")
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Measure every SDK on this machine; `nox -s bench -- --quick` in two minutes."""
+    session.run(sys.executable, "benchmarks/run.py", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def profile(session: nox.Session) -> None:
+    """Draw a flame graph of 200,000 events into benchmarks/out."""
+    session.run(sys.executable, "benchmarks/flame.py", *session.posargs)
 
 
 def _group(name: str) -> tuple[str, ...]:

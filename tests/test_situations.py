@@ -13,7 +13,7 @@ ROWS = [
     for line in (TESTS / "situations.md").read_text("utf-8").splitlines()
     if re.match(r"\| \d", line)
 ]
-NOT_APPLICABLE = {42, 43, 52}
+NOT_APPLICABLE = {42, 43, 52, 57, 67, 79}
 
 
 @pytest.mark.parametrize(("number", "situation", "tests"), ROWS)
@@ -30,4 +30,4 @@ def test_a_situation_has_a_test(number: str, situation: str, tests: str) -> None
 
 def test_no_situation_is_missing() -> None:
     """The table is complete."""
-    assert [int(number) for number, _, _ in ROWS] == list(range(1, 54))
+    assert [int(number) for number, _, _ in ROWS] == list(range(1, 101))

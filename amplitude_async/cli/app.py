@@ -2,18 +2,30 @@
 
 import asyncio
 import json
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from amplitude_async import __version__
+from amplitude_async.cli.chaos import FORECAST
+from amplitude_async.cli.crash import run_crash_demo
 from amplitude_async.cli.demo import run_demo
 from amplitude_async.cli.emulator import serve
 from amplitude_async.cli.progress import progress_bar
-from amplitude_async.cli.purchases import PurchaseLogError, read_log, sample_log
-from amplitude_async.cli.report import print_report
+from amplitude_async.cli.purchases import (
+    Purchase,
+    PurchaseLogError,
+    read_log,
+    sample_log,
+)
+from amplitude_async.cli.refusal import refusal
+from amplitude_async.cli.report import Report, print_report
+from amplitude_async.cli.service_process import ServiceProcessError
 from amplitude_async.emulator import Emulator
 
 __all__ = ["app"]
@@ -65,14 +77,14 @@ def emulator(
     try:
         server = Emulator(host, port, allow_remote=allow_remote)
     except ValueError:
-        raise _refusal(
+        raise refusal(
             f"--host {host} can be reached by other machines: use 127.0.0.1, or add "
             "--allow-remote if that is wanted"
         ) from None
     try:
         asyncio.run(serve(server, Console()))
     except OSError as error:
-        raise _refusal(
+        raise refusal(
             f"cannot listen on {host} port {port} ({error.strerror or error}): "
             "choose another --port (0 takes any free one) or --host"
         ) from None
@@ -89,6 +101,15 @@ def demo(
         typer.Option(help="Replay this purchase log instead of the one enclosed."),
     ] = None,
     *,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Let the server fail, drop and throttle.")
+    ] = False,
+    crash: Annotated[
+        bool,
+        typer.Option(
+            "--crash", help="Kill the service half-way and start it again (SIGKILL)."
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON report instead of a table.")
     ] = False,
@@ -100,9 +121,14 @@ def demo(
     try:
         purchases = (sample_log() if log is None else read_log(log))[:limit]
     except (OSError, PurchaseLogError) as error:
-        raise _refusal(f"cannot replay the log: {error}") from None
+        raise refusal(f"cannot replay the log: {error}") from None
+    if chaos and not as_json:
+        typer.echo(FORECAST)
     with progress_bar(Console(stderr=True), len(purchases)) as advance:
-        report = asyncio.run(run_demo(purchases, advance))
+        if crash:
+            report = _crash_report(purchases, advance, chaos=chaos)
+        else:
+            report = asyncio.run(run_demo(purchases, advance, chaos=chaos))
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=2))
     else:
@@ -110,7 +136,19 @@ def demo(
     raise typer.Exit(0 if report.ok else 1)
 
 
-def _refusal(message: str) -> typer.Exit:
-    """Say on standard error why nothing was done, and with which code to exit."""
-    typer.echo(f"Error: {message}", err=True)
-    return typer.Exit(2)
+def _crash_report(
+    purchases: Sequence[Purchase], advance: Callable[[], None], *, chaos: bool
+) -> Report:
+    with TemporaryDirectory(prefix="amplitude-async-spool-") as spool:
+        run = run_crash_demo(purchases, Path(spool), advance, chaos=chaos)
+        try:
+            return asyncio.run(run)
+        except ServiceProcessError as error:
+            raise refusal(str(error)) from None
+
+
+if sys.platform != "win32":
+    # Spools rest on file locks that Windows does not have.
+    from amplitude_async.cli.spool import spool_app
+
+    app.add_typer(spool_app)

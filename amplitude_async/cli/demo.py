@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from amplitude_async import Amplitude
+from amplitude_async.amplitude.config import ConfigFields
+from amplitude_async.cli.chaos import CHAOS_OPTIONS, chaos_faults
 from amplitude_async.cli.purchase_service import PurchaseService
 from amplitude_async.cli.purchases import Purchase
 from amplitude_async.cli.replay import replay
@@ -11,30 +13,42 @@ from amplitude_async.cli.report import Report
 from amplitude_async.cli.totals import Ledger
 from amplitude_async.emulator import Emulator
 
-__all__ = ["run_demo"]
+__all__ = ["demo_options", "run_demo"]
 
 _SHUTDOWN_TIMEOUT = 30.0
 
 
+def demo_options(server_url: str) -> ConfigFields:
+    """Return the options of a client that sends to a server on this machine."""
+    return {
+        "server_url": server_url,
+        "shutdown_timeout": _SHUTDOWN_TIMEOUT,
+        # A proxy named in the environment has no business on loopback.
+        "trust_env": False,
+    }
+
+
 async def run_demo(
-    purchases: Sequence[Purchase], advance: Callable[[], None] = lambda: None
+    purchases: Sequence[Purchase],
+    advance: Callable[[], None] = lambda: None,
+    *,
+    chaos: bool = False,
 ) -> Report:
     """Replay the purchases and compare what arrived with what was sent.
 
     Args:
         purchases: the log.
         advance: called after each purchase posted.
+        chaos: let the server fail in every way it can be lived with.
     """
     began = time.perf_counter()
     # Room for twice as many as expected, so that doubled events would be seen.
     async with Emulator(keep=2 * len(purchases)) as emulator:
-        client = Amplitude(
-            "demo-key",
-            server_url=emulator.httpapi_url,
-            shutdown_timeout=_SHUTDOWN_TIMEOUT,
-            # A proxy named in the environment has no business on loopback.
-            trust_env=False,
-        )
+        options = demo_options(emulator.httpapi_url)
+        if chaos:
+            emulator.faults.add(*chaos_faults(purchases))
+            options.update(CHAOS_OPTIONS)
+        client = Amplitude("demo-key", **options)
         async with client, PurchaseService(client) as service:
             replayed = await replay(purchases, service.url, advance)
         return Report(
@@ -44,4 +58,5 @@ async def run_demo(
             stats=client.stats,
             log=Ledger.of_log(purchases),
             server=Ledger.of_events(emulator.events),
+            trouble=emulator.stats if chaos else None,
         )

@@ -10,12 +10,12 @@ from types import FrameType
 from rich.console import Console
 from rich.text import Text
 
+from amplitude_async.cli.printable import printable
 from amplitude_async.emulator import Emulator, EmulatorStats, ReceivedRequest
 
 __all__ = ["RequestWatch", "describe_request", "describe_stats", "serve"]
 
 _POLL_SECONDS = 0.1
-_LONGEST_TEXT = 80
 
 
 class RequestWatch:
@@ -61,13 +61,13 @@ def describe_request(request: ReceivedRequest) -> Text:
     line = Text(f"{when:%H:%M:%S} ")
     # 0 stands for a connection that a fault has closed.
     line.append(f"{request.status or '---'}", style="green" if good else "red")
-    line.append(f" {_printable(request.path)}")
+    line.append(f" {printable(request.path)}")
     events = _count(len(request.events), "event")
     line.append(f" {events}, {_count(request.body_bytes, 'byte')}")
     if request.fault:
-        line.append(f" fault: {_printable(request.fault)}", style="yellow")
+        line.append(f" fault: {printable(request.fault)}", style="yellow")
     if request.note:
-        line.append(f" {_printable(request.note)}", style="yellow")
+        line.append(f" {printable(request.note)}", style="yellow")
     return line
 
 
@@ -125,9 +125,3 @@ async def _wait(stop: asyncio.Event, seconds: float) -> None:
 
 def _count(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
-
-
-def _printable(text: str) -> str:
-    """Keep what a client sent from steering the terminal."""
-    shown = "".join(one if one.isprintable() else "?" for one in text)
-    return shown if len(shown) <= _LONGEST_TEXT else f"{shown[:_LONGEST_TEXT]}..."

@@ -1,4 +1,4 @@
-"""The progress bar of a replay."""
+"""The progress bar of a command that takes its time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,14 +16,16 @@ __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(console: Console, total: int) -> Iterator[Callable[[], None]]:
+def progress_bar(
+    console: Console, total: int, title: str = "Replaying purchases"
+) -> Iterator[Callable[[], None]]:
     """Show a bar while the block runs, on a terminal only.
 
     Yields:
-        What to call after each purchase.
+        What to call after each step.
     """
     bar = Progress(
-        TextColumn("Replaying purchases"),
+        TextColumn(title),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -31,5 +33,5 @@ def progress_bar(console: Console, total: int) -> Iterator[Callable[[], None]]:
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task("replay", total=total)
+        task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)

@@ -9,7 +9,10 @@ from pydantic import TypeAdapter, ValidationError
 from amplitude_async import Amplitude, Revenue
 from amplitude_async.cli.purchases import Purchase
 
-__all__ = ["PURCHASE_JSON", "PurchaseService"]
+__all__ = ["KEY_HEADER", "PURCHASE_JSON", "PurchaseService"]
+
+KEY_HEADER = "Idempotency-Key"
+"""Names a purchase, so that a request sent twice makes one event."""
 
 PURCHASE_JSON = TypeAdapter(Purchase)
 """Reads and writes the body of a request; amounts travel as text, to stay exact."""
@@ -67,7 +70,10 @@ class PurchaseService:
                 {"error": "not a purchase", "problems": problems}, status=400
             )
         delivery = await self._client.revenue(
-            revenue, user_id=purchase.customer, time=purchase.time
+            revenue,
+            user_id=purchase.customer,
+            time=purchase.time,
+            insert_id=request.headers.get(KEY_HEADER),
         )
         self.served += 1
         return web.json_response({"insert_id": delivery.insert_id}, status=202)

@@ -1,18 +1,20 @@
 """Replays purchases as HTTP requests, many customers at a time, each in order."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import aiohttp
 
-from amplitude_async.cli.purchase_service import PURCHASE_JSON
+from amplitude_async.cli.purchase_service import KEY_HEADER, PURCHASE_JSON
 from amplitude_async.cli.purchases import Purchase, histories
 
-__all__ = ["Replay", "replay"]
+__all__ = ["Replay", "replay", "replay_stubbornly"]
 
 _CONCURRENCY = 32
 _REQUEST_TIMEOUT = 30.0
+# One death of the service costs each worker one; more is no accident any more.
+_MOST_REPEATS = 10 * _CONCURRENCY
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -28,6 +30,9 @@ class Replay:
 
     first_failure: str | None = None
     """What became of the first one that failed."""
+
+    repeated: int = 0
+    """Requests without an answer that were sent again."""
 
     def fail(self, reason: str) -> None:
         """Count a failed request."""
@@ -48,7 +53,46 @@ async def replay(
         url: where to.
         advance: called after each request.
     """
+
+    async def address() -> str:
+        return url
+
     result = Replay()
+    await _replay(purchases, _Mail(address, result, advance))
+    return result
+
+
+async def replay_stubbornly(
+    purchases: Sequence[Purchase],
+    address: Callable[[], Awaitable[str]],
+    advance: Callable[[], None],
+) -> Replay:
+    """Post each purchase until it is answered, to a service that may die.
+
+    What got no answer may have been taken or not. So each purchase carries a key of
+    its own, and one that was taken twice is still one event.
+
+    Args:
+        purchases: what to post, in the order of the log.
+        address: waits for the service and returns where it is now.
+        advance: called after each purchase that is through.
+    """
+    result = Replay()
+    await _replay(purchases, _Mail(address, result, advance, stubborn=True))
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Mail:
+    """What all workers share."""
+
+    address: Callable[[], Awaitable[str]]
+    result: Replay
+    advance: Callable[[], None]
+    stubborn: bool = False
+
+
+async def _replay(purchases: Sequence[Purchase], mail: _Mail) -> None:
     # All workers share one iterator: who is free takes the next customer.
     customers = iter(histories(purchases).values())
     connector = aiohttp.TCPConnector(limit=_CONCURRENCY)
@@ -58,31 +102,37 @@ async def replay(
         asyncio.TaskGroup() as workers,
     ):
         for _ in range(_CONCURRENCY):
-            worker = _Worker(session, url, result, advance)
-            workers.create_task(worker.post_all(customers))
-    return result
+            workers.create_task(_Worker(session, mail).post_all(customers))
 
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
     session: aiohttp.ClientSession
-    url: str
-    result: Replay
-    advance: Callable[[], None]
+    mail: _Mail
 
     async def post_all(self, customers: Iterator[list[Purchase]]) -> None:
         for history in customers:
-            for purchase in history:
-                await self._post(purchase)
-                self.advance()
+            for number, purchase in enumerate(history, 1):
+                headers = dict(_JSON)
+                if self.mail.stubborn:
+                    headers[KEY_HEADER] = f"{purchase.customer}-{number}"
+                while not await self._post(purchase, headers):
+                    self.mail.result.repeated += 1
+                self.mail.advance()
 
-    async def _post(self, purchase: Purchase) -> None:
+    async def _post(self, purchase: Purchase, headers: Mapping[str, str]) -> bool:
+        """Post a purchase; False where it has to be posted again."""
+        result = self.mail.result
+        url = await self.mail.address()
         body = PURCHASE_JSON.dump_json(purchase)
         try:
-            async with self.session.post(self.url, data=body, headers=_JSON) as answer:
+            async with self.session.post(url, data=body, headers=headers) as answer:
                 if answer.ok:
-                    self.result.answered += 1
+                    result.answered += 1
                 else:
-                    self.result.fail(f"the service answered {answer.status}")
+                    result.fail(f"the service answered {answer.status}")
         except (aiohttp.ClientError, TimeoutError) as error:
-            self.result.fail(f"no answer from the service: {error!r}")
+            if self.mail.stubborn and result.repeated < _MOST_REPEATS:
+                return False
+            result.fail(f"no answer from the service: {error!r}")
+        return True

@@ -10,10 +10,22 @@ from rich.table import Table
 from amplitude_async import Stats
 from amplitude_async.cli.replay import Replay
 from amplitude_async.cli.totals import Ledger, Totals
+from amplitude_async.emulator import EmulatorStats
 
-__all__ = ["Report", "print_report"]
+__all__ = ["Crash", "Report", "print_report"]
 
 _COUNTERS = ("accepted", "delivered", "rejected", "dropped", "retries", "requests")
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """What is known of a killed service; its counters died with it."""
+
+    killed_at: int
+    """How many purchases were through."""
+
+    duplicates: int
+    """Events that reached the server twice, and were stored once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,12 @@ class Report:
     server: Ledger
     """What the server stored."""
 
+    trouble: EmulatorStats | None = None
+    """The server's counters, where it was told to fail."""
+
+    crash: Crash | None = None
+    """Where the service was killed; the client's account begins after that."""
+
     @property
     def ok(self) -> bool:
         """Whether every purchase arrived, once, unchanged and in order."""
@@ -60,11 +78,26 @@ class Report:
             "seconds": round(self.seconds, 3),
             "served": self.served,
             **counters,
+            **{name: count for name, _, count in self.troubles()},
             "balanced": self.stats.balanced,
             "log": self.log.totals().as_json(),
             "emulator": self.server.totals().as_json(),
             "customers_in_order": self.log.customers_equal_to(self.server),
         }
+
+    def troubles(self) -> Iterator[tuple[str, str, int]]:
+        """Yield key, words and count of what went wrong; nothing on a calm day."""
+        if self.crash is not None:
+            yield "killed_at", "service killed at purchase", self.crash.killed_at
+            yield "repeated", "requests repeated, no answer", self.replay.repeated
+            yield "recovered", "recovered after restart", self.stats.recovered
+        if self.trouble is not None:
+            seen = self.trouble
+            yield "faults", "faults fired", seen.faults_fired
+            yield "connections_dropped", "connections dropped", seen.connections_dropped
+        witness = self.trouble or self.crash
+        if witness is not None:
+            yield "duplicates", "duplicates removed by insert_id", witness.duplicates
 
     def _on_the_way(self) -> Iterator[str]:
         if self.replay.failed:
@@ -73,15 +106,20 @@ class Report:
                 f"the first: {self.replay.first_failure}"
             )
         expected = self.log.totals().purchases
-        for name, count in (
-            ("served", self.served),
-            ("accepted", self.stats.accepted),
-            ("delivered", self.stats.delivered),
-        ):
+        for name, count in self._must_be_all():
             if count != expected:
                 yield f"purchases {name}: {count:,}, in the log: {expected:,}"
+        lost = self.stats.accepted + self.stats.recovered - self.stats.delivered
+        if self.crash is not None and lost:
+            yield f"events not delivered after the restart: {lost:,}"
         if not self.stats.balanced:
             yield "the client's account does not add up"
+
+    def _must_be_all(self) -> Iterator[tuple[str, int]]:
+        yield "served", self.served
+        if self.crash is None:
+            yield "accepted", self.stats.accepted
+            yield "delivered", self.stats.delivered
 
     def _at_the_server(self) -> Iterator[str]:
         log, server = self.log.totals(), self.server.totals()
@@ -114,7 +152,10 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _way(report: Report) -> Table:
-    table = Table(title="On the way", title_justify="left", min_width=40)
+    title = "On the way"
+    if report.crash is not None:
+        title += " (events: since the restart)"
+    table = Table(title=title, title_justify="left", min_width=40)
     table.add_column("step")
     table.add_column("count", justify="right")
     stats = report.stats
@@ -126,6 +167,7 @@ def _way(report: Report) -> Table:
         ("events dropped", stats.dropped),
         ("retries", stats.retries),
         ("requests sent", stats.requests),
+        *((words, count) for _, words, count in report.troubles()),
     ):
         table.add_row(step, f"{count:,}")
     return table

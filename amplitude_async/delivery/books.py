@@ -136,10 +136,23 @@ class Books:
         if letters:
             self._journal.bury_soon(letters)
 
-    def disown(self, records: list[Record], outcome: Outcome) -> None:
-        """Tell the handles of events that are not ours any more; nothing is counted."""
-        for record in records:
-            self._ledger.settle(record.id, outcome)
+    def settle_handles(self, outcome: Outcome) -> None:
+        """Tell the handles of all undecided events; nothing is counted."""
+        self._ledger.settle_rest(outcome)
+
+    def call_back(self, record: Record, outcome: Outcome) -> None:
+        """Give the callback a result that is counted already."""
+        self._hand_over(self._result(record, outcome))
+
+    def write_off(self, count: int, outcome: Outcome) -> None:
+        """Count events that cannot even be named any more."""
+        self.counters.count(outcome, count)
+        self._report(outcome, count)
+
+    def withdraw(self, record_id: int) -> None:
+        """Let nobody wait for an event that was not accepted in the end."""
+        for flush in self.flushes:
+            flush.remaining -= record_id <= flush.watermark
 
     def _result(self, record: Record, outcome: Outcome) -> DeliveryResult:
         return DeliveryResult(

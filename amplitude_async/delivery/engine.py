@@ -11,6 +11,7 @@ import math
 import os
 import random
 from collections.abc import Coroutine
+from contextlib import aclosing
 from typing import Any
 
 from amplitude_async.config import DeliveryConfig
@@ -32,7 +33,7 @@ from amplitude_async.delivery.intake import Intake
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outcome import DeliveryStatus, DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.delivery.schedule import Schedule
+from amplitude_async.delivery.schedule import Schedule, Settlement
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_body
 from amplitude_async.storage.base import Record, Storage
@@ -42,6 +43,7 @@ __all__ = ["Engine"]
 HASTE = 0.01
 RESTART_INTERVAL = 0.1
 ADOPT_INTERVAL = 30.0
+REREAD_INTERVAL = 1.0
 REFILL_EVENTS = 5_000
 REFILL_BYTES = 8 * 1024 * 1024
 STOP_TIMEOUT = 1.0
@@ -81,7 +83,7 @@ class Engine:
         """Make everything that belongs to one process and starts out empty."""
         config = self._config
         fingerprint = self.endpoint.fingerprint()
-        self._journal = Journal(storage, fingerprint, self._reporter)
+        self._journal = Journal(storage, fingerprint, self._reporter, self._clock)
         self._schedule = Schedule(
             config,
             max_events=self.endpoint.max_events,
@@ -116,6 +118,7 @@ class Engine:
         self._timer_at = math.inf
         self._task: asyncio.Task[None] | None = None
         self._senders: dict[asyncio.Task[None], Group] = {}
+        self._adopt_at = self._clock.now() + ADOPT_INTERVAL
         if self._config.callback is not None and self._books.callbacks is None:
             self._books.callbacks = CallbackRunner(
                 self._config.callback,
@@ -135,7 +138,7 @@ class Engine:
     @property
     def plain(self) -> bool:
         """True where accepting an event never needs to await a storage."""
-        return not self._journal.durable and self._task is not None
+        return not self._journal.writes and self._task is not None
 
     @property
     def stats(self) -> Stats:
@@ -219,12 +222,11 @@ class Engine:
         now = self._clock.now()
         for group in self._senders.values():
             self._schedule.take_back(group, now)
-        inherited = self.intake.take_all() + self._schedule.remove_all()
         books = self._books
         self._transport.abandon()
         self._build(self._journal.after_fork())
         message = "accepted before os.fork(): the parent process has it"
-        books.disown(inherited, Outcome.dropped(DropReason.FORK, message))
+        books.settle_handles(Outcome.dropped(DropReason.FORK, message))
 
     # Intake ------------------------------------------------------------------
 
@@ -287,7 +289,7 @@ class Engine:
         while not self._closed:
             self._wake.clear()
             self._turn()
-            if self._journal.durable:
+            if self._journal.writes:
                 await self._read_on()
             self._answer_flushes()
             self._rest()
@@ -324,7 +326,8 @@ class Engine:
     async def _read_on(self) -> None:
         """Take records into memory that are only in the journal so far."""
         journal, config = self._journal, self._config
-        if not journal.unread and not self.intake.in_memory:
+        if not self.pending and self._clock.now() >= self._adopt_at:
+            self._adopt_at = self._clock.now() + ADOPT_INTERVAL
             self._books.counters.recovered += await journal.adopt(
                 self.intake.allot_recovered
             )
@@ -336,6 +339,9 @@ class Engine:
             records = await journal.read_on(
                 min(room, REFILL_EVENTS), min(spare, REFILL_BYTES)
             )
+            missing = journal.take_missing()
+            if missing:
+                self._books.write_off(missing, _MISSING)
             if not records:
                 return
             self._books.bytes += sum(len(record.body) for record in records)
@@ -360,8 +366,11 @@ class Engine:
             times += [due] if due is not None else []
         if self.intake.fresh:
             times.append(self.intake.due_at)
-        elif not self.pending and self._journal.durable:
-            times.append(now + ADOPT_INTERVAL)
+        elif self._journal.writes and not self.intake.in_memory:
+            # Nothing else wakes us for what is only in the storage.
+            times.append(
+                now + REREAD_INTERVAL if self._journal.unread else self._adopt_at
+            )
         self._set_alarm(min(times), replace=True)
 
     def _set_alarm(self, when: float, *, replace: bool = False) -> None:
@@ -473,7 +482,8 @@ class Engine:
         return self.stats
 
     async def _wait_for_outcomes(self, timeout: float | None) -> None:
-        pending = self.pending
+        # Those that are being appended may be accepted before their own id is told.
+        pending = self.pending + self._journal.appending
         if not pending or self._closed:
             return
         deadline = math.inf if timeout is None else self._clock.now() + timeout
@@ -515,12 +525,16 @@ class Engine:
         settled = self._schedule.purge(chosen)
         self._books.settle(settled)
         outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
-        unread = await self._journal.purge(chosen)
-        self._books.bytes += sum(len(record.body) for record in unread)
-        self._books.settle([(record, outcome) for record in unread])
+
+        def settle(found: list[Record]) -> None:
+            self._books.bytes += sum(len(record.body) for record in found)
+            self._books.settle([(record, outcome) for record in found])
+
+        count = len(settled) + await self._journal.purge(chosen, settle)
         await self._journal.settled()
         self.intake.admit_waiters()
-        return len(settled) + len(unread)
+        self._wake.set()
+        return count
 
     async def shutdown(self, timeout: float | None) -> Stats:
         """Drain until the deadline, then settle what is left; never raises."""
@@ -538,7 +552,10 @@ class Engine:
         if self.intake.in_memory and self._schedule.last_call(self._clock.now()):
             left = deadline - self._clock.now()
             await self._wait_for_outcomes(None if timeout is None else max(left, 0.0))
-        self._settle_leftovers(await self._stop_tasks())
+        interrupted = await self._stop_tasks()
+        await self._journal.written()
+        self._settle_leftovers(interrupted)
+        await self._leave_unread(deadline)
         for flush in self._books.flushes:
             flush.finish()  # nobody else will: the flush task is gone
         if self._books.callbacks is not None:
@@ -568,25 +585,64 @@ class Engine:
 
     def _settle_leftovers(self, interrupted: set[int]) -> None:
         leftovers = self._schedule.remove_all() + self.intake.take_all()
-        settled = [
-            (r, self._leftover(was_in_flight=r.id in interrupted)) for r in leftovers
-        ]
-        self._books.settle(settled)
-        stored = self._journal.abandon_unread()
-        self._books.counters.stored += stored
-        if settled or stored:
+        held: list[Settlement] = []
+        lost: list[Settlement] = []
+        for record in leftovers:
+            doubt = _DOUBT if record.id in interrupted else ""
+            kept = self._journal.holds(record.id)
+            (held if kept else lost).append(
+                (record, self._leftover(doubt, is_held=kept))
+            )
+        self._books.settle(held + lost)
+        self._report_leftovers("stored", len(held) + self._journal.unread)
+        self._report_leftovers("lost", len(lost))
+
+    def _report_leftovers(self, fate: str, count: int) -> None:
+        if count:
             self._reporter.warning(
-                "shutdown",
+                f"shutdown {fate}",
                 "shut down with undelivered events: %s",
-                "stored" if self._journal.durable else "lost",
-                count=len(settled) + stored,
+                fate,
+                count=count,
             )
 
-    def _leftover(self, *, was_in_flight: bool) -> Outcome:
-        doubt = (
-            "; it was in flight and may have been delivered" if was_in_flight else ""
-        )
-        if self._journal.durable:
+    async def _leave_unread(self, deadline: float) -> None:
+        """Settle what is only in the journal as STORED, and tell all who wait."""
+        books, journal = self._books, self._journal
+        outcome = self._leftover("", is_held=True)
+        if journal.unread and books.callbacks is not None:
+            told = await self._call_back_unread(books.callbacks, outcome, deadline)
+            if told < journal.unread:
+                self._reporter.error(
+                    "callback_deadline",
+                    "shut down before the callback had seen every stored event",
+                    count=journal.unread - told,
+                )
+        books.settle_handles(outcome)
+        books.counters.stored += journal.abandon_unread()
+
+    async def _call_back_unread(
+        self, runner: CallbackRunner, outcome: Outcome, deadline: float
+    ) -> int:
+        """Hand unread events to the callback until the deadline; returns how many."""
+        told = 0
+        if self._client_id in inside_user_code.get():
+            return told
+        async with aclosing(self._journal.pages()) as pages:
+            async for page in pages:
+                for record in page:
+                    left = deadline - self._clock.now()
+                    if left <= 0 or (
+                        runner.full
+                        and not await runner.drain(left if left < math.inf else None)
+                    ):
+                        return told
+                    self._books.call_back(record, outcome)
+                    told += 1
+        return told
+
+    def _leftover(self, doubt: str, *, is_held: bool) -> Outcome:
+        if is_held:
             message = "kept in the storage for the next process" + doubt
             return Outcome(DeliveryStatus.STORED, 0, message)
         message = "not delivered before the shutdown deadline" + doubt
@@ -609,6 +665,10 @@ class Engine:
 
 _QUIET_REASONS = frozenset({DropReason.OPT_OUT, DropReason.PLUGIN, DropReason.PURGED})
 
+
+_DOUBT = "; it was in flight and may have been delivered"
+
+_MISSING = Outcome.dropped(DropReason.INTERNAL, "the storage does not find it any more")
 
 _DAMAGED = Outcome.dropped(
     DropReason.INTERNAL, "its bytes in the storage are damaged: they were set aside"

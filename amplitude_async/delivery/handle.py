@@ -39,12 +39,14 @@ class Principal(Protocol):
 class Page:
     """Outcomes of up to 256 neighbouring events."""
 
-    __slots__ = ("listeners", "open", "outcomes")
+    __slots__ = ("listeners", "open", "outcomes", "rest")
 
     def __init__(self) -> None:
         self.outcomes: dict[int, Outcome] = {}
         self.listeners: dict[int, list[Callable[[], None]]] = {}
         self.open = 0
+        self.rest: Outcome | None = None
+        """The outcome of all events that have none of their own."""
 
 
 class Ledger:
@@ -75,6 +77,16 @@ class Ledger:
         if page.listeners:
             for listener in page.listeners.pop(index, ()):
                 listener()
+
+    def settle_rest(self, outcome: Outcome) -> None:
+        """Give all events that are undecided the same outcome."""
+        pages, self._pages = self._pages, {}
+        for page in pages.values():
+            page.rest = outcome
+            waiting, page.listeners = page.listeners, {}
+            for listeners in waiting.values():
+                for listener in listeners:
+                    listener()
 
 
 class Delivery:
@@ -118,7 +130,7 @@ class Delivery:
     def result(self) -> DeliveryResult | None:
         """The final result, or None while the event is undecided."""
         if self._result is None and self._page is not None:
-            outcome = self._page.outcomes.get(self._index)
+            outcome = self._page.outcomes.get(self._index) or self._page.rest
             record = self._record
             if outcome is not None and record is not None:
                 self._result = _result_of(

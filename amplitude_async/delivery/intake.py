@@ -177,8 +177,11 @@ class Intake:
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
-        if self._journal.durable:
-            return await self._accept_durably(record)
+        if self._journal.bypassed:
+            return await self._accept_in_memory(record)
+        return await self._accept_durably(record)
+
+    async def _accept_in_memory(self, record: Record) -> Delivery:
         delivery = self.offer(record)
         if delivery is None and self._may_wait(record):
             size = len(record.body)
@@ -194,7 +197,11 @@ class Intake:
         """
         # What is only in the journal was accepted before: do not overtake it.
         delivery = None if self._journal.unread else self.offer(record)
-        return delivery or self._overflow(record)
+        if delivery is None:
+            return self._overflow(record)
+        if not self._journal.bypassed:
+            self._journal.append_soon(record._replace(id=self.last_id))
+        return delivery
 
     def drain(self) -> None:
         """Hand everything in the queue to the schedule."""
@@ -322,12 +329,22 @@ class Intake:
     # With a durable storage --------------------------------------------------
 
     async def _accept_durably(self, record: Record) -> Delivery:
-        record = record._replace(id=self.allot(1))
-        if not await self._journal.append(record):
-            if self._journal.durable:
-                return self._shed(record, "the storage has reached its own limit")
-            # It failed, and said so loudly: go on in memory.
-            return self.offer(record) or self._overflow(record)
+        number = self.next_id
+        self.next_id = number + 1
+        if record.id != number:
+            record = record._replace(id=number)
+        written = False
+        try:
+            written = await self._journal.append(record)
+        finally:
+            if not written or self.closing:
+                self._books.withdraw(number)
+        if not written:
+            # A failure was reported loudly; events go on in memory.
+            full = self._journal.durable
+            return (
+                self._refuse(record) if full else await self._accept_in_memory(record)
+            )
         if self.closing:
             self._journal.settle_soon([record.id])
             message = "the client was shut down while this event was being stored"
@@ -340,6 +357,13 @@ class Intake:
         self._journal.leave_unread()
         self._wake()
         return self._books.enter(record)
+
+    def _refuse(self, record: Record) -> Delivery:
+        """Shed an event for which a durable storage has no room of its own."""
+        message = "the storage has reached its own limit"
+        if self._config.overflow is Overflow.RAISE:
+            raise QueueFullError(message)
+        return self._shed(record, message)
 
     # Lifecycle ---------------------------------------------------------------
 

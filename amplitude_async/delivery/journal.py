@@ -6,33 +6,54 @@ records are only appended; while one of those is unread, all new ones queue behi
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 
+from amplitude_async.delivery.clock import Clock, Timer
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.exceptions import StorageError, StorageFullError
 from amplitude_async.storage.base import DeadLetter, Record, Storage
 
 __all__ = ["Journal"]
 
-PURGE_PAGE = 1_000
-PURGE_BYTES = 16 * 1024 * 1024
+PAGE = 1_000
+PAGE_BYTES = 8 * 1024 * 1024
+# A disk that was full may have room again.
+TRY_AGAIN_INTERVAL = 60.0
+CLOSE_TIMEOUT = 5.0
 
 
 class Journal:
-    """One storage and how far it was read."""
+    """One storage, how far it was read, and whether it can be relied on."""
 
-    def __init__(self, storage: Storage, destination: str, reporter: Reporter) -> None:
+    def __init__(
+        self, storage: Storage, destination: str, reporter: Reporter, clock: Clock
+    ) -> None:
         self._storage = storage
         self._destination = destination
         self._reporter = reporter
+        self._clock = clock
         self._opened = False
         self._failed = False
+        self._gaps: list[tuple[int, float]] = []
+        self._retry: Timer | None = None
         self._cursor = 0
+        self._appending: dict[int, None] = {}
+        self._appended: asyncio.Event | None = None
+        self._late: set[asyncio.Future[None]] = set()
+        self._loose: set[int] = set()
+        self._passed_over: set[int] = set()
+        self._left = 0
+        self._missing = 0
+        self._lock = asyncio.Lock()
         self._settling: list[int] = []
         self._burying: list[DeadLetter] = []
         self._task: asyncio.Task[None] | None = None
         self.unread = 0
         """Records that are in the storage and not in memory."""
+        self.bypassed = not storage.durable
+        """True while events go to memory without asking the storage."""
 
     @property
     def durable(self) -> bool:
@@ -40,13 +61,33 @@ class Journal:
         return self._storage.durable and not self._failed
 
     @property
+    def appending(self) -> int:
+        """Events that are being appended: not accepted as yet."""
+        return len(self._appending)
+
+    @property
     def writes(self) -> bool:
         """True where settled records must be forgotten, even after a failure."""
         return self._storage.durable
 
+    def holds(self, record_id: int) -> bool:
+        """Say whether an undecided record survives the process."""
+        return (
+            self._storage.durable
+            and record_id not in self._loose
+            and not self._in_gap(record_id)
+        )
+
+    def _in_gap(self, record_id: int) -> bool:
+        """Say whether an id was given while the storage did not work."""
+        return any(first <= record_id < end for first, end in self._gaps)
+
+    # Opening -----------------------------------------------------------------
+
     async def open(self, allot: Callable[[int], int]) -> int:
         """Open the storage once; returns how many records it has taken over."""
         if self._opened:
+            self.settle_soon([])  # what a closed loop left undone
             return 0
         recovered = await self._storage.open(self._destination, allot)
         self._opened = True
@@ -55,6 +96,8 @@ class Journal:
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Look for records that another process left behind."""
+        if self._failed:
+            return 0
         try:
             adopted = await self._storage.adopt(allot)
         except StorageError as error:
@@ -63,60 +106,192 @@ class Journal:
         self.unread += adopted
         return adopted
 
+    # Writing -----------------------------------------------------------------
+
     async def append(self, record: Record) -> bool:
         """Write a record; False where the storage is full or has failed.
 
         A cancelled append is undone: the record was not accepted.
         """
-        if self._failed:
+        if self.bypassed:
             return False
-        writing: asyncio.Future[None] | None = None
+        number = record.id
+        self._appending[number] = None
         try:
-            writing = asyncio.ensure_future(self._storage.append((record,)))
-            await asyncio.shield(writing)
-        except StorageFullError as error:
-            self._reporter.error("storage_full", "%s", error)
-            return False
-        except StorageError as error:
-            self._fail(error)
-            return False
+            await self._storage.append((record,))
         except asyncio.CancelledError:
-            if writing is not None:
-                writing.add_done_callback(lambda _: self.settle_soon([record.id]))
+            self._passed_over.add(number)
+            self.settle_soon([number])
             raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the host goes on
+            self._not_written(error, number)
+            return False
+        finally:
+            del self._appending[number]
+            if self._appended is not None and not self._appending:
+                self._appended.set()
+        if self._failed:
+            self._recover(number)
         return True
 
-    def _fail(self, error: StorageError) -> None:
-        self._failed = True
+    def append_soon(self, record: Record) -> None:
+        """Write a record that is in memory already, in the background."""
+        if self.bypassed:
+            return
+        self._loose.add(record.id)
+        self._passed_over.add(record.id)
+        try:
+            writing = asyncio.ensure_future(self._storage.append((record,)))
+        except StorageError as error:
+            self._not_written(error, record.id)
+            return
+        self._late.add(writing)
+        writing.add_done_callback(partial(self._written_late, record.id))
+
+    def _written_late(self, record_id: int, writing: "asyncio.Future[None]") -> None:
+        self._late.discard(writing)
+        if writing.cancelled():
+            return
+        error = writing.exception()
+        if error is None:
+            self._loose.discard(record_id)
+        elif isinstance(error, Exception):
+            self._not_written(error, record_id)
+
+    def _not_written(self, error: Exception, record_id: int) -> None:
+        if isinstance(error, StorageFullError):
+            self._reporter.error("storage_full", "%s", error)
+        else:
+            self._fail(error, record_id)
+
+    async def written(self) -> None:
+        """Wait until what is written in the background is written, or is not."""
+        if self._late:
+            await asyncio.wait(self._late, timeout=CLOSE_TIMEOUT)
+
+    def _fail(self, error: Exception, record_id: int) -> None:
+        if not self._failed:
+            self._failed = True
+            self._gaps.append((record_id, math.inf))
+        if not self.bypassed:
+            self.bypassed = True
+            self._retry = self._clock.call_later(TRY_AGAIN_INTERVAL, self._try_again)
         self._reporter.error(
             "storage",
             "%s; events are kept in memory only from now on and do not survive "
             "the process",
-            error,
+            error if isinstance(error, StorageError) else repr(error),
+        )
+
+    def _try_again(self) -> None:
+        """Let the next event find out whether the storage works again."""
+        self._retry = None
+        self.bypassed = False
+
+    def _recover(self, record_id: int) -> None:
+        self._failed = False
+        first, _ = self._gaps.pop()
+        self._gaps.append((first, record_id))
+        self.bypassed = False
+        self._reporter.warning(
+            "storage_recovered",
+            "the storage works again: new events survive the process",
         )
 
     def mark_read(self, record_id: int) -> None:
         """Note that an appended record is in memory too."""
-        self._cursor = record_id
+        self._cursor = max(self._cursor, record_id)
 
     def leave_unread(self) -> None:
         """Note that an appended record is in the storage only."""
         self.unread += 1
+        self._left += 1
+
+    # Reading -----------------------------------------------------------------
 
     async def read_on(self, limit: int, max_bytes: int) -> list[Record]:
         """Read the next unread records; they are in memory from now on.
 
         A damaged record has an empty body.
         """
-        try:
-            records = await self._storage.fetch(self._cursor, limit, max_bytes)
-        except StorageError as error:
-            self._reporter.error("storage_read", "%s", error)
-            return []
-        if records:
-            self._cursor = records[-1].id
+        if self._lock.locked():
+            return []  # a purge is reading: what it finds must not slip through
+        async with self._lock:
+            left = self._left
+            try:
+                page = await self._storage.fetch(self._cursor, limit, max_bytes)
+            except StorageError as error:
+                self._reporter.error("storage_read", "%s", error)
+                return []
+            if not page and left == self._left:
+                self._reporter.error(
+                    "storage_lost",
+                    "the storage does not find events that it had",
+                    count=self.unread,
+                )
+                self._missing += self.unread
+                self.unread = 0
+            records = self._accepted(page)
+            if page:
+                self._cursor = page[-1].id
             self.unread -= len(records)
-        return records
+            return records
+
+    def _accepted(self, page: list[Record]) -> list[Record]:
+        """Leave out what is no unread event: being appended, undone, in memory."""
+        if self._appending:
+            # They ascend, and those who wait for them hear of them in order.
+            first = next(iter(self._appending))
+            page[:] = [record for record in page if record.id < first]
+        if self._passed_over:
+            return [record for record in page if record.id not in self._passed_over]
+        return page
+
+    def take_missing(self) -> int:
+        """Return once how many unread records the storage has lost."""
+        missing, self._missing = self._missing, 0
+        return missing
+
+    async def pages(self) -> AsyncGenerator[list[Record], None]:
+        """Read the unread records page by page; they stay unread."""
+        after = self._cursor
+        while True:
+            try:
+                page = await self._storage.fetch(after, PAGE, PAGE_BYTES)
+            except StorageError as error:
+                self._reporter.error("storage_read", "%s", error)
+                return
+            records = self._accepted(page)
+            if not page:
+                return
+            after = page[-1].id
+            yield records
+
+    async def purge(
+        self, chosen: Callable[[Record], bool], settle: Callable[[list[Record]], None]
+    ) -> int:
+        """Hand the chosen ones among the unread records over to be settled.
+
+        Nothing is read on meanwhile.
+        """
+        count = 0
+        if not self.unread:
+            return 0
+        async with self._lock:
+            async for page in self.pages():
+                found = [record for record in page if chosen(record)]
+                self.unread -= len(found)
+                count += len(found)
+                settle(found)
+            await self.settled()
+        return count
+
+    def abandon_unread(self) -> int:
+        """Leave unread records to the next process; returns how many."""
+        left, self.unread = self.unread, 0
+        return left
+
+    # Settling ----------------------------------------------------------------
 
     @property
     def keeps_dead_letters(self) -> bool:
@@ -129,9 +304,15 @@ class Journal:
 
     def settle_soon(self, ids: Sequence[int]) -> None:
         """Forget records in the background, many at a time."""
-        if not self._storage.durable or not (ids or self._burying):
+        if not self._storage.durable:
             return
+        if self._loose:
+            self._loose.difference_update(ids)
+        if self._gaps:
+            ids = [number for number in ids if not self._in_gap(number)]
         self._settling += ids
+        if not self._settling and not self._burying:
+            return
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(
                 self._settle_all(),
@@ -146,52 +327,58 @@ class Journal:
             try:
                 if letters:
                     await self._storage.bury(letters)
+                    letters = []
                 await self._storage.settle(ids)
-            except StorageError as error:
+            except BaseException as error:
+                # Tried again with the next that are settled, and at the end.
+                self._burying = letters + self._burying
+                self._settling = ids + self._settling
+                if not isinstance(error, StorageError):
+                    raise
                 self._reporter.error(
                     "storage_settle",
                     "%s; delivered events may be sent again after a restart, under "
                     "the same insert_id",
                     error,
                 )
+                return
+            if self._passed_over:
+                self._passed_over.difference_update(ids)
 
     async def settled(self) -> None:
         """Wait until all records settled so far are forgotten."""
         if self._task is not None and not self._task.done():
             await asyncio.wait({self._task})
 
-    async def purge(self, chosen: Callable[[Record], bool]) -> list[Record]:
-        """Find the chosen ones among the unread records; the caller settles them."""
-        found: list[Record] = []
-        after = self._cursor
-        while self.unread:
-            page = await self._storage.fetch(after, PURGE_PAGE, PURGE_BYTES)
-            if not page:
-                break
-            after = page[-1].id
-            found += [record for record in page if chosen(record)]
-        self.unread -= len(found)
-        return found
-
-    def abandon_unread(self) -> int:
-        """Leave unread records to the next process; returns how many."""
-        left, self.unread = self.unread, 0
-        return left
+    # The end -----------------------------------------------------------------
 
     async def close(self) -> None:
-        """Finish writing and close the storage."""
-        await self.settled()
-        if self._opened:
-            self._opened = False
-            try:
+        """Finish writing and close the storage; a stuck disk holds nobody up long."""
+        if self._retry is not None:
+            self._retry.cancel()
+        if not self._opened:
+            return
+        self._opened = False
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                if self._appending:
+                    self._appended = asyncio.Event()
+                    await self._appended.wait()
+                self.settle_soon([])
+                await self.settled()
                 await self._storage.close()
-            except StorageError as error:
-                self._reporter.error("storage_close", "%s", error)
+        except (StorageError, TimeoutError) as error:
+            self._reporter.error("storage_close", "%s", error or "the disk is stuck")
 
     def after_fork(self) -> Storage:
         """Build the storage of a forked child; the parent keeps this one."""
         return self._storage.after_fork()
 
     def rebind(self) -> None:
-        """Forget the background task of a closed loop."""
+        """Forget what belongs to a closed loop; undo what was being appended there."""
         self._task = None
+        self._lock = asyncio.Lock()
+        self._passed_over.update(self._appending)
+        self._settling += self._appending
+        self._appending.clear()
+        self._late.clear()

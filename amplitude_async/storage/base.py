@@ -44,7 +44,8 @@ class Storage(ABC):
     """A journal: append, read on, settle.
 
     One storage serves one client. Methods are awaited on the client's loop and may
-    raise ``StorageError``; the engine then goes on in memory and says so.
+    raise ``StorageError``; the engine then goes on in memory and says so. What they do
+    to a record happens in the order in which they were called.
     """
 
     durable: bool = True
@@ -70,7 +71,8 @@ class Storage(ABC):
     def append(self, records: Sequence[Record]) -> Awaitable[None]:
         """Write records under their ids; returns once they are durable.
 
-        Calls end in the order in which they began.
+        Calls end in the order in which they began. One that is cancelled may have
+        written its records or not: the caller settles them.
 
         Raises:
             StorageFullError: the storage's own limit is reached; nothing was written.
@@ -95,7 +97,7 @@ class Storage(ABC):
     async def close(self) -> None:
         """Release everything; unsettled records stay for the next process."""
 
-    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:  # noqa: B027 - optional
         """Keep rejected records, where ``dead_letters`` is not 0."""
 
     async def adopt(self, allot: Callable[[int], int]) -> int:

@@ -6,16 +6,16 @@ are gone are taken over, each record exactly once.
 """
 
 import asyncio
+import bisect
+import contextlib
 import ctypes
-import heapq
 import logging
 import os
-import secrets
-import time
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,7 +25,14 @@ from amplitude_async.exceptions import (
     StorageFullError,
 )
 from amplitude_async.storage.base import DeadLetter, Record, Storage
-from amplitude_async.storage.spool_file import SUFFIX, SpoolFile, SpoolLock
+from amplitude_async.storage.spool_file import (
+    SUFFIX,
+    CorruptSpoolError,
+    SpoolFile,
+    SpoolLock,
+    new_spool_path,
+)
+from amplitude_async.storage.spool_thread import SpoolThread, answer
 
 __all__ = ["SQLiteStorage"]
 
@@ -40,7 +47,7 @@ SIX_DAYS = 6 * 86400.0
 class _Source:
     """One file and the range of ids under which its records are handed out."""
 
-    __slots__ = ("base", "count", "file", "ids", "lock")
+    __slots__ = ("__weakref__", "base", "count", "file", "first", "ids", "last", "lock")
 
     def __init__(self, file: SpoolFile, lock: SpoolLock) -> None:
         self.file = file
@@ -50,14 +57,41 @@ class _Source:
         self.ids = range(0)
         """The ids of an adopted file; empty for the own file."""
         self.count = 0
-        """Unsettled records."""
+        """Unsettled records of an adopted file."""
+        self.first = self.last = 0
+        """The rows of an adopted file when it was taken over."""
 
-    def drop(self, *, keep_file: bool) -> None:
+    def number(self, start: int) -> None:
+        """Hand the records out under ids from a given one on."""
+        self.base = start - self.first
+        self.ids = range(start, start + self.last - self.first + 1)
+
+    def leave(self) -> None:
         """Close the file and free it; delete it where nothing is left in it."""
+        kept = self.file.keeps
         self.file.close()
-        if not keep_file:
+        if not kept:
             self.file.remove()
-        self.lock.release(remove=not keep_file)
+        self.lock.release(remove=True)
+
+
+# Records that wait for the next transaction, their bytes, and who waits for them.
+_Append = tuple[Sequence[Record], int, "asyncio.Future[None]"]
+
+
+class _Tally:
+    """A count that only one thread changes, so that it needs no lock."""
+
+    __slots__ = ("events", "size")
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.size = 0
+
+    def add(self, events: int, size: int) -> None:
+        """Count so many events and bytes more, or less."""
+        self.events += events
+        self.size += size
 
 
 class SQLiteStorage(Storage):
@@ -100,7 +134,7 @@ class SQLiteStorage(Storage):
             ("dead_letters", dead_letters, 0),
             ("max_age", age, 1),
         ):
-            if number < least:
+            if not number >= least:
                 msg = f"{name}={number!r}: must be at least {least}"
                 raise ConfigurationError(msg)
         self.directory = Path(directory)
@@ -110,26 +144,35 @@ class SQLiteStorage(Storage):
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._destination = ""
-        self._executor: ThreadPoolExecutor | None = None
+        self._thread: SpoolThread | None = None
         self._own: _Source | None = None
+        self._claimed: deque[_Source] = deque()
         self._adopted: list[_Source] = []
-        self._count = 0
-        self._bytes = 0
-        self._pending: list[Record] = []
-        self._group: asyncio.Future[None] | None = None
-        self._committer: asyncio.Task[None] | None = None
+        self._appended = _Tally()
+        self._settled = _Tally()
+        self._pending: deque[_Append] = deque()
+        self._posting: asyncio.AbstractEventLoop | None = None
         self._told: set[Path] = set()
 
     def __repr__(self) -> str:
         return f"<SQLiteStorage {str(self.directory)!r} {self._count} events>"
 
-    async def _run(self, function: Callable[..., T], *args: Any) -> T:
-        executor = self._executor
-        if executor is None:
+    @property
+    def _count(self) -> int:
+        return self._appended.events - self._settled.events
+
+    @property
+    def _bytes(self) -> int:
+        return self._appended.size - self._settled.size
+
+    def _run(self, function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
+        """Call on the spool's thread, after all that was asked of it before."""
+        if self._thread is None:
             msg = f"the spool {self.directory} is not open"
             raise StorageError(msg)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(executor, function, *args)
+        if self._pending:
+            self._post()
+        return self._thread.run(function, *args)
 
     # Opening -----------------------------------------------------------------
 
@@ -139,23 +182,25 @@ class SQLiteStorage(Storage):
         Raises:
             StorageError: the directory cannot be used; the message says why.
         """
-        if self._executor is not None:
+        if self._thread is not None:
             msg = (
                 f"the spool {self.directory} is open already: give each client its "
                 "own SQLiteStorage (they may share the directory)"
             )
             raise StorageError(msg)
         self._destination = destination
-        self._executor = ThreadPoolExecutor(1, "amplitude_async-spool")
+        self._appended, self._settled = _Tally(), _Tally()
+        self._thread = SpoolThread()
         try:
-            self._own = await self._run(self._create)
+            await self._run(self._create)
+            return await self.adopt(allot)
         except BaseException:
+            # A waiter that was cancelled leaves no file behind that nobody can adopt.
+            self._thread.post(self._leave_all)
             self._stop_thread()
             raise
-        _close_lock_in_children(self._own.lock)
-        return await self.adopt(allot)
 
-    def _create(self) -> _Source:
+    def _create(self) -> None:
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -164,9 +209,7 @@ class SQLiteStorage(Storage):
                 f"{error.strerror or error}: choose another or make it writable"
             )
             raise StorageError(msg) from error
-        stamp = time.time_ns() // 1_000_000
-        name = f"{stamp:013d}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
-        path = self.directory / name
+        path = new_spool_path(self.directory)
         try:
             lock = SpoolLock.try_acquire(path)
         except OSError as error:
@@ -176,7 +219,10 @@ class SQLiteStorage(Storage):
             )
             raise StorageError(msg) from error
         if lock is None:
-            msg = f"the spool file {path} is locked though it is new: try again"
+            msg = (
+                f"the spool directory {self.directory} cannot lock files: choose one "
+                "on a local disk"
+            )
             raise StorageError(msg)
         full = self._synchronous == "full"
         try:
@@ -184,167 +230,258 @@ class SQLiteStorage(Storage):
         except BaseException:
             lock.release(remove=True)
             raise
-        return _Source(file, lock)
+        self._own = _Source(file, lock)
+        _keep_from_children(self._own)
 
     # Taking over -------------------------------------------------------------
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Take over the files of processes that are gone."""
+        await self._run(self._claim_orphans)
         taken = 0
-        for source, first, last in await self._run(self._claim_orphans):
-            _close_lock_in_children(source.lock)
-            start = allot(last - first + 1)
-            source.base = start - first
-            source.ids = range(start, start + last - first + 1)
+        # Also those that an adoption claimed whose waiter was cancelled.
+        while self._claimed:
+            source = self._claimed.popleft()
+            source.number(allot(source.last - source.first + 1))
             self._adopted.append(source)
             taken += source.count
         return taken
 
-    def _claim_orphans(self) -> list[tuple[_Source, int, int]]:
+    def _claim_orphans(self) -> None:
         mine = {source.file.path for source in self._sources()}
-        claimed = []
         for path in sorted(self.directory.glob(f"*{SUFFIX}")):
             if path not in mine:
-                found = self._claim(path)
-                if found is not None:
-                    claimed.append(found)
-        return claimed
+                self._claim(path)
 
-    def _claim(self, path: Path) -> tuple[_Source, int, int] | None:
+    def _claim(self, path: Path) -> None:
         lock = SpoolLock.try_acquire(path)
         if lock is None:
-            return None
-        if not path.exists():
-            lock.release(remove=True)
-            return None
+            return
+        source = None
         try:
-            file = SpoolFile.open(path)
-            if file.destination != self._destination:
-                self._tell(path, "belongs to another destination: left alone")
-                file.close()
-                lock.release(remove=False)
-                return None
-            count, size, first, last = file.extent()
-            source = _Source(file, lock)
-            if not count:
-                kept = bool(file.dead_letters()) or bool(file.quarantined())
-                source.drop(keep_file=kept)
-                return None
+            if path.exists():
+                source = self._take_over(path, lock)
+        except CorruptSpoolError as error:
+            aside = SpoolFile.set_aside(path)
+            # Our own message says it all, without a traceback.
+            logger.error(  # noqa: TRY400
+                "%s; moved to %s, its events are not sent", error, aside
+            )
         except StorageError as error:
-            self._set_file_aside(path, error)
-            lock.release(remove=True)
+            self._tell(logging.ERROR, path, str(error))
+        finally:
+            if source is None:
+                lock.release(remove=True)
+        if source is not None:
+            _keep_from_children(source)
+            self._claimed.append(source)
+
+    def _take_over(self, path: Path, lock: SpoolLock) -> _Source | None:
+        file = SpoolFile.open(path, migrate=False)
+        source = None
+        kept = True
+        try:
+            if file.blank:
+                kept = False
+            elif file.destination != self._destination:
+                message = "belongs to another destination: it is left alone"
+                self._tell(logging.WARNING, path, message)
+            else:
+                file.migrate()
+                source = self._measure(file, lock)
+                kept = file.keeps
+        finally:
+            if source is None:
+                file.close()
+        if not kept:
+            file.remove()
+        return source
+
+    def _measure(self, file: SpoolFile, lock: SpoolLock) -> _Source | None:
+        """Make a source of a file; None where it has no events."""
+        count, size, first, last = file.extent()
+        if self.dead_letters and self._own is not None:
+            # Where that cannot be, they stay with the file.
+            with contextlib.suppress(StorageError):
+                self._own.file.inherit(file, self.dead_letters)
+        if not count:
             return None
-        source.count = count
-        self._count += count
-        self._bytes += size
-        return source, first, last
+        source = _Source(file, lock)
+        source.count, source.first, source.last = count, first, last
+        self._settled.add(-count, -size)
+        return source
 
-    def _set_file_aside(self, path: Path, error: StorageError) -> None:
-        aside = path.with_suffix(".corrupt")
-        path.rename(aside)
-        logger.error("%s; moved to %s, its events are not sent", error, aside)
-
-    def _tell(self, path: Path, message: str) -> None:
+    def _tell(self, level: int, path: Path, message: str) -> None:
+        """Log once about a file that is left where it is."""
         if path not in self._told:
             self._told.add(path)
-            logger.warning("spool file %s %s", path, message)
+            logger.log(level, "spool file %s: %s", path, message)
 
     def _sources(self) -> list[_Source]:
         own = [self._own] if self._own is not None else []
-        return [*own, *self._adopted]
+        return [*own, *self._adopted, *self._claimed]
 
     # Writing -----------------------------------------------------------------
 
-    def append(self, records: Sequence[Record]) -> Awaitable[None]:
+    def append(self, records: Sequence[Record]) -> "asyncio.Future[None]":
         """Write records; appends at the same time share one transaction.
 
         Raises:
             StorageFullError: ``max_events`` or ``max_bytes`` is reached.
         """
-        size = sum(len(record.body) for record in records)
-        if self._count + len(records) > self._max_events:
-            msg = (
-                f"the spool {self.directory} holds {self._count} events of max_events="
-                f"{self._max_events}"
-            )
-            raise StorageFullError(msg)
-        if self._bytes + size > self._max_bytes:
-            msg = (
-                f"the spool {self.directory} holds {self._bytes} bytes of max_bytes="
-                f"{self._max_bytes}"
-            )
-            raise StorageFullError(msg)
-        self._count += len(records)
-        self._bytes += size
-        self._pending += records
-        if self._group is None:
-            self._group = asyncio.get_running_loop().create_future()
-        if self._committer is None or self._committer.done():
-            self._committer = asyncio.get_running_loop().create_task(
-                self._commit(), name="amplitude_async spool"
-            )
-        return self._group
+        count, size = len(records), 0
+        for record in records:
+            size += len(record.body)
+        appended, settled = self._appended, self._settled
+        events = appended.events + count
+        total = appended.size + size
+        if (
+            events - settled.events > self._max_events
+            or total - settled.size > self._max_bytes
+            or self._thread is None
+        ):
+            raise self._no_room()
+        appended.events, appended.size = events, total
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._pending.append((records, size, future))
+        if self._posting is not loop:
+            # Not at once: what else appends in this turn of the loop comes along.
+            self._posting = loop
+            loop.call_soon(self._post)
+        return future
 
-    async def _commit(self) -> None:
-        while self._pending and self._group is not None and self._own is not None:
-            records, self._pending = self._pending, []
-            group, self._group = self._group, None
-            try:
-                await self._run(self._own.file.insert, records)
-            except Exception as error:  # noqa: BLE001 - handed to those who wait
-                self._count -= len(records)
-                self._bytes -= sum(len(record.body) for record in records)
-                group.set_exception(_as_storage_error(error))
-                group.exception()  # a waiter that was cancelled does not ask
+    def _no_room(self) -> StorageError:
+        if self._thread is None:
+            return StorageError(f"the spool {self.directory} is not open")
+        return StorageFullError(
+            f"the spool {self.directory} holds {self._count} events of max_events="
+            f"{self._max_events} and {self._bytes} bytes of max_bytes="
+            f"{self._max_bytes}: raise the limit, or see why they are not delivered"
+        )
+
+    def _post(self) -> None:
+        self._posting = None
+        if self._thread is not None:
+            self._thread.post(self._commit)
+
+    def _commit(self) -> None:
+        """Write what is pending in one transaction; runs on the spool's thread."""
+        group: list[_Append] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                group.append(self._pending.popleft())
+        if not group:
+            return
+        own = self._own
+        records = [record for appended, _, _ in group for record in appended]
+        error: StorageError | None = None
+        try:
+            if own is not None:
+                own.file.insert(records)
             else:
-                self._own.count += len(records)
-                if not group.cancelled():
-                    group.set_result(None)
+                error = StorageError(f"the spool {self.directory} is not open")
+        except StorageError as caught:
+            error = caught
+        if error is not None:
+            self._settled.add(len(records), sum([size for _, size, _ in group]))
+        futures = [future for _, _, future in group]
+        answer(futures[0].get_loop(), partial(_end, futures, error))
 
     async def settle(self, ids: Sequence[int]) -> None:
         """Forget records whose fate is decided."""
-        adopted = self._adopted
-        own = [i for i in ids if not any(i in source.ids for source in adopted)]
-        if own and self._own is not None:
-            await self._forget(self._own, own)
-        for source in list(adopted):
-            rows = [i - source.base for i in ids if i in source.ids]
-            if rows:
-                await self._forget(source, rows)
+        await self._run(self._forget, sorted(ids))
 
-    async def _forget(self, source: _Source, rows: list[int]) -> None:
-        count, size = await self._run(source.file.delete, rows)
-        source.count -= count
-        self._count -= count
-        self._bytes -= size
-        if source is not self._own and source.count <= 0:
+    def _forget(self, ids: list[int]) -> None:
+        for source in list(self._adopted):
+            start = bisect.bisect_left(ids, source.ids.start)
+            stop = bisect.bisect_left(ids, source.ids.stop)
+            if start < stop:
+                rows = [number - source.base for number in ids[start:stop]]
+                del ids[start:stop]
+                self._delete(source, rows)
+        if ids and self._own is not None:
+            self._delete(self._own, ids)
+            self._own.file.shrink()
+
+    def _delete(self, source: _Source, rows: list[int]) -> None:
+        events, size = source.file.delete(rows)
+        self._settled.add(events, size)
+        self._reduce(source, events)
+
+    def _reduce(self, source: _Source, events: int) -> None:
+        """Count an adopted file down, and be done with it at the end."""
+        if source is self._own:
+            return
+        source.count -= events
+        if source.count <= 0:
             self._adopted.remove(source)
-            await self._run(self._finish, source)
+            source.leave()
 
-    def _finish(self, source: _Source) -> None:
-        kept = bool(source.file.dead_letters()) or bool(source.file.quarantined())
-        source.drop(keep_file=kept)
+    # Dead letters ------------------------------------------------------------
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep rejected events, the newest ``dead_letters`` of them."""
         if self.dead_letters and self._own is not None:
             await self._run(self._own.file.bury, letters, self.dead_letters)
 
+    async def list_dead_letters(self) -> list[DeadLetter]:
+        """Read the rejected events that are kept, oldest first."""
+        if self._own is None:
+            return []
+        return await self._run(self._own.file.dead_letters)
+
     # Reading -----------------------------------------------------------------
 
     async def fetch(self, after: int, limit: int, max_bytes: int) -> list[Record]:
         """Read unsettled records above an id, in order of id."""
-        pages = []
-        for source in self._sources():
-            base = source.base
-            rows = await self._run(
-                source.file.fetch, max(after - base, 0), limit, max_bytes
+        return await self._run(self._read, after, limit, max_bytes)
+
+    def _read(self, after: int, limit: int, max_bytes: int) -> list[Record]:
+        found: list[Record] = []
+        for source, above, up_to in self._stretches(after):
+            if len(found) >= limit or max_bytes <= 0:
+                break
+            rows = source.file.fetch(
+                max(above - source.base, 0),
+                limit - len(found),
+                max_bytes,
+                up_to=up_to - source.base,
+                one_at_least=not found,
             )
-            pages.append([r._replace(id=r.id + base) if base else r for r in rows])
-            damaged = sum(not r.body for r in rows)
-            source.count -= damaged
-            self._count -= damaged
-        return _cut(list(heapq.merge(*pages)), limit, max_bytes)
+            max_bytes -= sum([len(record.body) for record in rows])
+            damaged = [record.id for record in rows if not record.body]
+            if damaged:
+                self._quarantine(source, damaged)
+            base = source.base
+            found += [r._replace(id=r.id + base) for r in rows] if base else rows
+        return found
+
+    def _stretches(self, after: int) -> Iterator[tuple[_Source, int, int]]:
+        """Cut the ids above one into stretches of one file each, in order."""
+        own = self._own
+        for source in sorted(self._adopted, key=lambda one: one.ids.start):
+            first, last = source.ids.start, source.ids.stop - 1
+            if last <= after:
+                continue
+            if own is not None:
+                yield own, after, first - 1
+            yield source, max(after, first - 1), last
+            after = last
+        if own is not None:
+            yield own, after, _HIGHEST
+
+    def _quarantine(self, source: _Source, rows: list[int]) -> None:
+        logger.error(
+            "spool file %s: %d damaged events are set aside and not sent",
+            source.file.path,
+            len(rows),
+        )
+        # On a full disk they stay where they are until they are settled.
+        with contextlib.suppress(StorageError):
+            events, size = source.file.quarantine(rows)
+            self._settled.add(events, size)
+            self._reduce(source, events)
 
     async def size(self) -> int:
         """Count the unsettled records."""
@@ -354,31 +491,34 @@ class SQLiteStorage(Storage):
 
     async def close(self) -> None:
         """Finish writing, free the files and delete those with nothing left."""
-        if self._committer is not None and not self._committer.done():
-            await asyncio.wait({self._committer})
+        if self._thread is None:
+            return
         try:
-            for source in self._sources():
-                await self._run(self._leave, source)
+            await self._run(self._leave_all)
         finally:
-            self._own = None
-            self._adopted = []
             self._stop_thread()
 
-    def _leave(self, source: _Source) -> None:
-        file = source.file
-        kept = bool(file.extent()[0] or file.dead_letters() or file.quarantined())
-        source.drop(keep_file=kept)
+    def _leave_all(self) -> None:
+        sources = self._sources()
+        self._own = None
+        self._adopted = []
+        self._claimed.clear()
+        problem: StorageError | None = None
+        for source in sources:
+            try:
+                source.leave()
+            except StorageError as error:
+                problem = error
+        if problem is not None:
+            raise problem
 
     def _stop_thread(self) -> None:
-        executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
 
     def after_fork(self) -> "SQLiteStorage":
         """Build the child's own spool in the same directory."""
-        for source in self._sources():
-            # Closing SQLite's connection here would meddle with the parent's file.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(source.file))
         return SQLiteStorage(
             self.directory,
             synchronous=self._synchronous,
@@ -389,28 +529,33 @@ class SQLiteStorage(Storage):
         )
 
 
-def _close_lock_in_children(lock: SpoolLock) -> None:
-    """A forked child shares the lock and would keep it beyond the parent's death."""
-    weak = weakref.ref(lock)
+_HIGHEST = 2**63 - 1
+
+
+def _end(futures: list["asyncio.Future[None]"], error: StorageError | None) -> None:
+    """Tell everybody whose records were in one transaction."""
+    for future in futures:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+
+def _keep_from_children(source: _Source) -> None:
+    """Let a forked child neither hold the lock nor touch the database.
+
+    The child shares the lock's descriptor and would keep the lock beyond the parent's
+    death. Its copy of the connection is never closed: closing it would fold away a log
+    that the parent is writing.
+    """
+    weak = weakref.ref(source)
 
     def forget() -> None:
         held = weak()
         if held is not None:
-            held.forget()
+            held.lock.forget()
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held.file))
 
     os.register_at_fork(after_in_child=forget)
-
-
-def _cut(records: list[Record], limit: int, max_bytes: int) -> list[Record]:
-    total = 0
-    for index, record in enumerate(records[:limit]):
-        total += len(record.body)
-        if total > max_bytes and index:
-            return records[:index]
-    return records[:limit]
-
-
-def _as_storage_error(error: Exception) -> StorageError:
-    if isinstance(error, StorageError):
-        return error
-    return StorageError(f"the spool cannot be written: {error!r}")

@@ -2,6 +2,7 @@
 
 import json
 import string
+import uuid
 from collections.abc import Callable
 from itertools import count, pairwise
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import amplitude_async.mparticle.batch as batch_module
 from amplitude_async.mparticle import (
     Batch,
     BatchContext,
@@ -635,3 +637,13 @@ def test_bytes_that_are_no_batch_are_refused() -> None:
         decode_batch(b"{")
     with pytest.raises(ValidationError):
         decode_batch(b"[]")
+
+
+def test_a_new_id_is_a_random_uuid() -> None:
+    """Ids are proper UUIDs of version 4, hyphenated, and differ."""
+    made = {batch_module.new_uuid() for _ in range(1_000)}
+    assert len(made) == 1_000
+    for text in made:
+        parsed = uuid.UUID(text)
+        assert (parsed.version, parsed.variant) == (4, uuid.RFC_4122)
+        assert str(parsed) == text

@@ -1,0 +1,105 @@
+"""The one encoding of a batch: what is absent is filled into the bytes."""
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+
+from amplitude_async.mparticle import (
+    Batch,
+    CustomEvent,
+    GenericEvent,
+    UninstallEvent,
+    UserIdentities,
+    decode_batch,
+    encode_batch,
+    stamp,
+)
+from amplitude_async.mparticle.encoder import encode_stamped
+
+NOW = 1_700_000_000_000
+
+
+def batch_of(*events: Any, **fields: Any) -> Batch:
+    """Make a batch of one user."""
+    identities = UserIdentities(customer_id="c-1")
+    return Batch(
+        environment="development",
+        user_identities=identities,
+        events=list(events),
+        **fields,
+    )
+
+
+EVENTS = [
+    CustomEvent(event_name="Opened", custom_event_type="other"),
+    CustomEvent(
+        event_name="Dated",
+        custom_event_type="other",
+        timestamp_unixtime_ms=NOW - 5,
+        source_message_id="given",
+    ),
+    UninstallEvent(),
+    GenericEvent(event_type="brand_new", data={}),
+    GenericEvent(event_type="brand_new", data={"source_message_id": "given"}),
+]
+
+
+def ids() -> Any:
+    """Make ids that a test can foresee."""
+    counter = itertools.count()
+    return lambda: f"id-{next(counter)}"
+
+
+@pytest.mark.parametrize("key", [None, "given-key"])
+def test_the_bytes_equal_a_stamped_batch(key: str | None) -> None:
+    """Filling in bytes and filling in a copy come to the same batch."""
+    batch = batch_of(*EVENTS, source_request_id=key)
+    encoded = encode_stamped(batch, now_ms=NOW, new_id=ids())
+    slow = encode_batch(stamp(batch, now_ms=NOW, new_id=ids()))
+    assert json.loads(encoded.body) == json.loads(slow)
+    assert batch.source_request_id == key
+    assert encoded.source_request_id == (key or json.loads(slow)["source_request_id"])
+
+
+def test_a_batch_without_events_can_go() -> None:
+    """Attributes alone are a batch too."""
+    encoded = encode_stamped(batch_of(), now_ms=NOW, new_id=ids())
+    assert json.loads(encoded.body) == {
+        "environment": "development",
+        "user_identities": {"customer_id": "c-1"},
+        "source_request_id": "id-0",
+    }
+
+
+@pytest.mark.parametrize("limit", [400, 700, 5_000])
+def test_pieces_stay_below_the_limit_and_keep_the_order(limit: int) -> None:
+    """A large batch becomes several of the same user, each with a key of its own."""
+    names = [f"event-{number}" for number in range(20)]
+    events = [CustomEvent(event_name=n, custom_event_type="other") for n in names]
+    encoded = encode_stamped(batch_of(*events), now_ms=NOW)
+    pieces = list(encoded.split(limit))
+    assert all(len(piece.body) <= limit for piece in pieces)
+    batches = [decode_batch(piece.body) for piece in pieces]
+    assert len({batch.source_request_id for batch in batches}) == len(pieces)
+    sent = [json.loads(piece.body)["events"] for piece in pieces]
+    assert [e["data"]["event_name"] for part in sent for e in part] == names
+    assert {b.user_identities.customer_id for b in batches if b.user_identities} == {
+        "c-1"
+    }
+
+
+def test_one_event_that_is_too_large_is_named() -> None:
+    """What cannot be split is refused with sizes and a remedy."""
+    events = [
+        CustomEvent(event_name="small", custom_event_type="other"),
+        CustomEvent(
+            event_name="large",
+            custom_event_type="other",
+            custom_attributes={"text": "x" * 1_000},
+        ),
+    ]
+    encoded = encode_stamped(batch_of(*events), now_ms=NOW)
+    with pytest.raises(ValueError, match=r"event 1 has 1\d{3} bytes.*at most 800"):
+        list(encoded.split(800))

@@ -97,6 +97,7 @@ class BaseClient:
         self._closed = False
         self._shutdown_task: asyncio.Task[None] | None = None
         self._fast: EngineDestination | None = None
+        self._spooled: EngineDestination | None = None
         self._has_plugins = False
         for plugin in self._waiting_plugins:
             self._claim_name(plugin)
@@ -112,6 +113,9 @@ class BaseClient:
     def _copy_event(self, event: Any) -> Any:
         """Copy an event so far that plugins cannot change the caller's objects."""
         return event
+
+    def _in_child(self) -> None:
+        """Make whatever a forked child must not share with its parent."""
 
     def _stamp(self, event: Any) -> Any:
         """Give an event for several destinations the same id and time in each."""
@@ -228,6 +232,7 @@ class BaseClient:
         if loop is self._loop and pid == self._pid:
             return
         if self._pid and pid != self._pid:
+            self._in_child()
             for destination in self._destinations:
                 destination.forget_parent()
             self._started = False
@@ -284,9 +289,10 @@ class BaseClient:
             and not self._opt_out
             and not self._has_plugins
             and self._destinations == (self._own,)
-            and self._own.engine.plain
         )
-        self._fast = self._own if short else None
+        self._fast = self._own if short and self._own.engine.plain else None
+        # As short, but for the wait until the storage has the event.
+        self._spooled = self._own if short and self._fast is None else None
 
     def _fill_context(self, *, enabled: bool) -> None:
         """Let the door do the implicit plugin's work, where no other is installed."""

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from amplitude_async.amplitude.config import Config, ConfigFields
 from amplitude_async.amplitude.context import ContextPlugin
 from amplitude_async.amplitude.door import AmplitudeDoor
-from amplitude_async.amplitude.encoder import new_insert_id, unix_ms
+from amplitude_async.amplitude.encoder import unix_ms
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.amplitude.events import (
     GROUP_IDENTIFY,
@@ -33,6 +33,7 @@ from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.plugins import Plugin
+from amplitude_async.storage.base import Record
 
 __all__ = ["Amplitude"]
 
@@ -147,6 +148,9 @@ class Amplitude(BaseClient):
             delivery = self._offer_fields(event, fields)
             if delivery is not None:
                 return delivery
+            record = self._encode_fields(event, fields)
+            if record is not None and self._spooled is not None:
+                return await self._spooled.engine.accept(record)
         try:
             made = _compose(event, options, fields)
         except ValidationError as error:
@@ -162,6 +166,13 @@ class Amplitude(BaseClient):
             event_type, fields, intake.next_id, self._clock.wall()
         )
         return None if record is None else intake.offer(record)
+
+    def _encode_fields(self, event_type: str, fields: EventFields) -> Record | None:
+        """Encode for the storage without building an Event; None where that fails."""
+        if self._spooled is None or asyncio.get_running_loop() is not self._loop:
+            return None
+        next_id = self._spooled.engine.intake.next_id
+        return self._door.admit_fields(event_type, fields, next_id, self._clock.wall())
 
     def track_nowait(
         self,
@@ -295,6 +306,9 @@ class Amplitude(BaseClient):
 
     # Parts of the base client ------------------------------------------------
 
+    def _in_child(self) -> None:
+        self._door.renew_ids()
+
     def _fill_context(self, *, enabled: bool) -> None:
         self._door.fill_context(enabled=enabled)
 
@@ -309,7 +323,7 @@ class Amplitude(BaseClient):
     def _stamp(self, event: Event) -> Event:
         missing: dict[str, Any] = {}
         if not event.insert_id:
-            missing["insert_id"] = new_insert_id()
+            missing["insert_id"] = self._door.insert_id(event)
         if event.time is None:
             missing["time"] = unix_ms()
         return event.model_copy(update=missing) if missing else event

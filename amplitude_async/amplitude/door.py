@@ -7,9 +7,9 @@ from amplitude_async.amplitude.config import Config
 from amplitude_async.amplitude.context import defaults_of
 from amplitude_async.amplitude.encoder import (
     EventDefaults,
+    InsertIds,
     encode_event,
     encode_fields,
-    new_insert_id,
 )
 from amplitude_async.amplitude.events import GROUP_IDENTIFY, Event
 from amplitude_async.delivery.reporting import Reporter
@@ -53,6 +53,11 @@ class AmplitudeDoor:
         self._reporter = reporter
         self._context = defaults_of(config)
         self._defaults = self._context
+        self.renew_ids()
+
+    def renew_ids(self) -> None:
+        """Make insert ids that differ from all before, as a forked child must."""
+        self._new_id = InsertIds()
 
     def fill_context(self, *, enabled: bool) -> None:
         """Fill in library, plan and ingestion metadata, or leave them out."""
@@ -60,7 +65,7 @@ class AmplitudeDoor:
 
     def insert_id(self, event: Event) -> str:
         """The event's own insert_id, or a new one."""
-        return event.insert_id or new_insert_id()
+        return event.insert_id or self._new_id()
 
     def admit(self, event: Event, record_id: int, wall: float) -> Record | Refusal:
         """Encode an event, or say why the server would refuse it."""
@@ -71,7 +76,9 @@ class AmplitudeDoor:
                 return Refusal(problem)
         if not event.event_type.strip():
             return Refusal("event_type is empty: name the event")
-        body, insert_id, losses = encode_event(event, self._policy, self._defaults)
+        body, insert_id, losses = encode_event(
+            event, self._policy, self._defaults, insert_id=self._new_id
+        )
         for loss in losses:
             if loss.path in {"user_id", "device_id"}:
                 return Refusal(f"{loss.path} {loss.reason}: use an id that is text")
@@ -115,7 +122,7 @@ class AmplitudeDoor:
         body = encode_fields(event_type, fields, self._policy)
         if body is None or len(body) > self._short_bytes:
             return None
-        insert_id = new_insert_id()
+        insert_id = self._new_id()
         if "time" not in fields:
             body = b'%b,"insert_id":"%b","time":%d%b}' % (
                 body[:-1],

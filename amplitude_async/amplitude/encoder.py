@@ -4,7 +4,8 @@ Everything that leaves as an event is made here, once: aliases, absent fields, p
 values by the policy, and what is filled in where the event is silent.
 """
 
-import random
+import itertools
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,10 +31,10 @@ from amplitude_async.encoding import (
 __all__ = [
     "EncodedEvent",
     "EventDefaults",
+    "InsertIds",
     "decode_event",
     "encode_event",
     "encode_fields",
-    "new_insert_id",
     "unix_ms",
 ]
 
@@ -166,10 +167,22 @@ def encode_fields(
         return None
 
 
-def new_insert_id() -> str:
-    """Make an insert id: 32 random hexadecimal digits."""
-    # 128 random bits; the random module seeds itself anew in a forked child.
-    return f"{random.getrandbits(128):032x}"
+class InsertIds:
+    """Makes ``insert_id`` values: 80 random bits of its own, then a count.
+
+    Random text does not compress; what all ids of a process share does. A forked child
+    needs a generator of its own.
+    """
+
+    __slots__ = ("_count", "_prefix")
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(10)
+        self._count = itertools.count(1)
+
+    def __call__(self) -> str:
+        """Make an id that nobody else makes."""
+        return f"{self._prefix}-{next(self._count):x}"
 
 
 def unix_ms() -> int:
@@ -182,7 +195,7 @@ def encode_event(
     policy: ValuePolicy,
     defaults: EventDefaults,
     *,
-    insert_id: Callable[[], str] = new_insert_id,
+    insert_id: Callable[[], str],
     now_ms: Callable[[], int] = unix_ms,
 ) -> EncodedEvent:
     """Encode an event once and for all; the event itself is not changed.

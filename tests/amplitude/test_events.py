@@ -20,9 +20,9 @@ from pydantic import Field, ValidationError
 from amplitude_async.amplitude.encoder import (
     EncodedEvent,
     EventDefaults,
+    InsertIds,
     decode_event,
     encode_event,
-    new_insert_id,
     unix_ms,
 )
 from amplitude_async.amplitude.events import (
@@ -382,13 +382,17 @@ def test_absent_empty_and_zero() -> None:
 def test_insert_id_and_time_are_filled_in_the_bytes() -> None:
     """Where absent they are new for each encoding and never put into the event."""
     event = Event(event_type="e")
-    first, second = (encode_event(event, POLICY, NO_DEFAULTS) for _ in range(2))
+    first, second = (
+        encode_event(event, POLICY, NO_DEFAULTS, insert_id=InsertIds())
+        for _ in range(2)
+    )
     assert first.insert_id != second.insert_id
     body = json.loads(first.body)
     assert body["insert_id"] == first.insert_id
     assert abs(body["time"] - unix_ms()) < 60_000
     assert event == Event(event_type="e")
-    assert len({new_insert_id() for _ in range(100)}) == 100
+    generators = [InsertIds() for _ in range(10)]
+    assert len({make() for make in generators for _ in range(10)}) == 100
 
 
 def test_given_insert_id_and_time_stay() -> None:

@@ -6,6 +6,7 @@ Python and the Node SDK agree, ours sends the same; elsewhere our own choice sta
 """
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,7 @@ def neutral(event: Json) -> Json:
     assert event.pop("library").startswith("amplitude-async-python/")
     assert isinstance(event["time"], int)
     event["time"] = "<time>"
-    if len(event["insert_id"]) == 32:
+    if re.fullmatch(r"[0-9a-f]{20}-[0-9a-f]+", event["insert_id"]):
         event["insert_id"] = "<insert_id>"
     return event
 

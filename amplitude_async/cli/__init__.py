@@ -1,4 +1,4 @@
-"""The command line: a local server to send to, and a demo of the whole journey."""
+"""The command line: a local server, a demo of the whole journey, care for spools."""
 
 import sys
 

@@ -32,7 +32,7 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="amplitude-async",
-    help="Try amplitude-async without an account: a local server, and a demo.",
+    help="A local server and a demo, for a start; and a look into spools.",
     no_args_is_help=True,
     add_completion=False,
     # A traceback with the values of locals could show a key.

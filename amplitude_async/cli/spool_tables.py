@@ -123,7 +123,7 @@ def _items_table(items: Sequence[Item], *, dead: bool, body: bool) -> Table:
 def _cells(item: Item, *, body: bool) -> Iterable[str]:
     record, letter = item.record, item.letter
     if letter is None:
-        yield _moment(record.accepted_at) or ""
+        yield _moment(record.accepted_at or None) or "-"
     else:
         yield _moment(letter.rejected_at) or ""
         yield str(letter.code or "-")
@@ -170,7 +170,8 @@ def _facts(item: Item) -> dict[str, Any]:
         "insert_id": record.insert_id,
         "user_id": record.user_id,
         "device_id": record.device_id,
-        "accepted_at": _moment(record.accepted_at),
+        # Of a damaged event nobody knows when.
+        "accepted_at": _moment(record.accepted_at or None),
         "bytes": len(record.body),
         "file": item.file,
         "destination": item.destination,
@@ -201,9 +202,9 @@ def _age(since: float | None) -> str:
 
 
 def _size(count: int) -> str:
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:,.1f} GB"
+    if count < 1000:
+        return f"{count} B"
+    for unit, size in (("kB", 1e3), ("MB", 1e6)):
+        if count < 1000 * size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e9:,.1f} GB"

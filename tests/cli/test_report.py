@@ -11,7 +11,7 @@ from rich.console import Console
 from amplitude_async import Stats
 from amplitude_async.cli.purchases import parse_log
 from amplitude_async.cli.replay import Replay
-from amplitude_async.cli.report import Report, print_report
+from amplitude_async.cli.report import Crash, Report, print_report
 from amplitude_async.cli.totals import Ledger, Totals
 
 __all__: list[str] = []
@@ -142,6 +142,20 @@ def test_trouble_on_the_way_is_a_problem(changes: dict[str, Any], problem: str) 
     assert not found.ok
     assert problem in found.problems()
     assert found.as_json()["problems"] == found.problems()
+
+
+def test_after_a_crash_only_the_second_account_is_known() -> None:
+    """It has to deliver what it accepted and what it recovered, no more."""
+    known = Stats(accepted=1, recovered=2, delivered=3)
+    crash = Crash(killed_at=2, duplicates=1)
+
+    found = report(arrived(), stats=known, crash=crash)
+    assert found.problems() == []
+    assert found.as_json()["duplicates"] == 1
+
+    lost = Stats(accepted=1, recovered=2, delivered=2, pending=1)
+    found = report(arrived()[:2], stats=lost, crash=crash)
+    assert "events not delivered after the restart: 1" in found.problems()
 
 
 def test_the_table_shows_both_sides_and_the_problems() -> None:

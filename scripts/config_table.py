@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from amplitude_async import Config
+from amplitude_async.config import option_meanings
 
 __all__ = ["main", "page_with", "table"]
 
@@ -49,7 +50,10 @@ def table() -> str:
     fields = Config.model_fields
     own = [name for name in fields if name in Config.__annotations__]
     rest = [name for name in fields if name not in own]
-    return HEAD + "".join(_row(name, fields[name]) for name in [*own, *rest])
+    meanings = option_meanings(Config)
+    return HEAD + "".join(
+        _row(name, fields[name], meanings.get(name, "")) for name in [*own, *rest]
+    )
 
 
 def page_with(text: str, options: str) -> str:
@@ -65,13 +69,13 @@ def page_with(text: str, options: str) -> str:
     return f"{above}{begin}\n{options}\n{end}{below}"
 
 
-def _row(name: str, info: FieldInfo) -> str:
+def _row(name: str, info: FieldInfo, meaning: str) -> str:
     cells = (
         f"`{name}`",
         TYPES.get(name) or _type(info.annotation, info.metadata),
         DEFAULTS.get(name) or _default(info.default),
         "" if name in NOT_IN_ENVIRONMENT else f"`{PREFIX}{name.upper()}`",
-        " ".join((info.description or "").replace("``", "`").split()),
+        " ".join(meaning.replace("``", "`").split()),
     )
     return "| " + " | ".join(cells) + " |\n"
 

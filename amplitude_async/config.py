@@ -1,12 +1,8 @@
 """Delivery options both clients inherit: frozen, and they fail early and clearly."""
 
-import ast
 import difflib
-import inspect
-import itertools
 import logging
 import math
-import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
@@ -31,11 +27,9 @@ __all__ = [
     "describe_errors",
     "merge_config",
     "near_miss",
-    "option_meanings",
     "read_environment",
 ]
 
-_PACKAGE = __name__.partition(".")[0]
 _SECRET_FIELDS = frozenset({"api_key", "api_secret", "headers"})
 
 
@@ -73,40 +67,12 @@ def near_miss(name: str, candidates: Iterable[str]) -> str | None:
     return by_lower[found[0]] if found else None
 
 
-def option_meanings(model: type[BaseModel]) -> dict[str, str]:
-    """Read the docstrings under the fields of a model and of those it inherits from.
-
-    Read when somebody asks, since pydantic would read the source at each import.
-    """
-    meanings: dict[str, str] = {}
-    for base in reversed(model.__mro__):
-        if not (issubclass(base, BaseModel) and base.__module__.startswith(_PACKAGE)):
-            continue
-        try:
-            source = inspect.getsource(base)
-        except OSError:
-            continue  # only the compiled files were shipped
-        [tree] = ast.parse(textwrap.dedent(source)).body
-        body = tree.body if isinstance(tree, ast.ClassDef) else []
-        for field, text in itertools.pairwise(body):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-                and isinstance(text.value.value, str)
-            ):
-                meanings[field.target.id] = inspect.cleandoc(text.value.value)
-    return meanings
-
-
 def describe_errors(model: type[BaseModel], error: ValidationError) -> str:
     """Turn a pydantic error into sentences that name field, value and remedy.
 
     Values of secret fields are never repeated.
     """
     owner, fields = model.__name__, model.model_fields
-    meanings = option_meanings(model)
     lines = []
     for item in error.errors(include_url=False, include_context=False):
         name = ".".join(str(part) for part in item["loc"]) or owner
@@ -118,8 +84,7 @@ def describe_errors(model: type[BaseModel], error: ValidationError) -> str:
         root = str(item["loc"][0]) if item["loc"] else ""
         shown = "" if root in _SECRET_FIELDS or not root else f"={item['input']!r:.80}"
         reason = item["msg"].removeprefix("Value error, ")
-        remedy = meanings.get(root)
-        lines.append(f"{name}{shown}: {reason}" + (f" ({remedy})" if remedy else ""))
+        lines.append(f"{name}{shown}: {reason}")
     return "; ".join(lines)
 
 

@@ -1,22 +1,24 @@
 """Print the table of options in docs/configuration.md, read from the model itself."""
 
 import argparse
+import ast
 import enum
 import inspect
+import itertools
 import logging
+import textwrap
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BeforeValidator, SecretStr
+from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from amplitude_async import Config
-from amplitude_async.config import option_meanings
 
-__all__ = ["main", "page_with", "table"]
+__all__ = ["main", "option_meanings", "page_with", "table"]
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 BEGIN = "<!-- options: written by scripts/config_table.py --write -->\n"
@@ -54,6 +56,34 @@ def table() -> str:
     return HEAD + "".join(
         _row(name, fields[name], meanings.get(name, "")) for name in [*own, *rest]
     )
+
+
+def option_meanings(model: type[BaseModel]) -> dict[str, str]:
+    """Read the docstrings under the fields of a model and of those it inherits from.
+
+    The package does not let pydantic collect them: it would read the source at each
+    import.
+    """
+    meanings: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if not (
+            issubclass(base, BaseModel)
+            and base.__module__.startswith("amplitude_async")
+        ):
+            continue
+        source = inspect.getsource(base)
+        [tree] = ast.parse(textwrap.dedent(source)).body
+        body = tree.body if isinstance(tree, ast.ClassDef) else []
+        for field, text in itertools.pairwise(body):
+            if (
+                isinstance(field, ast.AnnAssign)
+                and isinstance(field.target, ast.Name)
+                and isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            ):
+                meanings[field.target.id] = inspect.cleandoc(text.value.value)
+    return meanings
 
 
 def page_with(text: str, options: str) -> str:

@@ -141,6 +141,9 @@ def test_every_example_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AMPLITUDE_API_KEY", "test-key")
     monkeypatch.setenv("AMPLITUDE_SERVER_URL", background_emulator.httpapi_url)
+    monkeypatch.setenv("MPARTICLE_API_KEY", "test-key")
+    monkeypatch.setenv("MPARTICLE_API_SECRET", "test-secret")
+    monkeypatch.setenv("MPARTICLE_BASE_URL", background_emulator.mparticle_url)
     blocks = blocks_of(page.read_text(encoding="utf-8"))
     namespace = {"__name__": "__main__", "emulator": background_emulator}
 

@@ -110,6 +110,10 @@ def demo(
             "--crash", help="Kill the service half-way and start it again (SIGKILL)."
         ),
     ] = False,
+    mparticle: Annotated[
+        bool,
+        typer.Option("--mparticle", help="Feed a local mParticle server as well."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON report instead of a table.")
     ] = False,
@@ -118,6 +122,8 @@ def demo(
 
     Exits with 1 if a single purchase is missing, doubled or changed.
     """
+    if mparticle and crash:
+        raise refusal("--mparticle and --crash do not go together: leave one out")
     try:
         purchases = (sample_log() if log is None else read_log(log))[:limit]
     except (OSError, PurchaseLogError) as error:
@@ -128,7 +134,8 @@ def demo(
         if crash:
             report = _crash_report(purchases, advance, chaos=chaos)
         else:
-            report = asyncio.run(run_demo(purchases, advance, chaos=chaos))
+            run = run_demo(purchases, advance, chaos=chaos, mparticle=mparticle)
+            report = asyncio.run(run)
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=2))
     else:

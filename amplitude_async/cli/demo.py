@@ -10,6 +10,7 @@ from amplitude_async.cli.purchase_service import PurchaseService
 from amplitude_async.cli.purchases import Purchase
 from amplitude_async.cli.replay import replay
 from amplitude_async.cli.report import Report
+from amplitude_async.cli.second_vendor import ledger_of_batches, second_vendor
 from amplitude_async.cli.totals import Ledger
 from amplitude_async.emulator import Emulator
 
@@ -33,6 +34,7 @@ async def run_demo(
     advance: Callable[[], None] = lambda: None,
     *,
     chaos: bool = False,
+    mparticle: bool = False,
 ) -> Report:
     """Replay the purchases and compare what arrived with what was sent.
 
@@ -40,6 +42,7 @@ async def run_demo(
         purchases: the log.
         advance: called after each purchase posted.
         chaos: let the server fail in every way it can be lived with.
+        mparticle: feed mParticle's side of the server as well.
     """
     began = time.perf_counter()
     # Room for twice as many as expected, so that doubled events would be seen.
@@ -48,7 +51,12 @@ async def run_demo(
         if chaos:
             emulator.faults.add(*chaos_faults(purchases))
             options.update(CHAOS_OPTIONS)
-        client = Amplitude("demo-key", **options)
+        plugins = []
+        if mparticle:
+            weather = CHAOS_OPTIONS if chaos else {}
+            url, room = emulator.mparticle_url, len(purchases)
+            plugins.append(second_vendor(url, weather, room=room))
+        client = Amplitude("demo-key", plugins=plugins, **options)
         async with client, PurchaseService(client) as service:
             replayed = await replay(purchases, service.url, advance)
         return Report(
@@ -59,4 +67,5 @@ async def run_demo(
             log=Ledger.of_log(purchases),
             server=Ledger.of_events(emulator.events),
             trouble=emulator.stats if chaos else None,
+            mparticle=ledger_of_batches(emulator.batches) if mparticle else None,
         )

@@ -56,6 +56,9 @@ class Report:
     crash: Crash | None = None
     """Where the service was killed; the client's account begins after that."""
 
+    mparticle: Ledger | None = None
+    """What mParticle's side of the server stored, where it was fed too."""
+
     @property
     def ok(self) -> bool:
         """Whether every purchase arrived, once, unchanged and in order."""
@@ -83,7 +86,27 @@ class Report:
             "log": self.log.totals().as_json(),
             "emulator": self.server.totals().as_json(),
             "customers_in_order": self.log.customers_equal_to(self.server),
+            **self._second_vendor(),
         }
+
+    def _second_vendor(self) -> dict[str, Any]:
+        if self.mparticle is None:
+            return {}
+        account = self.stats.destinations["mparticle"]
+        return {
+            "mparticle": {
+                **self.mparticle.totals().as_json(),
+                "customers_in_order": self.log.customers_equal_to(self.mparticle),
+                **{name: getattr(account, name) for name in _COUNTERS},
+                "balanced": account.balanced,
+            }
+        }
+
+    def sides(self) -> Iterator[tuple[str, Ledger]]:
+        """Yield each place that must have every purchase, and what it has."""
+        yield "the emulator", self.server
+        if self.mparticle is not None:
+            yield "mParticle", self.mparticle
 
     def troubles(self) -> Iterator[tuple[str, str, int]]:
         """Yield key, words and count of what went wrong; nothing on a calm day."""
@@ -114,6 +137,12 @@ class Report:
             yield f"events not delivered after the restart: {lost:,}"
         if not self.stats.balanced:
             yield "the client's account does not add up"
+        for name, account in self.stats.destinations.items():
+            if account.delivered != expected or not account.balanced:
+                yield (
+                    f"purchases delivered to {name}: {account.delivered:,}, "
+                    f"in the log: {expected:,}"
+                )
 
     def _must_be_all(self) -> Iterator[tuple[str, int]]:
         yield "served", self.served
@@ -122,22 +151,25 @@ class Report:
             yield "delivered", self.stats.delivered
 
     def _at_the_server(self) -> Iterator[str]:
-        log, server = self.log.totals(), self.server.totals()
-        for name, expected, found in _pairs(log, server):
-            if expected != found:
-                yield f"{name} at the emulator: {found:,}, in the log: {expected:,}"
-        same = self.log.customers_equal_to(self.server)
-        if same != log.customers:
-            yield (
-                "customers whose purchases did not arrive complete and in order: "
-                f"{log.customers - same:,}"
-            )
+        log = self.log.totals()
+        for place, ledger in self.sides():
+            for name, expected, found in _pairs(log, ledger.totals()):
+                if expected != found:
+                    yield f"{name} at {place}: {found:,}, in the log: {expected:,}"
+            same = self.log.customers_equal_to(ledger)
+            if same != log.customers:
+                yield (
+                    "customers whose purchases did not arrive complete and in order"
+                    f"{'' if ledger is self.server else f' at {place}'}: "
+                    f"{log.customers - same:,}"
+                )
 
 
 def print_report(report: Report, console: Console) -> None:
     """Print the report as tables, and a verdict."""
     console.print(_way(report))
-    console.print(_comparison(report))
+    for place, ledger in report.sides():
+        console.print(_comparison(report.log, place, ledger))
     if report.ok:
         count = report.log.totals().purchases
         console.print(
@@ -173,20 +205,20 @@ def _way(report: Report) -> Table:
     return table
 
 
-def _comparison(report: Report) -> Table:
+def _comparison(log: Ledger, place: str, ledger: Ledger) -> Table:
     table = Table(title="Where they went", title_justify="left", min_width=40)
     table.add_column("total")
-    for name in ("in the log", "at the emulator", "same"):
+    for name in ("in the log", f"at {place}", "same"):
         table.add_column(name, justify="right")
-    log, server = report.log.totals(), report.server.totals()
-    for name, expected, found in _pairs(log, server):
+    wanted = log.totals()
+    for name, expected, found in _pairs(wanted, ledger.totals()):
         table.add_row(name, f"{expected:,}", f"{found:,}", _tick(expected == found))
-    same = report.log.customers_equal_to(report.server)
+    same = log.customers_equal_to(ledger)
     table.add_row(
         "customers in order",
-        f"{log.customers:,}",
+        f"{wanted.customers:,}",
         f"{same:,}",
-        _tick(log.customers == same),
+        _tick(wanted.customers == same),
     )
     return table
 

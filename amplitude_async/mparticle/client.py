@@ -1,41 +1,40 @@
 """The mParticle client: direct uploads with a result, and a queue that delivers."""
 
+import asyncio
 import random
-import time
 from collections.abc import Iterable, Sequence
-from typing import Literal, Self, Unpack
-from uuid import uuid4
+from typing import Final, Literal, Self, Unpack
 
 import aiohttp
+from pydantic import ValidationError
 
 from amplitude_async.client import BaseClient
 from amplitude_async.config import merge_config, read_environment
-from amplitude_async.delivery.clock import LoopClock
+from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.handle import CombinedDelivery, Delivery
-from amplitude_async.delivery.outcome import Outcome
+from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.destination import Refusal
-from amplitude_async.exceptions import ClientClosedError
-from amplitude_async.mparticle.batch import Batch, encode_batch, events_of, stamp
-from amplitude_async.mparticle.config import MParticleConfig, MParticleConfigFields
-from amplitude_async.mparticle.context import BatchContext
-from amplitude_async.mparticle.door import MParticleDoor, identity_of
+from amplitude_async.exceptions import ClientClosedError, QueueFullError
+from amplitude_async.mparticle.batch import Batch
+from amplitude_async.mparticle.config import (
+    MParticleConfig,
+    MParticleConfigFields,
+    MParticleFields,
+)
+from amplitude_async.mparticle.door import MParticleDoor, Piece, check_historical
 from amplitude_async.mparticle.endpoint import MAX_BATCH_BYTES, MParticleEndpoint
 from amplitude_async.mparticle.enums import Pod
 from amplitude_async.mparticle.exceptions import BatchError, error_of
-from amplitude_async.mparticle.limits import check_limits, truncate_names
-from amplitude_async.mparticle.packing import split_batch
 from amplitude_async.mparticle.result import UploadResult
 from amplitude_async.mparticle.upload import Uploader, pack
 from amplitude_async.storage.base import Record
 
 __all__ = ["MParticle"]
 
-DAY_MS = 86_400_000
-# mParticle HTTP API documentation, "Historical data": younger events are thrown away.
-HISTORICAL_MIN_AGE_MS = 72 * 3_600_000
-OLD_EVENT_MS = 30 * DAY_MS
+# Of the shutdown's deadline, for direct uploads in flight: the queue needs the rest.
+_DIRECT_SHARE: Final = 0.5
 
 
 class MParticle(BaseClient):
@@ -47,7 +46,8 @@ class MParticle(BaseClient):
     Args:
         api_key: key of the input.
         api_secret: secret of the input.
-        environment: filled into batches that have none: development or production.
+        environment: what ``MParticleDestination`` puts into its batches: development or
+            production. A batch of your own names its environment itself.
         pod: data centre of the workspace; the key's own prefix by default.
         base_url: address before "/events"; wins over ``pod``.
         config: options in one object; the other arguments override it.
@@ -60,6 +60,7 @@ class MParticle(BaseClient):
 
     event_type = Batch
     _config: MParticleConfig
+    _door: MParticleDoor
     _endpoint: MParticleEndpoint
 
     def __init__(
@@ -85,7 +86,8 @@ class MParticle(BaseClient):
         merged = merge_config(MParticleConfig, config, {**options, **given})
         endpoint = MParticleEndpoint(merged)
         reporter = Reporter(merged.logger, LoopClock(), endpoint.name)
-        super().__init__(merged, endpoint, MParticleDoor(reporter), session=session)
+        door = MParticleDoor(merged, reporter)
+        super().__init__(merged, endpoint, door, session=session)
         self._uploader = Uploader(
             merged,
             endpoint,
@@ -100,14 +102,22 @@ class MParticle(BaseClient):
         return self._config
 
     @classmethod
-    def from_env(cls, **options: Unpack[MParticleConfigFields]) -> Self:
-        """Read ``MPARTICLE_API_KEY`` and the other ``MPARTICLE_*`` options.
+    def from_env(
+        cls,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        **options: Unpack[MParticleFields],
+    ) -> Self:
+        """Read ``MPARTICLE_API_KEY``, ``MPARTICLE_API_SECRET`` and further options.
+
+        Each field of ``MParticleConfig`` has its variable, for example
+        ``MPARTICLE_ENVIRONMENT`` and ``MPARTICLE_POD``; ``options`` win over them.
 
         Raises:
             ConfigurationError: a variable or option is wrong.
         """
         found = read_environment(MParticleConfig, "MPARTICLE_")
-        return cls(config=MParticleConfig(**{**found, **options}))
+        return cls(config=MParticleConfig(**{**found, **options}), session=session)
 
     # Direct uploads ----------------------------------------------------------
 
@@ -115,6 +125,7 @@ class MParticle(BaseClient):
         """Send one batch now, with retries.
 
         Raises:
+            TypeError: it is no Batch.
             BatchError: the batch breaks a rule; nothing was sent.
             AuthError: the server refuses key or secret.
             BadRequestError: the server refuses the content.
@@ -122,17 +133,13 @@ class MParticle(BaseClient):
             RetryExhaustedError: no success within ``flush_max_retries``.
             ClientClosedError: the client was shut down.
         """
-        [piece, *more] = self._prepare(batch, now_ms=_now_ms())
-        if more:
-            msg = (
-                f"the batch is larger than {MAX_BATCH_BYTES} bytes: use upload_many, "
-                "which splits it by events"
-            )
-            raise BatchError(msg)
+        pieces = self._prepare(batch)
+        if len(pieces) > 1:
+            raise BatchError(_TOO_LARGE)
         await self._open()
         if self._opt_out:
             return _OPTED_OUT
-        [parcel] = pack([piece])
+        [parcel] = pack(pieces)
         result = await self._uploader.upload("/events", parcel, bulk=False)
         error = error_of(result)
         if error is not None:
@@ -144,7 +151,8 @@ class MParticle(BaseClient):
     ) -> list[UploadResult]:
         """Send batches now, in as few requests as the limits allow.
 
-        A request that fails does not stop the others: look at each result.
+        A request that fails does not stop the others, unless the server refuses key or
+        secret: look at each result.
 
         Args:
             batches: usually of different users; order is kept.
@@ -154,11 +162,11 @@ class MParticle(BaseClient):
             One result per request, in order.
 
         Raises:
+            TypeError: one of them is no Batch.
             BatchError: a batch breaks a rule; nothing was sent.
             ClientClosedError: the client was shut down.
         """
-        now_ms = _now_ms()
-        pieces = [p for batch in batches for p in self._prepare(batch, now_ms=now_ms)]
+        pieces = [piece for batch in batches for piece in self._prepare(batch)]
         return await self._upload_all("/bulkevents", pieces, bisect=bisect)
 
     async def upload_historical(self, batches: Iterable[Batch]) -> list[UploadResult]:
@@ -168,35 +176,25 @@ class MParticle(BaseClient):
         checked here first.
 
         Raises:
+            TypeError: one of them is no Batch.
             BatchError: a batch has no events, an event has no time, or one is too
                 young; nothing was sent.
             ClientClosedError: the client was shut down.
         """
-        now_ms = _now_ms()
         given = list(batches)
         for number, batch in enumerate(given):
-            _check_historical(batch, number, now_ms)
-        pieces = [p for b in given for p in self._prepare(b, now_ms=now_ms, old=True)]
+            _check_kind(batch)
+            check_historical(batch, number, self._now_ms())
+        pieces = [piece for one in given for piece in self._prepare(one, old=True)]
         return await self._upload_all("/bulkevents/historical", pieces, bisect=False)
 
     async def _upload_all(
-        self, path: str, pieces: Sequence[Batch], *, bisect: bool
+        self, path: str, pieces: Sequence[Piece], *, bisect: bool
     ) -> list[UploadResult]:
         await self._open()
         if self._opt_out:
             return [_OPTED_OUT] if pieces else []
-        results: list[UploadResult] = []
-        waiting = list(pack(pieces))[::-1]
-        while waiting:
-            parcel = waiting.pop()
-            result = await self._uploader.upload(path, parcel, bulk=True)
-            split = result.status == 413 or (bisect and result.status == 400)
-            if split and len(parcel.bodies) > 1:
-                left, right = parcel.halves()
-                waiting += [right, left]
-            else:
-                results.append(result)
-        return results
+        return await self._uploader.upload_all(path, pieces, bisect=bisect)
 
     async def _open(self) -> None:
         if self._closing:
@@ -204,119 +202,127 @@ class MParticle(BaseClient):
             raise ClientClosedError(msg)
         await self._ready()
 
+    def _prepare(self, batch: Batch, *, old: bool = False) -> list[Piece]:
+        _check_kind(batch)
+        return self._door.prepare(batch, self._now_ms(), old=old)
+
+    def _now_ms(self) -> int:
+        return int(self._clock.wall() * 1000)
+
     # The queue ---------------------------------------------------------------
 
     async def send(self, batch: Batch) -> Delivery:
         """Queue a batch on the delivery engine.
 
-        A batch larger than the API takes is split by its events; the handle then tells
-        the first bad result, or that all is well.
+        A batch larger than the API takes is split by its events, and each part is
+        accounted for; the handle tells the first bad result, or that all is well.
 
         Raises:
             TypeError: it is no Batch.
             QueueFullError: no room, and the policy is Overflow.RAISE.
+            BatchError: the batch breaks a rule, and the configuration is strict.
         """
-        if not isinstance(batch, Batch):
-            msg = f"batch={batch!r:.80} must be a Batch"
-            raise TypeError(msg)
         try:
-            pieces = self._prepare(batch, now_ms=_now_ms())
+            pieces = self._prepare(batch)
         except BatchError as error:
             if self._config.strict:
                 raise
             return await self._submit_settled(batch, Outcome.rejected(str(error)))
-        deliveries = [
-            self._offer(piece) or await self._submit(piece) for piece in pieces
-        ]
+        deliveries = [await self._enqueue(pieces[0])]
+        for piece in pieces[1:]:
+            try:
+                deliveries.append(await self._enqueue(piece))
+            except QueueFullError as error:
+                # Its first part is on its way: the verb must not raise any more.
+                full = Outcome.dropped(DropReason.OVERFLOW, str(error))
+                deliveries.append(self._settle(piece, full))
         if len(deliveries) == 1:
             return deliveries[0]
         return CombinedDelivery(self._own.engine, deliveries)
 
-    # Completing and checking -------------------------------------------------
+    async def _enqueue(self, piece: Piece) -> Delivery:
+        delivery = self._offer_encoded(piece)
+        if delivery is not None:
+            return delivery
+        if not self._closing:
+            await self._ready()
+        if not self._has_plugins and self._destinations == (self._own,):
+            return await self._submit(piece)  # encoded already
+        try:
+            batch = piece.to_batch()
+        except ValidationError as error:
+            refused = Outcome.rejected(f"the batch cannot be sent: {error!s:.300}")
+            return await self._submit_settled(piece, refused)
+        return await self._submit(batch)
+
+    def _offer_encoded(self, piece: Piece) -> Delivery | None:
+        """Take the short road; None where the long one is needed."""
+        if self._fast is None or asyncio.get_running_loop() is not self._loop:
+            return None
+        intake = self._fast.engine.intake
+        return intake.offer(self._door.seal(piece, intake.next_id, self._clock.wall()))
+
+    def _settle(self, event: Batch | Piece, outcome: Outcome) -> Delivery:
+        batch = event.source if isinstance(event, Piece) else event
+        return super()._settle(batch, outcome)
+
+    # Lifecycle ---------------------------------------------------------------
+
+    def _bind_loop(self) -> None:
+        before = (self._loop, self._pid)
+        super()._bind_loop()
+        if before != (self._loop, self._pid):
+            self._uploader.rebind()
+
+    async def _shut_down(self, timeout: float | None) -> None:
+        began = self._clock.now()
+        share = None if timeout is None else timeout * _DIRECT_SHARE
+        await self._uploader.close(share)
+        spent = self._clock.now() - began
+        await super()._shut_down(None if timeout is None else timeout - spent)
+
+    # For destinations that feed this client ----------------------------------
 
     @property
     def engine(self) -> Engine:
-        """The engine behind ``send``: for destinations that feed this client."""
+        """The engine behind ``send``."""
         return self._own.engine
 
-    def admit(self, batch: Batch, record_id: int, wall: float) -> Record | Refusal:
-        """Complete, check and encode a batch of a destination that feeds us."""
+    @property
+    def clock(self) -> Clock:
+        """Where this client takes its time from."""
+        return self._clock
+
+    @property
+    def stopped(self) -> Outcome | None:
+        """Why no batch is taken any more, or None."""
         try:
-            [piece, *more] = self._prepare(batch, now_ms=int(wall * 1000))
+            return self._stopped()
+        except ClientClosedError as error:
+            return Outcome.dropped(DropReason.CLOSED, str(error))
+
+    def admit(self, batch: Batch, record_id: int, wall: float) -> Record | Refusal:
+        """Complete, check and encode a batch."""
+        try:
+            [piece, *more] = self._door.prepare(batch, int(wall * 1000))
         except BatchError as error:
             return Refusal(str(error))
         if more:
-            return Refusal(f"the batch is larger than {MAX_BATCH_BYTES} bytes")
-        return self._door.admit(piece, record_id, wall)
-
-    def _prepare(self, batch: Batch, *, now_ms: int, old: bool = False) -> list[Batch]:
-        """Fill in what is absent, check the rules and split what is too large.
-
-        Raises:
-            BatchError: the batch breaks a rule.
-        """
-        config = self._config
-        batch = stamp(batch, now_ms=now_ms, new_id=_new_id)
-        if config.data_plan is not None and (
-            batch.context is None or batch.context.data_plan is None
-        ):
-            context = batch.context or BatchContext()
-            context = context.model_copy(update={"data_plan": config.data_plan})
-            batch = batch.model_copy(update={"context": context})
-        if config.limits == "truncate":
-            batch = truncate_names(batch)
-        problems = check_limits(batch, config.limits)
-        if problems and config.limits == "error":
-            raise BatchError("; ".join(problems))
-        if identity_of(batch) is None:
-            problem = "the batch names no user and no device: it reaches no profile"
-            if config.strict:
-                raise BatchError(problem)
-            self._reporter.warning("identity", "%s", problem)
-        if not old:
-            self._warn_of_age(batch, now_ms)
-        if len(encode_batch(batch)) <= MAX_BATCH_BYTES:
-            return [batch]
-        try:
-            return split_batch(batch, MAX_BATCH_BYTES)
-        except ValueError as error:
-            raise BatchError(str(error)) from error
-
-    def _warn_of_age(self, batch: Batch, now_ms: int) -> None:
-        for event in events_of(batch):
-            time_ms: int | None = getattr(event, "timestamp_unixtime_ms", None)
-            if time_ms is not None and now_ms - time_ms > OLD_EVENT_MS:
-                self._reporter.warning(
-                    "age", "an event is older than 30 days: use upload_historical"
-                )
-                return
+            return Refusal(_TOO_LARGE)
+        return self._door.seal(piece, record_id, wall)
 
 
-def _check_historical(batch: Batch, number: int, now_ms: int) -> None:
-    if not batch.events:
-        msg = f"batch {number} has no events: historical batches need at least one"
-        raise BatchError(msg)
-    for index, event in enumerate(events_of(batch)):
-        time_ms: int | None = getattr(event, "timestamp_unixtime_ms", None)
-        if time_ms is None:
-            msg = (
-                f"event {index} of batch {number} has no timestamp_unixtime_ms: set it"
-            )
-            raise BatchError(msg)
-        if now_ms - time_ms < HISTORICAL_MIN_AGE_MS:
-            msg = (
-                f"event {index} of batch {number} is younger than 72 hours: "
-                "use upload_many"
-            )
-            raise BatchError(msg)
+def _check_kind(batch: object) -> None:
+    if not isinstance(batch, Batch):
+        # Not the value: a dict of a batch could hold a key.
+        msg = f"batch is a {type(batch).__name__}: it must be a Batch"
+        raise TypeError(msg)
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
-def _new_id() -> str:
-    return str(uuid4())
-
-
-_OPTED_OUT = UploadResult(ok=False, status=0, message="opt_out is set", attempts=0)
+_OPTED_OUT: Final = UploadResult(
+    ok=False, status=0, message="opt_out is set", attempts=0
+)
+_TOO_LARGE: Final = (
+    f"the batch is larger than {MAX_BATCH_BYTES} bytes: upload_many and send split it "
+    "by its events"
+)

@@ -11,7 +11,7 @@ from amplitude_async.config import DeliveryConfig, DeliveryFields
 from amplitude_async.mparticle.context import DataPlanContext
 from amplitude_async.mparticle.enums import Pod
 
-__all__ = ["MParticleConfig", "MParticleConfigFields"]
+__all__ = ["MParticleConfig", "MParticleConfigFields", "MParticleFields"]
 
 
 # mParticle HTTP API documentation, section "Endpoint".
@@ -30,7 +30,7 @@ class MParticleConfig(DeliveryConfig):
     api_secret: SecretStr | None = None
     """Secret of the input."""
     environment: Literal["development", "production"] | None = None
-    """Filled into batches that have none: development or production."""
+    """What MParticleDestination puts into its batches: development or production."""
     pod: Pod | None = None
     """Data centre: us1, us2, eu1 or au1; the key's own prefix where it is None."""
     base_url: str | None = None
@@ -60,7 +60,10 @@ class MParticleConfig(DeliveryConfig):
         if url.scheme not in {"http", "https"} or not url.host:
             msg = "must be an http:// or https:// URL with a host"
             raise ValueError(msg)
-        return value.rstrip("/")
+        if url.query_string or url.fragment:
+            msg = "must end with its path: no query, no fragment"
+            raise ValueError(msg)
+        return value.rstrip("/?#")
 
     @field_validator("server_url")
     @classmethod
@@ -71,14 +74,28 @@ class MParticleConfig(DeliveryConfig):
         return None
 
     @model_validator(mode="after")
+    def _base_has_no_password(self) -> Self:
+        # Not where fields are validated: their errors repeat the value.
+        if self.base_url is not None and "@" in self.base_url:
+            msg = "base_url holds a user or password: pass api_key and api_secret"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
     def _credentials_are_usable(self) -> Self:
+        if self.opt_out and self.api_key is None and self.api_secret is None:
+            return self
         for name in ("api_key", "api_secret"):
             secret: SecretStr | None = getattr(self, name)
-            if secret is None and self.opt_out:
-                continue
             if secret is None or not secret.get_secret_value().strip():
-                msg = f"{name} is missing: pass the {name} of the input"
+                msg = (
+                    f"{name} is missing: pass the {name} of the input, or "
+                    "opt_out=True and no key for development and CI"
+                )
                 raise ValueError(msg)
+        if self.api_key is not None and ":" in self.api_key.get_secret_value():
+            msg = "api_key holds a colon, where Basic authentication ends it: check it"
+            raise ValueError(msg)
         return self
 
     @property
@@ -110,6 +127,16 @@ class MParticleConfigFields(DeliveryFields, total=False):
 
     data_plan: DataPlanContext | dict[str, Any] | None
     limits: Literal["error", "truncate", "off"]
+
+
+class MParticleFields(MParticleConfigFields, total=False):
+    """All of ``MParticleConfig``, also what the constructor has by name."""
+
+    api_key: str | SecretStr | None
+    api_secret: str | SecretStr | None
+    environment: Literal["development", "production"] | None
+    pod: Pod | str | None
+    base_url: str | None
 
 
 def _pod_of_key(key: str) -> Pod | None:

@@ -6,7 +6,7 @@ What becomes of what, unless a function of the user's decides otherwise:
 |---|---|
 | ``user_id`` | ``user_identities.customer_id`` |
 | ``device_id`` | ``mp_deviceid`` where it is a UUID, else ``user_identities.other`` |
-| ``ip`` | ``ip`` |
+| ``ip`` | ``ip``, unless it is ``$remote`` |
 | ``idfa``, ``idfv``, ``adid``, ``android_id`` | the ids in ``device_info`` |
 | ``device_brand`` and the other device, OS and network fields | ``device_info`` |
 | ``app_version`` | ``application_info.application_version`` |
@@ -14,8 +14,9 @@ What becomes of what, unless a function of the user's decides otherwise:
 | ``time``, ``insert_id`` | ``timestamp_unixtime_ms``, ``source_message_id`` |
 | an ordinary event | a custom event of type ``other`` with its properties |
 | ``revenue_amount`` | a commerce event: purchase, or refund where negative |
-| ``$identify``: ``$set``, ``$setOnce`` | ``user_attributes`` |
-| ``$identify``: ``$unset`` | ``deleted_user_attributes`` |
+| ``groups`` of an event | custom attributes named like the group type |
+| ``user_properties``, ``$set`` in ``$identify`` | ``user_attributes`` |
+| ``$unset`` | ``deleted_user_attributes`` |
 | groups of ``$identify`` | user attributes named like the group type |
 | ``$groupidentify`` and other operations | nothing: mParticle has no such thing |
 
@@ -25,10 +26,8 @@ Properties that are lists or objects become JSON text: custom attributes are sca
 import contextlib
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
-
-from pydantic import ValidationError
 
 from amplitude_async.amplitude.events import (
     GROUP_IDENTIFY,
@@ -36,26 +35,29 @@ from amplitude_async.amplitude.events import (
     REVENUE,
     Event,
 )
-from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.handle import Delivery
-from amplitude_async.delivery.outcome import Outcome
+from amplitude_async.delivery.outcome import DropReason, Outcome
+from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.destination import EngineDestination, Refusal
-from amplitude_async.encoding import DROP, Loss, ValuePolicy
+from amplitude_async.encoding import Loss, ValuePolicy
+from amplitude_async.exceptions import QueueFullError
 from amplitude_async.mparticle.batch import Batch
 from amplitude_async.mparticle.client import MParticle
 from amplitude_async.mparticle.commerce import CommerceEvent, Product, ProductAction
 from amplitude_async.mparticle.context import ApplicationInformation, GeoLocation
 from amplitude_async.mparticle.device import DeviceInformation
+from amplitude_async.mparticle.enums import Platform
 from amplitude_async.mparticle.events import CustomEvent
 from amplitude_async.mparticle.identities import UserIdentities
 from amplitude_async.storage.base import Record
 
-__all__ = ["MParticleDestination", "to_batch"]
+__all__ = ["MParticleDestination", "Mapper", "to_batch"]
 
 Mapper = Callable[[Event], Batch | None]
+"""Turns an event into a batch, or into None where mParticle is not to have it."""
 
-_DEVICE_FIELDS = {
+_DEVICE_FIELDS: Final = {
     "device_brand": "brand",
     "device_manufacturer": "device_manufacturer",
     "device_model": "device_model",
@@ -66,24 +68,46 @@ _DEVICE_FIELDS = {
     "user_agent": "http_header_user_agent",
     "android_id": "android_uuid",
 }
-_ADVERTISING_IDS = {
+_ADVERTISING_IDS: Final = {
     "idfa": "ios_advertising_id",
     "idfv": "ios_idfv",
     "adid": "android_advertising_id",
 }
-_POLICY = ValuePolicy()
+_PLATFORMS: Final = {str(platform).lower(): platform for platform in Platform}
+
+# Amplitude Identify API documentation, "user_properties": all but two of them build
+# on what the server has, and mParticle's server has nothing like that. To set what was
+# meant to be set once would overwrite it every time.
+_OPERATIONS: Final = frozenset(
+    {
+        "$set",
+        "$setOnce",
+        "$unset",
+        "$add",
+        "$append",
+        "$prepend",
+        "$preInsert",
+        "$postInsert",
+        "$remove",
+        "$clearAll",
+    }
+)
+_TRANSLATED: Final = frozenset({"$set", "$unset"})
+_POLICY: Final = ValuePolicy()
 
 
 class MParticleDestination(EngineDestination):
     """Sends what an Amplitude client tracks to mParticle as well.
 
     Each vendor has its own queue and engine: a stuck one does not delay the other.
-    ``flush`` and ``shutdown`` of the Amplitude client include the mParticle client.
+    Where mParticle's queue is full, its copy of an event is shed at once, whatever the
+    policy, or goes to its durable storage. ``flush`` and ``shutdown`` of the Amplitude
+    client include the mParticle client.
 
     Args:
         mparticle: a client with an environment.
         mapping: turns an event into a batch, or into None to leave it out; the table
-            of this module by default.
+            of this module by default. It gets a copy of the event.
 
     Raises:
         ValueError: the client has no environment and the default mapping needs one.
@@ -95,16 +119,60 @@ class MParticleDestination(EngineDestination):
             msg = "mparticle has no environment: construct it with environment='...'"
             raise ValueError(msg)
         self._client = mparticle
-        door = _MappingDoor(mparticle, mapping or _default_mapping(environment or ""))
-        super().__init__("mparticle", door, mparticle.engine, LoopClock())
+        self._was_started = False
+        reporter = Reporter(mparticle.config.logger, mparticle.clock, "mparticle")
+        mapper = mapping or _DefaultMapping(environment or "", reporter)
+        door = _MappingDoor(mparticle, mapper, reporter)
+        super().__init__("mparticle", door, mparticle.engine, mparticle.clock)
 
-    def settle(self, event: Any, outcome: Outcome) -> Delivery:
-        """Account for an event that goes nowhere."""
-        return self._engine.settle_at_door(event, event.insert_id or "", outcome)
+    def offer(self, event: Any) -> Delivery | None:  # noqa: ARG002
+        """Never take the short road: the client behind may have been shut down."""
+        return None
+
+    async def accept(self, event: Any) -> Delivery:
+        """Accept an event; it waits for a durable storage, never for room."""
+        admitted = self._admit(event)
+        if isinstance(admitted, Delivery):
+            return admitted
+        try:
+            if self._engine.plain:
+                return self._engine.offer_nowait(admitted)
+            return await self._engine.accept(admitted)
+        except QueueFullError as error:
+            return self.settle(event, _overflow(error))
+
+    def offer_nowait(self, event: Any) -> Delivery:
+        """Accept an event, or shed it."""
+        admitted = self._admit(event)
+        if isinstance(admitted, Delivery):
+            return admitted
+        try:
+            return self._engine.offer_nowait(admitted)
+        except QueueFullError as error:
+            return self.settle(event, _overflow(error))
+
+    def _admit(self, event: Any) -> Record | Delivery:
+        stopped = self._client.stopped
+        if stopped is not None:
+            return self.settle(event, stopped)
+        record = self._door.admit(
+            event, self._engine.intake.next_id, self._clock.wall()
+        )
+        if isinstance(record, _LeftOut):
+            return self.settle(
+                event, Outcome.dropped(DropReason.PLUGIN, record.message)
+            )
+        if isinstance(record, Refusal):
+            return self.settle(event, Outcome.rejected(record.message))
+        return record
 
     async def start(self) -> None:
         """Start the mParticle client."""
-        await self._client.start()
+        # Shut down by itself meanwhile, it must not keep the Amplitude client from
+        # starting on another loop.
+        if not self._was_started or self._client.stopped is None:
+            await self._client.start()
+        self._was_started = True
 
     async def shutdown(self, timeout: float | None) -> Stats:
         """Shut the mParticle client down."""
@@ -117,12 +185,17 @@ class MParticleDestination(EngineDestination):
         """The mParticle client notices a fork by itself when it starts."""
 
 
+class _LeftOut(Refusal):
+    """The mapping's decision that mParticle is not to have an event."""
+
+
 class _MappingDoor:
     """Maps an event to a batch and lets the mParticle door check it."""
 
-    def __init__(self, client: MParticle, mapping: Mapper) -> None:
+    def __init__(self, client: MParticle, mapping: Mapper, reporter: Reporter) -> None:
         self._client = client
         self._mapping = mapping
+        self._reporter = reporter
 
     def insert_id(self, event: Event) -> str:
         """The event's own insert_id, or a new one."""
@@ -131,20 +204,59 @@ class _MappingDoor:
     def admit(self, event: Event, record_id: int, wall: float) -> Record | Refusal:
         """Encode the batch that an event becomes, or say why there is none."""
         try:
-            batch = self._mapping(event)
-        except (ValidationError, ValueError) as error:
+            batch = self._mapping(_copy(event))
+        except ValueError as error:
             return Refusal(f"the event has no mParticle form: {error!s:.300}")
+        except Exception as error:  # noqa: BLE001 - user code, fenced
+            self._reporter.error(
+                "mapping", "the mapping raised %r", error, traceback=error
+            )
+            return Refusal(f"the mapping raised {error!r:.300}")
         if batch is None:
-            return Refusal(f"mParticle has nothing like {event.event_type!r}")
+            return _LeftOut(f"the mapping leaves {event.event_type!r} out")
+        if not isinstance(batch, Batch):
+            kind = type(batch).__name__
+            return Refusal(f"the mapping returned a {kind}: return a Batch or None")
         return self._client.admit(batch, record_id, wall)
 
 
-def _default_mapping(environment: str) -> Mapper:
-    return lambda event: to_batch(event, environment)
+def _copy(event: Event) -> Event:
+    """Copy so far that a mapping may change it: others get the event too."""
+    copy = event.model_copy()
+    values = copy.__dict__
+    values.update({n: dict(v) for n, v in values.items() if isinstance(v, dict)})
+    return copy
+
+
+def _overflow(error: QueueFullError) -> Outcome:
+    return Outcome.dropped(DropReason.OVERFLOW, str(error))
+
+
+# The default mapping ---------------------------------------------------------
+
+
+class _DefaultMapping:
+    """The table of this module; says what it leaves out."""
+
+    def __init__(self, environment: str, reporter: Reporter) -> None:
+        self._environment = environment
+        self._reporter = reporter
+
+    def __call__(self, event: Event) -> Batch | None:
+        operations = _OPERATIONS - _TRANSLATED
+        for name in operations.intersection(event.user_properties or ()):
+            self._reporter.warning(
+                f"left out {name}", "mParticle has nothing like %s: left out", name
+            )
+        return to_batch(event, self._environment)
 
 
 def to_batch(event: Event, environment: str) -> Batch | None:
     """Turn an Amplitude event into a batch by the table of this module.
+
+    Args:
+        event: not changed.
+        environment: development or production.
 
     Returns:
         None for an event that mParticle has nothing like.
@@ -152,44 +264,45 @@ def to_batch(event: Event, environment: str) -> Batch | None:
     Raises:
         pydantic.ValidationError: a value that mParticle does not take.
     """
-    fields: dict[str, Any] = {"environment": environment, "ip": event.ip}
-    fields |= _identities(event)
-    fields["device_info"] = _device(event)
-    if event.app_version is not None:
-        fields["application_info"] = ApplicationInformation(
-            application_version=event.app_version
-        )
     if event.event_type == GROUP_IDENTIFY:
         return None
+    user = _user(event)
     if event.event_type == IDENTIFY:
-        return _identify(event, fields)
+        return Batch(**_given(_who(event, environment) | user)) if user else None
     common = _common(event)
+    made: CustomEvent | CommerceEvent
     if event.event_type == REVENUE:
-        fields["events"] = [_commerce(event, common)]
+        made = _commerce(event, common)
     else:
-        attributes = _attributes(event.event_properties or {})
-        fields["events"] = [
-            CustomEvent(
-                event_name=event.event_type, custom_attributes=attributes, **common
-            )
-        ]
-    return Batch(**_given(fields))
+        attributes = _attributes(event, event.event_properties or {})
+        made = CustomEvent(
+            event_name=event.event_type, custom_attributes=attributes, **common
+        )
+    return Batch(**_given(_who(event, environment) | user), events=[made])
 
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _identities(event: Event) -> dict[str, Any]:
-    known: dict[str, Any] = {"customer_id": event.user_id or None}
+def _who(event: Event, environment: str) -> dict[str, Any]:
+    """Say who, on which device, with which app."""
     device_id = event.device_id or None
-    stamp_id = _uuid(device_id)
-    if stamp_id is None:
-        known["other"] = device_id
-    identities = _given(known)
+    device_uuid = _uuid(device_id)
+    identities = _given(
+        {
+            "customer_id": event.user_id or None,
+            "other": None if device_uuid else device_id,
+        }
+    )
+    app = _given({"application_version": event.app_version})
     return {
+        "environment": environment,
+        "ip": None if event.ip == "$remote" else event.ip,
         "user_identities": UserIdentities(**identities) if identities else None,
-        "mp_deviceid": stamp_id,
+        "mp_deviceid": device_uuid,
+        "device_info": _device(event),
+        "application_info": ApplicationInformation(**app) if app else None,
     }
 
 
@@ -200,9 +313,10 @@ def _uuid(text: str | None) -> str | None:
 
 
 def _device(event: Event) -> DeviceInformation | None:
-    fields = {new: getattr(event, old) for old, new in _DEVICE_FIELDS.items()}
+    fields = {new: getattr(event, old) or None for old, new in _DEVICE_FIELDS.items()}
     for old, new in _ADVERTISING_IDS.items():
         fields[new] = _uuid(getattr(event, old))
+    fields["platform"] = _PLATFORMS.get((event.platform or "").lower())
     given = _given(fields)
     return DeviceInformation(**given) if given else None
 
@@ -216,22 +330,53 @@ def _common(event: Event) -> dict[str, Any]:
     return _given(
         {
             "timestamp_unixtime_ms": event.time,
-            "source_message_id": event.insert_id,
+            "source_message_id": event.insert_id or None,
             "location": location,
         }
     )
 
 
-def _attributes(properties: Mapping[Any, Any]) -> dict[str, Any] | None:
+def _plain(values: Mapping[Any, Any], path: str) -> dict[str, Any]:
+    """Convert to JSON; what is lost on the way, Amplitude's own encoder reports."""
     losses: list[Loss] = []
-    plain = _POLICY.convert(properties, "event_properties", losses)
-    if plain is DROP or not isinstance(plain, dict) or not plain:
-        return None
-    return {name: _scalar(value) for name, value in plain.items()}
+    plain = _POLICY.convert(values, path, losses)
+    return plain if isinstance(plain, dict) else {}
+
+
+def _attributes(event: Event, properties: Mapping[Any, Any]) -> dict[str, Any] | None:
+    """Make custom attributes of properties and groups, of which properties win."""
+    named = {**(event.groups or {}), **properties}
+    plain = _plain(named, "event_properties")
+    return {name: _scalar(value) for name, value in plain.items()} or None
 
 
 def _scalar(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, list | dict) else value
+    return _text(value) if isinstance(value, list | dict) else value
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _user(event: Event) -> dict[str, Any]:
+    """Say what becomes known of the user; empty where nothing does."""
+    properties = event.user_properties or {}
+    to_set = {k: v for k, v in properties.items() if k not in _OPERATIONS}
+    to_set |= properties.get("$set") or {}
+    if event.event_type == IDENTIFY:
+        to_set = {**(event.groups or {}), **to_set}
+    plain = _plain(to_set, "user_properties")
+    removed = [name for name in properties.get("$unset") or () if name not in plain]
+    changes = {
+        "user_attributes": {name: _user_value(v) for name, v in plain.items()} or None,
+        "deleted_user_attributes": removed or None,
+    }
+    return _given(changes)
+
+
+def _user_value(value: Any) -> Any:
+    """User attributes may be lists of scalars."""
+    return list(map(_scalar, value)) if isinstance(value, list) else _scalar(value)
 
 
 def _commerce(event: Event, common: dict[str, Any]) -> CommerceEvent:
@@ -240,45 +385,27 @@ def _commerce(event: Event, common: dict[str, Any]) -> CommerceEvent:
     quantity = properties.pop("$quantity", 1)
     amount = properties.pop("$revenue", None)
     total = amount if amount is not None else (price or 0) * quantity
-    product = Product(
-        **_given(
-            {
-                "id": properties.pop("$productId", None),
-                "price": None if price is None else abs(price),
-                "quantity": quantity,
-                "total_product_amount": abs(total),
-            }
-        )
-    )
+    product = {
+        "id": properties.pop("$productId", None),
+        "price": None if price is None else abs(price),
+        "quantity": quantity,
+        "total_product_amount": abs(total),
+    }
     action = ProductAction(
         action="refund" if total < 0 else "purchase",
         transaction_id=properties.pop("$receipt", None) or event.insert_id,
         total_amount=abs(total),
-        products=[product],
+        products=[Product(**_given(product))],
     )
-    attributes = _attributes(properties)
     return CommerceEvent(
         product_action=action,
-        currency_code=properties.get("$currency"),
-        custom_attributes=attributes,
+        currency_code=_currency(properties.pop("$currency", event.currency)),
+        custom_attributes=_attributes(event, properties),
         **common,
     )
 
 
-def _identify(event: Event, fields: dict[str, Any]) -> Batch | None:
-    operations = event.user_properties or {}
-    attributes = {**operations.get("$setOnce", {}), **operations.get("$set", {})}
-    for kind, name in (event.groups or {}).items():
-        attributes.setdefault(kind, name)
-    removed = list(operations.get("$unset", {}))
-    if not attributes and not removed:
-        return None
-    losses: list[Loss] = []
-    plain = _POLICY.convert(attributes, "user_properties", losses)
-    if isinstance(plain, dict):
-        fields["user_attributes"] = {
-            name: json.dumps(value) if isinstance(value, dict) else value
-            for name, value in plain.items()
-        }
-    fields["deleted_user_attributes"] = removed or None
-    return Batch(**_given(fields))
+def _currency(code: object) -> str | None:
+    """Take a code of three letters; a sale must not fail because of another."""
+    usable = isinstance(code, str) and len(code) == 3 and code.isascii()
+    return str(code).upper() if usable and str(code).isalpha() else None

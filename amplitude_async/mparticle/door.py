@@ -1,63 +1,215 @@
 """What mParticle expects of a batch, checked before it is accepted."""
 
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 from uuid import uuid4
+
+from pydantic import ValidationError
 
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.destination import Refusal
-from amplitude_async.mparticle.batch import Batch, encode_batch
+from amplitude_async.mparticle.batch import Batch, decode_batch, events_of
+from amplitude_async.mparticle.config import MParticleConfig
+from amplitude_async.mparticle.context import BatchContext
+from amplitude_async.mparticle.encoder import EncodedBatch, encode_stamped
 from amplitude_async.mparticle.endpoint import MAX_BATCH_BYTES
+from amplitude_async.mparticle.exceptions import BatchError
+from amplitude_async.mparticle.limits import check_limits, truncate_names
 from amplitude_async.storage.base import Record
 
-__all__ = ["MParticleDoor", "identity_of"]
+__all__ = ["MParticleDoor", "Piece", "check_historical", "identity_of"]
+
+# mParticle HTTP API documentation, "Historical data": younger events are thrown away.
+HISTORICAL_MIN_AGE_MS: Final = 72 * 3_600_000
+OLD_EVENT_MS: Final = 30 * 86_400_000
+
+_DEVICE_IDS: Final = (
+    "ios_idfv",
+    "ios_advertising_id",
+    "android_advertising_id",
+    "android_uuid",
+    "roku_advertising_id",
+    "roku_publisher_id",
+    "microsoft_advertising_id",
+    "microsoft_publisher_id",
+    "fire_advertising_id",
+    "amp_id",
+)
+
+
+class Piece(NamedTuple):
+    """What travels of a batch: all of it, or a part where it is too large."""
+
+    source: Batch
+    """The caller's batch; ids and times are filled into the bytes alone."""
+    body: bytes
+    request_id: str
+    """The idempotency key."""
+
+    def to_batch(self) -> Batch:
+        """Read the bytes back, as for plugins: a copy that lacks nothing.
+
+        Raises:
+            pydantic.ValidationError: what was put into the batch unchecked is wrong.
+        """
+        return decode_batch(self.body)
 
 
 class MParticleDoor:
-    """Checks and encodes batches, each exactly once."""
+    """Completes, checks and encodes batches."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, config: MParticleConfig, reporter: Reporter) -> None:
+        self._config = config
         self._reporter = reporter
 
     def insert_id(self, batch: Batch) -> str:
         """The batch's idempotency key, or a new one."""
         return batch.source_request_id or str(uuid4())
 
-    def admit(self, batch: Batch, record_id: int, wall: float) -> Record | Refusal:
-        """Encode a batch that was completed and checked, or say why it cannot go."""
-        body = encode_batch(batch)
-        if len(body) > MAX_BATCH_BYTES:
+    def prepare(self, batch: Batch, now_ms: int, *, old: bool = False) -> list[Piece]:
+        """Fill in what is absent, check the rules and split what is too large.
+
+        Args:
+            batch: not changed.
+            now_ms: the time of events that have none.
+            old: True where events are expected to be old.
+
+        Raises:
+            BatchError: the batch breaks a rule.
+        """
+        try:
+            return self._prepare(batch, now_ms, old=old)
+        except ValidationError as error:
+            # Not the whole of it: that would repeat the event.
+            item = error.errors(include_url=False, include_context=False)[0]
+            where = ".".join(str(part) for part in item["loc"])
+            msg = f"something in the batch is no event, {where}: {item['msg']}"
+            raise BatchError(msg) from None
+        except BatchError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise BatchError(f"the batch cannot be sent: {error!s:.300}") from error
+
+    def _prepare(self, batch: Batch, now_ms: int, *, old: bool) -> list[Piece]:
+        mode = self._config.limits
+        batch = self._with_plan(batch)
+        if mode == "truncate":
+            batch = truncate_names(batch)
+        problems = check_limits(batch, mode)
+        if problems and mode == "error":
+            raise BatchError("; ".join(problems))
+        for problem in problems:
+            self._reporter.warning("limits", "%s", problem)
+        self._check_identity(batch)
+        if not old:
+            self._warn_of_age(batch, now_ms)
+        encoded = encode_stamped(batch, now_ms=now_ms)
+        whole = _piece(batch, encoded)
+        if len(whole.body) <= MAX_BATCH_BYTES:
+            return [whole]
+        return [_piece(batch, part) for part in encoded.split(MAX_BATCH_BYTES)]
+
+    def _with_plan(self, batch: Batch) -> Batch:
+        plan = self._config.data_plan
+        context = batch.context or BatchContext()
+        if plan is None or context.data_plan is not None:
+            return batch
+        context = context.model_copy(update={"data_plan": plan})
+        return batch.model_copy(update={"context": context})
+
+    def _check_identity(self, batch: Batch) -> None:
+        if batch.has_identity:
+            return
+        problem = (
+            "the batch names no user and no device and reaches no profile: set "
+            "user_identities, mpid or mp_deviceid"
+        )
+        if self._config.strict:
+            raise BatchError(problem)
+        self._reporter.warning("identity", "%s", problem)
+
+    def _warn_of_age(self, batch: Batch, now_ms: int) -> None:
+        for event in events_of(batch):
+            time_ms: int | None = getattr(event, "timestamp_unixtime_ms", None)
+            if time_ms is not None and now_ms - time_ms > OLD_EVENT_MS:
+                self._reporter.warning(
+                    "age", "an event is older than 30 days: use upload_historical"
+                )
+                return
+
+    def admit(
+        self, batch: Batch | Piece, record_id: int, wall: float
+    ) -> Record | Refusal:
+        """Encode a batch that was checked, or say why it cannot go."""
+        if isinstance(batch, Piece):
+            return self.seal(batch, record_id, wall)
+        # A plugin may have changed it since it was prepared.
+        try:
+            encoded = encode_stamped(batch, now_ms=int(wall * 1000))
+        except (TypeError, ValueError) as error:
+            return Refusal(f"the batch cannot be sent: {error!s:.300}")
+        piece = _piece(batch, encoded)
+        if len(piece.body) > MAX_BATCH_BYTES:
             return Refusal(
-                f"the batch has {len(body)} bytes, mParticle takes at most "
+                f"the batch has {len(piece.body)} bytes, mParticle takes at most "
                 f"{MAX_BATCH_BYTES}: send fewer attributes"
             )
+        return self.seal(piece, record_id, wall)
+
+    def seal(self, piece: Piece, record_id: int, wall: float) -> Record:
+        """Make the record of an encoded batch."""
+        batch, body, request_id = piece
         identities = batch.user_identities
         user_id = identities.customer_id if identities is not None else None
-        insert_id = self.insert_id(batch)
         return Record(
             record_id,
             body,
-            identity_of(batch) or insert_id,
+            identity_of(batch) or request_id,
             user_id,
             batch.mp_deviceid,
-            insert_id,
+            request_id,
             wall,
         )
 
 
+def _piece(batch: Batch, encoded: EncodedBatch) -> Piece:
+    return Piece(batch, encoded.body, encoded.source_request_id)
+
+
 def identity_of(batch: Batch) -> str | None:
     """Whom a batch is about: batches of one identity reach the server in order."""
-    if batch.mpid is not None:
-        return str(batch.mpid)
-    identities = batch.user_identities
-    if identities is not None:
-        for value in identities.model_dump(exclude_none=True).values():
-            return str(value)
-    if batch.mp_deviceid is not None:
-        return batch.mp_deviceid
-    device = batch.device_info
-    if device is None:
-        return None
-    for name in ("ios_idfv", "ios_advertising_id", "android_advertising_id"):
-        value = getattr(device, name)
-        if value is not None:
-            return str(value)
-    return None
+    return next((str(one) for one in _identities(batch) if one is not None), None)
+
+
+def _identities(batch: Batch) -> Iterator[object]:
+    yield batch.mpid
+    if batch.user_identities is not None:
+        yield from batch.user_identities.__dict__.values()
+    yield batch.mp_deviceid
+    if batch.device_info is not None:
+        yield from (getattr(batch.device_info, name) for name in _DEVICE_IDS)
+    yield from (batch.partner_identities or {}).values()
+
+
+def check_historical(batch: Batch, number: int, now_ms: int) -> None:
+    """Check what the historical endpoint throws away without a word.
+
+    Raises:
+        BatchError: no events, an event without time, or one that is too young.
+    """
+    if not batch.events:
+        msg = f"batch {number} has no events: historical batches need at least one"
+        raise BatchError(msg)
+    for index, event in enumerate(events_of(batch)):
+        time_ms: int | None = getattr(event, "timestamp_unixtime_ms", None)
+        if time_ms is None:
+            msg = (
+                f"event {index} of batch {number} has no timestamp_unixtime_ms: set it"
+            )
+            raise BatchError(msg)
+        if now_ms - time_ms < HISTORICAL_MIN_AGE_MS:
+            msg = (
+                f"event {index} of batch {number} is younger than 72 hours: "
+                "use upload_many"
+            )
+            raise BatchError(msg)

@@ -48,14 +48,7 @@ class MParticleEndpoint:
         self.base_url = config.url
         self.url = f"{config.url}/bulkevents"
         self.compress = config.compression == "gzip"
-        self.headers: Mapping[str, str] = {
-            "Accept": "application/json",
-            "User-Agent": f"amplitude-async/{__version__}",
-            **config.headers,
-            # Behind the caller's: an extra header must not remove these.
-            "Content-Type": "application/json",
-            "Authorization": config.authorization,
-        }
+        self.headers: Mapping[str, str] = _headers(config)
         self._fingerprint = f"{urlsplit(self.url).hostname} {config.fingerprint}"
 
     def __repr__(self) -> str:
@@ -78,6 +71,23 @@ class MParticleEndpoint:
     def fingerprint(self) -> str:
         """Name host and input without giving the key away."""
         return self._fingerprint
+
+
+def _headers(config: MParticleConfig) -> dict[str, str]:
+    """Add the caller's headers, which cannot replace what the API needs."""
+    needed = {
+        "Content-Type": "application/json",
+        "Authorization": config.authorization,
+    }
+    replaceable = {
+        "Accept": "application/json",
+        "User-Agent": f"amplitude-async/{__version__}",
+    }
+    fixed = {name.lower() for name in needed}
+    extra = {n: v for n, v in config.headers.items() if n.lower() not in fixed}
+    given = {name.lower() for name in extra}
+    kept = {n: v for n, v in replaceable.items() if n.lower() not in given}
+    return {**kept, **extra, **needed}
 
 
 def interpret(response: Response, records: Sequence[Record], wall: float) -> Verdict:  # noqa: ARG001

@@ -3,9 +3,9 @@
 MParticleError
 ├── BatchError (also a ValueError)    the batch breaks a rule; nothing was sent
 ├── AuthError                         401 or 403: wrong key, secret or input
-├── BadRequestError                   400 and other 4xx: the server refuses the content
+├── BadRequestError                   400, other 4xx and 3xx: trying again is in vain
 ├── PayloadTooLargeError              413 for a single batch
-└── RetryExhaustedError               no success within the retries or the deadline
+└── RetryExhaustedError               no success within the retries, or before shutdown
     ├── RateLimitedError              the last answer was 429
     ├── ServerError                   the last answer was another failure
     └── TransportError                there was no answer
@@ -45,7 +45,10 @@ class AuthError(MParticleError):
 
 
 class BadRequestError(MParticleError):
-    """The server refuses the content; ``result.errors`` says why."""
+    """The server refuses the request; ``result.errors`` says why, where it told.
+
+    A redirect is one too: it is never followed, because the request carries a secret.
+    """
 
 
 class PayloadTooLargeError(MParticleError):
@@ -82,8 +85,9 @@ def error_of(result: UploadResult) -> MParticleError | None:
         kind = PayloadTooLargeError
     elif status == 429:
         kind = RateLimitedError
-    elif 400 <= status < 500 and status != 408:
+    elif status < 500 and status != 408:
         kind = BadRequestError
     else:
         kind = ServerError
-    return kind(f"{result.message} (after {result.attempts} requests)", result)
+    requests = "request" if result.attempts == 1 else "requests"
+    return kind(f"{result.message} (after {result.attempts} {requests})", result)

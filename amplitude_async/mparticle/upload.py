@@ -1,6 +1,7 @@
 """Direct uploads: a result in hand, with retries and one limiter per client."""
 
 import asyncio
+import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -8,9 +9,9 @@ from dataclasses import replace
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.endpoint import Response, describe_failure, retry_after
 from amplitude_async.delivery.health import JITTER_FLOOR
-from amplitude_async.delivery.transport import Transport
-from amplitude_async.mparticle.batch import Batch, encode_batch
+from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_body
 from amplitude_async.mparticle.config import MParticleConfig
+from amplitude_async.mparticle.door import Piece
 from amplitude_async.mparticle.endpoint import (
     MAX_BATCHES,
     MAX_REQUEST_BYTES,
@@ -44,19 +45,19 @@ class Parcel:
         )
 
 
-def pack(batches: Sequence[Batch]) -> Iterator[Parcel]:
+def pack(pieces: Sequence[Piece]) -> Iterator[Parcel]:
     """Pack batches in order into requests within the API's limits."""
     bodies: list[bytes] = []
     ids: list[str] = []
     size = 2
-    for batch in batches:
-        body = encode_batch(batch)
+    for piece in pieces:
+        body = piece.body
         full = size + len(body) + 1 > MAX_REQUEST_BYTES or len(bodies) == MAX_BATCHES
         if bodies and full:
             yield Parcel(bodies, ids)
             bodies, ids, size = [], [], 2
         bodies.append(body)
-        ids.append(batch.source_request_id or "")
+        ids.append(piece.request_id)
         size += len(body) + 1
     if bodies:
         yield Parcel(bodies, ids)
@@ -80,45 +81,105 @@ class Uploader:
         self._clock = clock
         self._rng = rng
         self._closed_until: float | None = None
+        self._ending = False
+        self.rebind()
+
+    def rebind(self) -> None:
+        """Make everything that belongs to one event loop."""
         self._gate = asyncio.Lock()
+        self._sleepers: set[asyncio.Event] = set()
+        self._active = 0
+        self._idle = asyncio.Event()
+
+    # Uploads -----------------------------------------------------------------
+
+    async def upload_all(
+        self, path: str, pieces: Sequence[Piece], *, bisect: bool
+    ) -> list[UploadResult]:
+        """Send batches in as few requests as the limits allow, one after another.
+
+        Once the server refuses key or secret, the rest is not sent: it would be told
+        the same.
+        """
+        results: list[UploadResult] = []
+        refused: UploadResult | None = None
+        waiting = list(pack(pieces))[::-1]
+        while waiting:
+            parcel = waiting.pop()
+            if refused is not None:
+                result = replace(refused, attempts=0, source_request_ids=parcel.ids)
+                results.append(result)
+                continue
+            result = await self.upload(path, parcel, bulk=True)
+            split = result.status == 413 or (bisect and result.status == 400)
+            if split and len(parcel.bodies) > 1:
+                left, right = parcel.halves()
+                waiting += [right, left]
+                continue
+            results.append(result)
+            if result.status in {401, 403}:
+                refused = result
+        return results
 
     async def upload(self, path: str, parcel: Parcel, *, bulk: bool) -> UploadResult:
         """Send one request until it succeeds, is refused or the retries are spent."""
         body = b"[%b]" % b",".join(parcel.bodies) if bulk else parcel.bodies[0]
-        attempt = 0
+        self._active += 1
+        try:
+            return await self._persist(path, body, parcel.ids)
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+
+    async def _persist(
+        self, path: str, body: bytes, ids: tuple[str, ...]
+    ) -> UploadResult:
+        result = UploadResult(
+            ok=False, status=0, message=_CLOSED, attempts=0, source_request_ids=ids
+        )
         while True:
-            attempt += 1
             response = await self._send(path, body)
-            result = self._result(response, attempt, parcel.ids)
-            temporary = result.status in {0, 408, 429} or result.status >= 500
-            if not temporary or attempt > self._config.flush_max_retries:
+            if response is None:
                 return result
-            pause = max(self._backoff(attempt), result.retry_after or 0.0)
+            attempts = result.attempts + 1
+            result = self._result(response, attempts, ids)
+            temporary = result.status in {0, 408, 429} or result.status >= 500
+            if not temporary or attempts > self._config.flush_max_retries:
+                return result
+            pause = max(self._backoff(attempts), result.retry_after or 0.0)
             if result.status == 429:
                 self._close_for(pause)
             else:
                 await self._sleep(pause)
 
-    async def _send(self, path: str, body: bytes) -> Response:
+    async def _send(self, path: str, body: bytes) -> Response | None:
+        """Post a body when the rate limit allows it; None once the client closes."""
         if self._closed_until is None:
-            return await self._post(path, body)
+            return None if self._ending else await self._post(path, body)
         async with self._gate:
             # One at a time after a 429, so that one request goes first.
-            while self._closed_until is not None:
+            while self._closed_until is not None and not self._ending:
                 left = self._closed_until - self._clock.now()
                 if left <= 0:
                     break
                 await self._sleep(left)
+            if self._ending:
+                return None
             response = await self._post(path, body)
             if 200 <= response.status < 300:
                 self._closed_until = None
             return response
 
     async def _post(self, path: str, body: bytes) -> Response:
+        headers = self._endpoint.headers
+        if self._endpoint.compress and len(body) > GZIP_THRESHOLD:
+            body = await gzip_body(body)
+            headers = {**headers, "Content-Encoding": "gzip"}
         return await self._transport.send(
             f"{self._endpoint.base_url}{path}",
             body,
-            self._endpoint.headers,
+            headers,
             self._config.connection_timeout,
         )
 
@@ -131,39 +192,69 @@ class Uploader:
         return self._rng.uniform(ceiling * JITTER_FLOOR, ceiling)
 
     async def _sleep(self, seconds: float) -> None:
+        """Wait, at most until the client closes."""
+        if self._ending:
+            return
         over = asyncio.Event()
         timer = self._clock.call_later(seconds, over.set)
+        self._sleepers.add(over)
         try:
             await over.wait()
         finally:
             timer.cancel()
+            self._sleepers.discard(over)
 
     def _result(
-        self, response: Response, attempt: int, ids: tuple[str, ...]
+        self, response: Response, attempts: int, ids: tuple[str, ...]
     ) -> UploadResult:
         ok = 200 <= response.status < 300
         errors = parse_errors(response.body)
         headers = response.headers
         reason = f"HTTP {response.status}: {tell(errors)}" if errors else ""
-        scope = headers.get(SCOPE_HEADER, "").strip(' "') or None
-        result = UploadResult(
+        return UploadResult(
             ok=ok,
+            # An answer that broke off in the middle is none.
             status=response.status if response.error is None or ok else 0,
-            message="queued by mParticle"
-            if ok
-            else reason or describe_failure(response),
-            attempts=attempt,
+            message=_QUEUED if ok else reason or describe_failure(response),
+            attempts=attempts,
             errors=errors,
             rate_limit_percentage=_number(headers.get(PERCENTAGE_HEADER)),
-            scope=scope,
+            retry_after=retry_after(headers, self._clock.wall(), MAX_RETRY_AFTER),
+            scope=headers.get(SCOPE_HEADER, "").strip(' "') or None,
             source_request_ids=ids,
         )
-        wait = retry_after(headers, self._clock.wall(), MAX_RETRY_AFTER)
-        return replace(result, retry_after=wait)
+
+    # Closing -----------------------------------------------------------------
+
+    async def close(self, timeout: float | None) -> None:
+        """Let requests in flight end, until the deadline; nothing is tried again.
+
+        Callers who wait for their turn or for a retry get their result at once.
+        """
+        self._ending = True
+        for sleeper in self._sleepers:
+            sleeper.set()
+        if not self._active:
+            return
+        idle = self._idle
+        idle.clear()
+        timer = None
+        if timeout is not None:
+            timer = self._clock.call_later(timeout, idle.set)
+        try:
+            await idle.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+_QUEUED = "queued by mParticle"
+_CLOSED = "the client was shut down before it was sent"
 
 
 def _number(text: str | None) -> float | None:
     try:
-        return float((text or "").strip(' "'))
+        number = float((text or "").strip(' "'))
     except ValueError:
         return None
+    return number if math.isfinite(number) else None

@@ -159,7 +159,7 @@ class SpoolFile:
         with _translated(path):
             # SQLite gives its other files the mode of this one.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            spool = cls._connect(path, full_sync=full_sync)
+            spool = cls._connect(path, full_sync=full_sync, new=True)
             try:
                 spool.make_tables(destination)
                 if full_sync:
@@ -214,14 +214,14 @@ class SpoolFile:
             return spool
 
     @classmethod
-    def _connect(cls, path: Path, *, full_sync: bool) -> Self:
+    def _connect(cls, path: Path, *, full_sync: bool, new: bool = False) -> Self:
         connection = sqlite3.connect(
             path, timeout=5.0, isolation_level=None, check_same_thread=False
         )
         try:
             connection.text_factory = _text
-            # Before the first table, or it has no effect.
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            if new:  # later it has no effect
+                connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute(f"PRAGMA journal_size_limit={_WAL_LIMIT}")
             cls._set_sync(connection, full_sync=full_sync)

@@ -385,8 +385,12 @@ class SQLiteStorage(Storage):
             error = caught
         if error is not None:
             self._settled.add(len(records), sum([size for _, size, _ in group]))
-        futures = [future for _, _, future in group]
-        answer(futures[0].get_loop(), partial(_end, futures, error))
+        # The first of them may belong to a loop that is closed by now.
+        waiting: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        for _, _, future in group:
+            waiting.setdefault(future.get_loop(), []).append(future)
+        for loop, futures in waiting.items():
+            answer(loop, partial(_end, futures, error))
 
     async def settle(self, ids: Sequence[int]) -> None:
         """Forget records whose fate is decided."""

@@ -36,7 +36,16 @@ from amplitude_async import (
     Stats,
     TypedEvent,
 )
-from amplitude_async.storage import MemoryStorage
+from amplitude_async.mparticle import (
+    Batch,
+    CustomEvent,
+    MParticle,
+    MParticleDestination,
+    UploadResult,
+    UserIdentities,
+)
+from amplitude_async.storage import MemoryStorage, SQLiteStorage
+from amplitude_async.testing import RecordingAmplitude
 
 __all__: list[str] = []
 
@@ -218,3 +227,30 @@ class WrongPlugin(EnrichmentPlugin):
 async def scrub(event: Event) -> Event | None:
     """Drop what must not leave the house."""
     return None if event.ip else event
+
+
+async def second_vendor() -> None:
+    """mParticle's client, its models and the destination that feeds it."""
+    batch = Batch(
+        environment="development",
+        user_identities=UserIdentities(customer_id="c-1"),
+        events=[CustomEvent(event_name="Opened", custom_event_type="other")],
+    )
+    async with MParticle("key", "secret", environment="development") as mparticle:
+        assert_type(await mparticle.upload(batch), UploadResult)
+        assert_type(await mparticle.upload_many([batch]), list[UploadResult])
+        assert_type(await mparticle.send(batch), Delivery)
+        assert_type(await mparticle.flush(), Stats)
+        await mparticle.send("batch")  # type: ignore[arg-type]
+        async with Amplitude("key", plugins=[MParticleDestination(mparticle)]):
+            pass
+
+
+async def durable_and_recorded() -> None:
+    """A storage is an option; the recording client is a client."""
+    async with Amplitude("key", storage=SQLiteStorage("spool", synchronous="full")):
+        pass
+    SQLiteStorage("spool", synchronous="often")  # type: ignore[arg-type]
+    recorder = RecordingAmplitude()
+    assert_type(await recorder.track("Opened", user_id="user-1"), Delivery)
+    print(recorder.assert_tracked("Opened")["user_id"])

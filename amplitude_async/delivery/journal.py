@@ -217,25 +217,31 @@ class Journal:
         if self._lock.locked():
             return []  # a purge is reading: what it finds must not slip through
         async with self._lock:
-            left = self._left
-            try:
-                page = await self._storage.fetch(self._cursor, limit, max_bytes)
-            except StorageError as error:
-                self._reporter.error("storage_read", "%s", error)
-                return []
-            if not page and left == self._left:
-                self._reporter.error(
-                    "storage_lost",
-                    "the storage does not find events that it had",
-                    count=self.unread,
-                )
-                self._missing += self.unread
-                self.unread = 0
-            records = self._accepted(page)
-            if page:
+            records: list[Record] = []
+            while self.unread and not records:
+                left = self._left
+                try:
+                    page = await self._storage.fetch(self._cursor, limit, max_bytes)
+                except StorageError as error:
+                    self._reporter.error("storage_read", "%s", error)
+                    break
+                if not page and left == self._left:
+                    self._write_off()
+                records = self._accepted(page)
+                if not page:
+                    break
                 self._cursor = page[-1].id
-            self.unread -= len(records)
+                self.unread -= len(records)
             return records
+
+    def _write_off(self) -> None:
+        self._reporter.error(
+            "storage_lost",
+            "the storage does not find events that it had",
+            count=self.unread,
+        )
+        self._missing += self.unread
+        self.unread = 0
 
     def _accepted(self, page: list[Record]) -> list[Record]:
         """Leave out what is no unread event: being appended, undone, in memory."""

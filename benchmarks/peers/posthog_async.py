@@ -1,0 +1,44 @@
+"""posthog's AsyncPosthog, the only other client made for asyncio."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from course import EVENT_TYPE, Course, run
+from posthog import AsyncPosthog
+
+__all__: list[str] = []
+
+ROOMY = 400_000
+
+
+class PosthogAsync:
+    """Default: a queue of 10,000. Lossless: a larger one. Tuned: larger uploads too."""
+
+    asynchronous = True
+
+    def __init__(self, course: Course) -> None:
+        options: dict[str, Any] = {}
+        if course.tuning != "default" or course.roomy:
+            options["max_queue_size"] = ROOMY
+        if course.tuning == "tuned":
+            options["flush_at"] = 1_000
+        self._client = AsyncPosthog("bench", host=course.url, **options)
+
+    async def track(self, user: str, values: dict[str, Any]) -> None:
+        """Track one event."""
+        self._client.capture(EVENT_TYPE, distinct_id=user, properties=values)
+
+    async def finish(self) -> None:
+        """Wait until the queue is empty; its own ten seconds may not be enough."""
+        await self._client.flush(timeout_seconds=None)
+
+
+async def make(course: Course) -> PosthogAsync:
+    """Construct it on the loop it will run on."""
+    return PosthogAsync(course)
+
+
+run(Course(), make)

@@ -126,12 +126,18 @@ def megabytes() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
+def megabytes_on_disk(directory: Path) -> float:
+    """Return the size of all files in a directory."""
+    return sum(path.stat().st_size for path in directory.iterdir()) / 1e6
+
+
 async def drain(url: str, directory: Path) -> None:
     """Open a spool of a million events and send it; print time and memory."""
     client = Amplitude("key", server_url=url, storage=SQLiteStorage(directory))
-    fill_in = asyncio.to_thread(fill, directory, client._endpoint.fingerprint())  # noqa: SLF001
-    await fill_in
-    size = sum(path.stat().st_size for path in directory.iterdir()) / 1e6
+    # A spool names its destination, which only the client can.
+    destination = client._endpoint.fingerprint()  # noqa: SLF001
+    await asyncio.to_thread(fill, directory, destination)
+    size = await asyncio.to_thread(megabytes_on_disk, directory)
     before = highest = megabytes()
     began = time.perf_counter()
     await client.start()
@@ -143,9 +149,8 @@ async def drain(url: str, directory: Path) -> None:
         highest = max(highest, megabytes())
     took = time.perf_counter() - began
     stats = await flushing
-    print(
-        f"delivered {stats.delivered:,} in {took:.1f} s ({stats.delivered / took:,.0f}/s)"
-    )
+    rate = stats.delivered / took
+    print(f"delivered {stats.delivered:,} in {took:.1f} s ({rate:,.0f}/s)")
     print(f"memory at most {highest - before:.0f} MB above {before:.0f} MB")
     await client.shutdown()
 

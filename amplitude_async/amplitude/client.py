@@ -150,7 +150,7 @@ class Amplitude(BaseClient):
                 return delivery
             record = self._encode_fields(event, fields)
             if record is not None and self._spooled is not None:
-                return await self._spooled.engine.accept(record)
+                return await self._spooled.engine.intake.accept(record)
         try:
             made = _compose(event, options, fields)
         except ValidationError as error:

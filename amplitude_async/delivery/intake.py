@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from amplitude_async.config import DeliveryConfig, Overflow
 from amplitude_async.delivery.books import Books
@@ -171,15 +172,15 @@ class Intake:
         total = self._books.bytes + self._promised_bytes + size
         return count < self._capacity and total <= self._max_bytes
 
-    async def accept(self, record: Record) -> Delivery:
+    def accept(self, record: Record) -> Coroutine[Any, Any, Delivery]:
         """Accept an event, waiting for room or for the journal where that is needed.
 
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
         if self._journal.bypassed:
-            return await self._accept_in_memory(record)
-        return await self._accept_durably(record)
+            return self._accept_in_memory(record)
+        return self._accept_durably(record)
 
     async def _accept_in_memory(self, record: Record) -> Delivery:
         delivery = self.offer(record)

@@ -68,11 +68,13 @@ class _Source:
 
     def leave(self) -> None:
         """Close the file and free it; delete it where nothing is left in it."""
-        kept = self.file.keeps
-        self.file.close()
-        if not kept:
-            self.file.remove()
-        self.lock.release(remove=True)
+        try:
+            kept = self.file.keeps
+            self.file.close()
+            if not kept:
+                self.file.remove()
+        finally:
+            self.lock.release(remove=True)
 
 
 # Records that wait for the next transaction, their bytes, and who waits for them.

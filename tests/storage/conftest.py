@@ -1,0 +1,147 @@
+"""Impatient clients with a spool, and processes that are killed."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import amplitude_async
+from amplitude_async import Amplitude
+from amplitude_async.emulator import Emulator
+from amplitude_async.storage import SQLiteStorage
+
+__all__ = ["connect", "start_tracker"]
+
+KEY = "0123456789abcdef-secret"
+PYTHONPATH = str(Path(amplitude_async.__file__).parents[1])
+# So short that no test waits, and long enough to be waits.
+IMPATIENT: dict[str, Any] = {
+    "flush_interval": 0.005,
+    "retry_base_interval": 0.001,
+    "retry_max_interval": 0.004,
+    "retry_throttled_interval": 0.01,
+    # An outage here fails more often in a second than one in life does in a day.
+    "flush_max_retries": 100_000,
+    "trust_env": False,
+}
+
+# Tracks as fast as it can until it is killed, and says what `track` accepted.
+TRACKER = """
+import asyncio, json, os, sys
+from amplitude_async import Amplitude
+from amplitude_async.storage import SQLiteStorage
+
+given = json.loads(sys.argv[1])
+
+async def track(client, worker):
+    number = 0
+    while True:
+        name = f"{given['name']}-{worker}-{number}"
+        await client.track("e", user_id=f"user-{worker}", event_properties={"n": name})
+        os.write(1, f"{name}\\n".encode())
+        number += 1
+
+async def main():
+    storage = SQLiteStorage(given["directory"])
+    async with Amplitude(given["key"], storage=storage, **given["options"]) as client:
+        await asyncio.gather(*(track(client, worker) for worker in range(8)))
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+async def connect(
+    emulator: Emulator, tmp_path: Path
+) -> AsyncIterator[Callable[..., Amplitude]]:
+    """Yield a function that makes impatient clients with a spool in one directory.
+
+    The account of each adds up in the end, and the key is nowhere on the disk.
+    """
+    spool = tmp_path / "spool"
+    clients: list[Amplitude] = []
+
+    def make(**options: Any) -> Amplitude:
+        given = {"server_url": emulator.httpapi_url, **IMPATIENT, **options}
+        if "storage" not in given:
+            given["storage"] = SQLiteStorage(spool)
+        clients.append(Amplitude(KEY, **given))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        assert client.stats.balanced, client.stats
+        stats = await client.shutdown(0.5)
+        assert stats.balanced, stats
+        assert stats.pending == 0
+    assert not files_with(KEY, tmp_path)
+
+
+def files_with(text: str, directory: Path) -> list[Path]:
+    """List the files below a directory in which a text can be found."""
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    return [path for path in files if text.encode() in path.read_bytes()]
+
+
+class Tracker:
+    """A process that tracks, and what it was told was accepted."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.accepted: list[str] = []
+
+    async def read(self, count: int) -> None:
+        """Read until so many events were accepted."""
+        output = self.process.stdout
+        assert output is not None
+        while len(self.accepted) < count:
+            line = await output.readline()
+            assert line, "the process ended by itself"
+            self.accepted.append(line.decode().strip())
+
+    async def kill(self) -> None:
+        """Kill it as the kernel does when memory is short, and read the rest."""
+        self.process.kill()
+        output = self.process.stdout
+        assert output is not None
+        rest = await output.read()
+        self.accepted += rest.decode().split("\n")[:-1]
+        await self.process.wait()
+
+
+@pytest.fixture
+def start_tracker(emulator: Emulator, tmp_path: Path) -> Callable[..., Any]:
+    """Return a function that starts a tracking process and leaves none behind."""
+
+    @asynccontextmanager
+    async def start(name: str, **options: Any) -> AsyncIterator[Tracker]:
+        given = {
+            "name": name,
+            "directory": str(tmp_path / "spool"),
+            "key": KEY,
+            "options": {**IMPATIENT, "server_url": emulator.httpapi_url, **options},
+        }
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            textwrap.dedent(TRACKER),
+            json.dumps(given),
+            env={**os.environ, "PYTHONPATH": PYTHONPATH},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            yield Tracker(process)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+    return start

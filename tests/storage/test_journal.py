@@ -1,0 +1,640 @@
+"""What the engine makes of a storage that is slow, full, broken or forgetful."""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from amplitude_async import (
+    Amplitude,
+    Delivery,
+    DeliveryResult,
+    DeliveryStatus,
+    DropReason,
+    Overflow,
+    QueueFullError,
+)
+from amplitude_async.delivery.journal import TRY_AGAIN_INTERVAL, Journal
+from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.emulator import Emulator, Fault
+from amplitude_async.exceptions import StorageError, StorageFullError
+from amplitude_async.storage import Record, SQLiteStorage, Storage
+from amplitude_async.testing import FakeClock
+from amplitude_async.testing.storage_contract import make_record
+
+__all__: list[str] = []
+
+Connect = Callable[..., Amplitude]
+DOWN = Fault(503, count=None)
+SPILLED = 20
+
+
+class Shelf(Storage):
+    """A durable storage on a dict, with everything that can go wrong on demand."""
+
+    durable = True
+
+    def __init__(self) -> None:
+        self.shelf: dict[int, Record] = {}
+        self.broken: Exception | None = None
+        self.unreadable = False
+        self.slow = asyncio.Event()
+        self.slow.set()
+
+    async def open(self, _: str, allot: Callable[[int], int]) -> int:
+        """Take over what lies on the shelf under new ids."""
+        first = allot(len(self.shelf))
+        old = list(self.shelf.values())
+        self.shelf = {first + i: r._replace(id=first + i) for i, r in enumerate(old)}
+        return len(old)
+
+    async def append(self, records: Sequence[Record]) -> None:
+        """Put records on the shelf."""
+        await self.slow.wait()
+        if self.broken is not None:
+            raise self.broken
+        self.shelf |= {r.id: r for r in records}
+
+    async def fetch(self, after: int, limit: int, _: int) -> list[Record]:
+        """Read on."""
+        if self.unreadable:
+            raise StorageError("the shelf is dark")
+        return [r for n, r in sorted(self.shelf.items()) if n > after][:limit]
+
+    async def settle(self, ids: Sequence[int]) -> None:
+        """Take records off the shelf."""
+        if isinstance(self.broken, StorageError):
+            raise self.broken
+        for number in ids:
+            self.shelf.pop(number, None)
+
+    async def size(self) -> int:
+        """Count the records."""
+        return len(self.shelf)
+
+    async def close(self) -> None:
+        """Keep the shelf."""
+
+
+def names(shelf: Shelf) -> list[str]:
+    """List what lies on a shelf by the numbers of the events."""
+    return [
+        record.body.split(b'"n":"')[1].split(b'"')[0].decode()
+        for record in shelf.shelf.values()
+    ]
+
+
+async def track(client: Amplitude, *numbers: int) -> list[Any]:
+    """Track events of one user."""
+    return [
+        await client.track("e", user_id="user-1", event_properties={"n": str(number)})
+        for number in numbers
+    ]
+
+
+# A storage that fails ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [StorageError("the shelf fell"), OSError("oops")])
+async def test_a_failure_is_loud_and_honest(
+    error: Exception,
+    emulator: Emulator,
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Events go on in memory; what is said to be stored is, and nothing else is."""
+    emulator.faults.add(DOWN)
+    shelf = Shelf()
+    client = connect(storage=shelf)
+    kept = await track(client, 1, 2)
+    assert client.stats.durable
+    shelf.broken = error
+    lost = await track(client, 3, 4)
+    assert not client.stats.durable
+    shelf.broken = None
+    await client.shutdown(0.1)
+
+    assert [d.result.status for d in kept] == [DeliveryStatus.STORED] * 2
+    assert [d.result.reason for d in lost] == [DropReason.SHUTDOWN] * 2
+    assert names(shelf) == ["1", "2"]
+    errors = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
+    assert sum("do not survive the process" in line for line in errors) == 1
+
+
+async def test_a_failed_storage_does_not_hinder_delivery(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """What was stored before and what comes after is all delivered."""
+    emulator.faults.add(DOWN)
+    shelf = Shelf()
+    client = connect(storage=shelf, max_storage_capacity=4)
+    await track(client, *range(10))
+    shelf.broken = StorageError("the shelf fell")
+    emulator.faults.clear()
+    await track(client, 10)
+    stats = await client.flush(5.0)
+
+    assert (stats.accepted, stats.delivered) == (11, 11)
+    # What could not be forgotten is forgotten once the shelf stands again.
+    shelf.broken = None
+    await client.shutdown()
+    assert shelf.shelf == {}
+
+
+async def test_memory_keeps_its_own_bounds_after_a_failure(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """Beyond the capacity the policy decides, as without a storage."""
+    emulator.faults.add(Fault(500, delay=float("inf"), count=None))
+    shelf = Shelf()
+    shelf.broken = StorageError("the shelf fell")
+    client = connect(storage=shelf, max_storage_capacity=2, overflow_timeout=0.01)
+    deliveries = await track(client, 1, 2, 3)
+
+    assert deliveries[2].result.reason is DropReason.OVERFLOW
+    assert client.stats.pending == 2
+
+
+async def test_a_storage_that_works_again_is_used_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """After a while one event finds out; what came in between was never stored."""
+    clock, shelf = FakeClock(), Shelf()
+    journal = Journal(shelf, "here", reporter(clock), clock)
+    await journal.open(lambda _: 1)
+    assert await journal.append(make_record(1))
+    shelf.broken = StorageError("the shelf fell")
+    assert not await journal.append(make_record(2))
+    assert (journal.durable, journal.bypassed) == (False, True)
+    assert not await journal.append(make_record(3))
+
+    await clock.advance(TRY_AGAIN_INTERVAL)
+    assert (journal.durable, journal.bypassed) == (False, False)
+    assert not await journal.append(make_record(4))
+    assert journal.bypassed
+
+    shelf.broken = None
+    await clock.advance(TRY_AGAIN_INTERVAL)
+    assert await journal.append(make_record(5))
+    assert (journal.durable, journal.bypassed) == (True, False)
+    assert [journal.holds(number) for number in (1, 2, 4, 5, 6)] == [
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert "the storage works again" in caplog.text
+    journal.settle_soon([1, 3, 5])
+    await journal.close()
+    assert shelf.shelf == {}
+
+
+def reporter(clock: FakeClock) -> Reporter:
+    """Make a reporter that logs where caplog looks."""
+    return Reporter(logging.getLogger("amplitude_async"), clock, "test")
+
+
+async def test_nothing_is_adopted_while_the_storage_is_broken() -> None:
+    """Ids of recovered events must not lie among those of lost ones."""
+    clock, shelf = FakeClock(), Shelf()
+    journal = Journal(shelf, "here", reporter(clock), clock)
+    await journal.open(lambda _: 1)
+    shelf.broken = StorageError("the shelf fell")
+    await journal.append(make_record(1))
+
+    assert await journal.adopt(lambda _: 1) == 0
+    await journal.close()
+
+
+async def test_a_storage_that_cannot_look_around_is_used_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A failed adoption is a warning and nothing more."""
+
+    class Blind(Shelf):
+        async def adopt(self, _: Callable[[int], int]) -> int:
+            raise StorageError("it is too dark")
+
+    clock = FakeClock()
+    journal = Journal(Blind(), "here", reporter(clock), clock)
+    await journal.open(lambda _: 1)
+
+    assert await journal.adopt(lambda _: 1) == 0
+    assert journal.durable
+    assert "it is too dark" in caplog.text
+
+
+async def test_a_stuck_disk_does_not_hold_up_the_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing gives up after a while, and says so."""
+
+    class Stuck(Shelf):
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("amplitude_async.delivery.journal.CLOSE_TIMEOUT", 0.01)
+    clock = FakeClock()
+    journal = Journal(Stuck(), "here", reporter(clock), clock)
+    await journal.open(lambda _: 1)
+    await journal.close()
+
+    assert "storage_close" in caplog.text
+
+
+# A storage that is full -------------------------------------------------------------
+
+
+async def test_a_full_storage_sheds(emulator: Emulator, connect: Connect) -> None:
+    """Its limits are limits: the event is DROPPED, and the storage goes on."""
+    shelf = Shelf()
+    client = connect(storage=shelf)
+    shelf.broken = StorageFullError("the shelf is full")
+    (delivery,) = await track(client, 1)
+
+    assert delivery.result.reason is DropReason.OVERFLOW
+    assert "the storage has reached its own limit" in delivery.result.message
+    assert client.stats.durable
+    shelf.broken = None
+    (delivery,) = await track(client, 2)
+    assert (await delivery).ok
+
+
+async def test_a_full_storage_raises_where_that_is_wanted(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """With Overflow.RAISE nothing was accepted."""
+    shelf = Shelf()
+    client = connect(storage=shelf, overflow=Overflow.RAISE)
+    shelf.broken = StorageFullError("the shelf is full")
+    with pytest.raises(QueueFullError, match="the storage has reached its own limit"):
+        await track(client, 1)
+
+    assert client.stats.accepted == 0
+
+
+# Verbs that end otherwise -----------------------------------------------------------
+
+
+async def test_a_cancelled_verb_accepted_nothing(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """What it had appended is undone, whether it was written or not."""
+    shelf = Shelf()
+    client = connect(storage=shelf)
+    await client.start()
+    shelf.slow.clear()
+    tasks = [asyncio.ensure_future(track(client, number)) for number in (1, 2)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[0]
+    shelf.slow.set()
+    await tasks[1]
+    stats = await client.flush(5.0)
+
+    assert (stats.accepted, stats.delivered) == (1, 1)
+    assert [e["event_properties"]["n"] for e in emulator.events] == ["2"]
+
+
+async def test_cancelling_many_verbs_of_a_real_spool(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """However they end, only accepted events are sent, each once."""
+    emulator.faults.add(DOWN)
+    client = connect(max_storage_capacity=10)
+    await client.start()
+    tasks = [asyncio.ensure_future(track(client, number)) for number in range(300)]
+    for turn in range(300):
+        if turn % 3 == 0:
+            tasks[turn].cancel()
+        if turn % 50 == 0:
+            await asyncio.sleep(0)
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+    accepted = {str(n) for n, end in enumerate(ended) if isinstance(end, list)}
+    emulator.faults.clear()
+    stats = await client.flush(None)
+
+    assert len(accepted) == stats.accepted == stats.delivered > 100
+    assert {e["event_properties"]["n"] for e in emulator.events} == accepted
+
+
+async def test_a_flush_waits_for_all_that_was_accepted(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """Events whose append ends later, or never, neither shorten nor prolong it."""
+    shelf = Shelf()
+    client = connect(storage=shelf)
+    await track(client, 1)
+    shelf.slow.clear()
+    late = asyncio.ensure_future(track(client, 2))
+    gone = asyncio.ensure_future(track(client, 3))
+    await asyncio.sleep(0)
+    flushing = asyncio.ensure_future(client.flush(5.0))
+    await asyncio.sleep(0)
+    gone.cancel()
+    shelf.slow.set()
+    await late
+    stats = await asyncio.wait_for(flushing, 2.0)
+
+    assert (stats.accepted, stats.delivered) == (2, 2)
+    with contextlib.suppress(asyncio.CancelledError):
+        await gone
+
+
+async def test_shutting_down_while_verbs_are_at_it(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """What is being stored when the client ends is told so, and is not stored."""
+    shelf = Shelf()
+    client = connect(storage=shelf)
+    await track(client, 1)
+    shelf.slow.clear()
+    late = asyncio.ensure_future(track(client, 2))
+    await asyncio.sleep(0)
+    ending = asyncio.ensure_future(client.shutdown(0.2))
+    await asyncio.sleep(0.01)
+    shelf.slow.set()
+    (delivery,) = await late
+    stats = await ending
+
+    assert delivery.result.reason is DropReason.CLOSED
+    assert (stats.delivered, stats.pending) == (1, 0)
+    assert shelf.shelf == {}
+
+
+# track_nowait -----------------------------------------------------------------------
+
+
+async def test_what_synchronous_code_tracks_is_stored_soon(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """It promises no durability, and is STORED all the same at the end."""
+    emulator.faults.add(DOWN)
+    client = connect()
+    await client.start()
+    deliveries = [client.track_nowait("e", user_id="user-1") for _ in range(5)]
+    await track(client, 5)
+    await client.shutdown(0.1)
+    assert {d.result and d.result.status for d in deliveries} == {DeliveryStatus.STORED}
+
+    emulator.faults.clear()
+    client = connect()
+    await client.start()
+    stats = await client.flush(5.0)
+    assert (stats.recovered, stats.delivered) == (6, 6)
+
+
+@pytest.mark.parametrize(
+    "error", [StorageError("the shelf fell"), StorageFullError("the shelf is full")]
+)
+async def test_what_could_not_be_stored_soon_is_not_called_so(
+    error: StorageError, emulator: Emulator, connect: Connect
+) -> None:
+    """At the end it is DROPPED, as it would be without a storage."""
+    emulator.faults.add(DOWN)
+    shelf = Shelf()
+    client = connect(storage=shelf)
+    await client.start()
+    shelf.broken = error
+    delivery = client.track_nowait("e", user_id="user-1")
+    await client.shutdown(0.05)
+
+    assert delivery.result is not None
+    assert delivery.result.reason is DropReason.SHUTDOWN
+
+
+async def test_a_full_spool_takes_what_synchronous_code_tracks_in_memory(
+    emulator: Emulator, tmp_path: Path, connect: Connect
+) -> None:
+    """A limit of the spool is no reason to lose what promised nothing."""
+    client = connect(storage=SQLiteStorage(tmp_path / "small", max_events=1))
+    await client.start()
+    for _ in range(3):
+        client.track_nowait("e", user_id="user-1")
+    stats = await client.flush(5.0)
+
+    assert stats.delivered == 3
+    assert stats.durable
+
+
+async def test_a_spill_is_not_mixed_up_with_what_is_in_memory(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """Records that memory has already are passed over when the spill is read."""
+    emulator.faults.add(DOWN)
+    client = connect(max_storage_capacity=4, flush_queue_size=2)
+    await client.start()
+    for number in range(12):
+        if number % 3 == 0:
+            with contextlib.suppress(QueueFullError):
+                client.track_nowait("e", user_id=f"user-{number}")
+        else:
+            await track(client, number)
+    emulator.faults.clear()
+    stats = await client.flush(None)
+
+    assert stats.accepted == stats.delivered + stats.dropped
+    assert len(emulator.events) == stats.delivered >= 8
+
+
+# The end of a process ---------------------------------------------------------------
+
+
+async def test_spilled_events_hear_that_they_are_stored(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """Handles, listeners and the callback, each event once, in memory or not."""
+    emulator.faults.add(DOWN)
+    results: list[DeliveryResult] = []
+    listeners: list[Any] = []
+    client = connect(callback=results.append, max_storage_capacity=4)
+    deliveries = await track(client, *range(SPILLED))
+    for delivery in deliveries:
+        delivery.add_done_callback(listeners.append)
+    waiting = asyncio.ensure_future(wait_for(deliveries[-1]))
+    stats = await client.shutdown(1.0)
+
+    assert (stats.stored, stats.pending) == (SPILLED, 0)
+    assert {d.result.status for d in deliveries} == {DeliveryStatus.STORED}
+    assert (await waiting).status is DeliveryStatus.STORED
+    calls = Counter(result.insert_id for result in results)
+    assert len(calls) == SPILLED
+    assert set(calls.values()) == {1}
+    assert {result.event.event_properties["n"] for result in results} == {
+        str(number) for number in range(SPILLED)
+    }
+    assert len(listeners) == SPILLED
+
+
+async def wait_for(delivery: Delivery) -> DeliveryResult:
+    """Await a handle, as a coroutine that a task can run."""
+    return await delivery
+
+
+async def test_a_slow_callback_hears_what_time_allows(
+    emulator: Emulator, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The deadline ends the calls, and a line says how many are missing."""
+    emulator.faults.add(DOWN)
+
+    async def never(_: DeliveryResult) -> None:
+        await asyncio.Event().wait()
+
+    client = connect(callback=never, max_storage_capacity=4)
+    deliveries = await track(client, *range(SPILLED))
+    await client.shutdown(0.05)
+
+    assert {d.result.status for d in deliveries} == {DeliveryStatus.STORED}
+    assert "before the callback had seen every" in caplog.text
+
+
+async def test_a_storage_that_cannot_be_read_at_the_end(
+    emulator: Emulator, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The handles hear all the same; a line says what the callback missed."""
+    emulator.faults.add(DOWN)
+    shelf = Shelf()
+    client = connect(storage=shelf, callback=lambda _: None, max_storage_capacity=4)
+    deliveries = await track(client, *range(SPILLED))
+    shelf.unreadable = True
+    await client.shutdown(0.2)
+
+    assert {d.result.status for d in deliveries} == {DeliveryStatus.STORED}
+    assert "the shelf is dark" in caplog.text
+    assert "had seen every stored event" in caplog.text
+
+
+# Reading on -------------------------------------------------------------------------
+
+
+async def test_a_storage_that_cannot_be_read_for_a_while(
+    emulator: Emulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again, without anything else happening."""
+    monkeypatch.setattr("amplitude_async.delivery.engine.REREAD_INTERVAL", 0.01)
+    shelf = Shelf()
+    shelf.shelf = {n: make_record(n) for n in range(1, 4)}
+    shelf.unreadable = True
+    client = connect(storage=shelf)
+    await client.start()
+    await asyncio.sleep(0.02)
+    assert client.stats.pending == 3
+    shelf.unreadable = False
+    async with asyncio.timeout(5.0):
+        while client.stats.pending:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.001)
+
+    assert client.stats.delivered == 3
+
+
+async def test_events_that_a_storage_lost_are_written_off(
+    emulator: Emulator, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are DROPPED internal, loudly, and block nothing behind them."""
+    emulator.faults.add(DOWN)
+    shelf = Shelf()
+    client = connect(storage=shelf, max_storage_capacity=4)
+    await track(client, *range(10))
+    shelf.shelf = {}
+    emulator.faults.clear()
+    await client.flush(2.0)
+    async with asyncio.timeout(5.0):
+        while client.stats.pending:  # noqa: ASYNC110 - it has no event
+            await asyncio.sleep(0.001)
+    (delivery,) = await track(client, 10)
+
+    assert (await delivery).ok
+    assert client.stats.dropped_by_reason[DropReason.INTERNAL] >= 1
+    assert "does not find" in caplog.text
+
+
+async def test_a_damaged_record_is_dropped_and_blocks_nothing(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """DROPPED internal; those beside it are delivered."""
+    shelf = Shelf()
+    shelf.shelf = {n: make_record(n) for n in range(1, 4)}
+    shelf.shelf[2] = shelf.shelf[2]._replace(body=b"")
+    client = connect(storage=shelf)
+    await client.start()
+    stats = await client.flush(5.0)
+
+    assert (stats.recovered, stats.delivered) == (3, 2)
+    assert stats.dropped_by_reason == {DropReason.INTERNAL: 1}
+    await client.shutdown()
+    assert shelf.shelf == {}
+
+
+# Purging ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("user", ["user-1", None])
+async def test_a_purge_reaches_what_is_only_in_the_storage(
+    user: str | None, emulator: Emulator, connect: Connect
+) -> None:
+    """Waiting events of a user are PURGED wherever they lie, and never sent."""
+    emulator.faults.add(DOWN)
+    client = connect(max_storage_capacity=4)
+    for number in range(30):
+        await client.track("e", user_id=f"user-{number % 2}")
+    count = await client.purge(user)
+    emulator.faults.clear()
+    stats = await client.flush(None)
+
+    # As many as memory holds may have been in flight at that moment.
+    assert stats.dropped_by_reason == {DropReason.PURGED: count}
+    assert count >= (11 if user else 26)
+    assert stats.delivered == 30 - count
+    left = connect()
+    await client.shutdown()
+    await left.start()
+    assert left.stats.recovered == 0
+
+
+# Another loop -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("capacity", [4, 20_000], ids=["spilled", "in memory"])
+def test_a_client_goes_on_with_its_spool_on_another_loop(
+    capacity: int, tmp_path: Path
+) -> None:
+    """What one loop accepted the next one sends; what was cut off was not accepted."""
+
+    async def first() -> Amplitude:
+        # Nothing listens there: events wait.
+        client = Amplitude(
+            "key",
+            server_url="http://127.0.0.1:9/",
+            storage=SQLiteStorage(tmp_path),
+            max_storage_capacity=capacity,
+            trust_env=False,
+        )
+        await track(client, *range(10))
+        for number in range(5):
+            asyncio.ensure_future(track(client, 100 + number))  # noqa: RUF006 - cut off
+        await asyncio.sleep(0)
+        return client
+
+    async def second(client: Amplitude) -> None:
+        await track(client, 10)
+        stats = await client.shutdown(0.05)
+        assert stats.balanced
+        assert (stats.accepted, stats.stored) == (11, 11)
+
+    async def third() -> None:
+        storage = SQLiteStorage(tmp_path)
+        engine_ids = iter(range(1, 10**6, 1_000))
+        destination = client._endpoint.fingerprint()  # noqa: SLF001 - its own label
+        assert await storage.open(destination, lambda _: next(engine_ids)) == 11
+        await storage.close()
+
+    client = asyncio.run(first())
+    asyncio.run(second(client))
+    asyncio.run(third())

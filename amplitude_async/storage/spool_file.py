@@ -6,11 +6,8 @@ Callers run it on a thread of their own.
 # ruff: noqa: S608 - all SQL is put together from constants of this file
 
 import contextlib
-import fcntl
 import os
-import secrets
 import sqlite3
-import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,14 +19,10 @@ from amplitude_async.storage.base import DeadLetter, Record
 
 __all__ = [
     "SCHEMA_VERSION",
-    "SUFFIX",
     "CorruptSpoolError",
     "SpoolFile",
-    "SpoolLock",
-    "new_spool_path",
 ]
 
-SUFFIX = ".spool"
 SCHEMA_VERSION = 2
 
 _SCHEMA = """
@@ -80,68 +73,6 @@ _PAGES_AT_ONCE = 1_000
 
 class CorruptSpoolError(StorageError):
     """What is in the file is not what a spool has there."""
-
-
-def new_spool_path(directory: Path) -> Path:
-    """Name a file that nobody has; names sort by the time of their making."""
-    stamp = time.time_ns() // 1_000_000
-    name = f"{stamp:013d}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
-    return directory / name
-
-
-class SpoolLock:
-    """An advisory lock beside a spool file; the kernel frees it when we die."""
-
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
-        self._descriptor = descriptor
-
-    @classmethod
-    def try_acquire(cls, path: Path) -> Self | None:
-        """Take the lock of a file; None where a living process has it."""
-        lock_path = path.with_suffix(".lock")
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            same = os.path.samestat(os.fstat(descriptor), lock_path.stat())
-        except OSError:
-            os.close(descriptor)
-            return None
-        if not same:
-            os.close(descriptor)  # its owner removed it in between
-            return None
-        return cls(lock_path, descriptor)
-
-    @staticmethod
-    def is_held(path: Path) -> bool:
-        """Say whether a living process has the lock of a file; makes nothing."""
-        try:
-            descriptor = os.open(path.with_suffix(".lock"), os.O_RDONLY)
-        except FileNotFoundError:
-            return False
-        try:
-            # Shared, so that two who ask do not take each other for the owner.
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
-
-    def release(self, *, remove: bool) -> None:
-        """Free the lock; ``remove`` deletes its file where nothing is left to lock."""
-        if self._descriptor < 0:
-            return
-        if remove:
-            self._path.unlink(missing_ok=True)
-        os.close(self._descriptor)
-        self._descriptor = -1
-
-    def forget(self) -> None:
-        """Close a descriptor inherited through fork: the lock stays the parent's."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
 
 
 class SpoolFile:

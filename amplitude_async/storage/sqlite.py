@@ -25,13 +25,8 @@ from amplitude_async.exceptions import (
     StorageFullError,
 )
 from amplitude_async.storage.base import DeadLetter, Record, Storage
-from amplitude_async.storage.spool_file import (
-    SUFFIX,
-    CorruptSpoolError,
-    SpoolFile,
-    SpoolLock,
-    new_spool_path,
-)
+from amplitude_async.storage.spool_file import CorruptSpoolError, SpoolFile
+from amplitude_async.storage.spool_lock import SUFFIX, SpoolLock, new_spool_path
 from amplitude_async.storage.spool_thread import SpoolThread, answer
 
 __all__ = ["SQLiteStorage"]

@@ -24,7 +24,8 @@ from amplitude_async.cli.app import app
 from amplitude_async.cli.spool_directory import SpoolDirectory
 from amplitude_async.emulator import Emulator
 from amplitude_async.storage import DeadLetter, Record, SQLiteStorage
-from amplitude_async.storage.spool_file import SpoolFile, SpoolLock, new_spool_path
+from amplitude_async.storage.spool_file import SpoolFile
+from amplitude_async.storage.spool_lock import SpoolLock, new_spool_path
 
 __all__: list[str] = []
 

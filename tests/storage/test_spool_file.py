@@ -16,8 +16,8 @@ from amplitude_async.storage.spool_file import (
     SCHEMA_VERSION,
     CorruptSpoolError,
     SpoolFile,
-    SpoolLock,
 )
+from amplitude_async.storage.spool_lock import SpoolLock
 from amplitude_async.testing.storage_contract import make_record
 
 __all__: list[str] = []

@@ -4,6 +4,7 @@ In Python an event is flat. On the wire its fields lie inside ``data``, beside t
 ``event_type`` (mParticle JSON reference, section Events). Both forms can be read.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 
@@ -53,9 +54,9 @@ class Envelope(WireModel):
         wire: dict[str, Any] = pydantic_core.from_json(encode_event(self))
         return wire
 
+    @abstractmethod
     def encode_data(self) -> bytes:
         """Encode the object that stands under ``data``."""
-        raise NotImplementedError
 
 
 class BaseEvent(Envelope):

@@ -91,8 +91,25 @@ class MParticleDoor:
             raise BatchError(f"the batch cannot be sent: {error!s:.300}") from error
 
     def _prepare(self, batch: Batch, now_ms: int, *, old: bool) -> list[Piece]:
-        mode = self._config.limits
         batch = self._with_plan(batch)
+        self._check_identity(batch)
+        if not old:
+            self._warn_of_age(batch, now_ms)
+        encoded = encode_stamped(batch, now_ms=now_ms)
+        # Attributes of the user are looked at in any case: their names may be no text.
+        sure = encoded.surely_within_limits and not batch.user_attributes
+        if self._config.limits != "off" and not sure:
+            short = self._within_limits(batch)
+            if short is not batch:
+                batch, encoded = short, encode_stamped(short, now_ms=now_ms)
+        whole = _piece(batch, encoded)
+        if len(whole.body) <= MAX_BATCH_BYTES:
+            return [whole]
+        return [_piece(batch, part) for part in encoded.split(MAX_BATCH_BYTES)]
+
+    def _within_limits(self, batch: Batch) -> Batch:
+        """Refuse, cut or report what exceeds the limits of the service."""
+        mode = self._config.limits
         if mode == "truncate":
             batch = truncate_names(batch)
         problems = check_limits(batch, mode)
@@ -100,14 +117,7 @@ class MParticleDoor:
             raise BatchError("; ".join(problems))
         for problem in problems:
             self._reporter.warning("limits", "%s", problem)
-        self._check_identity(batch)
-        if not old:
-            self._warn_of_age(batch, now_ms)
-        encoded = encode_stamped(batch, now_ms=now_ms)
-        whole = _piece(batch, encoded)
-        if len(whole.body) <= MAX_BATCH_BYTES:
-            return [whole]
-        return [_piece(batch, part) for part in encoded.split(MAX_BATCH_BYTES)]
+        return batch
 
     def _with_plan(self, batch: Batch) -> Batch:
         plan = self._config.data_plan

@@ -15,8 +15,11 @@ from amplitude_async.mparticle.batch import (
     new_uuid,
 )
 from amplitude_async.mparticle.envelope import Envelope, encode_event
+from amplitude_async.mparticle.limits import MAX_NAME
 
 __all__ = ["EncodedBatch", "encode_stamped"]
+
+_ACTION = b'"action_identifier"'
 
 # What encode_event puts behind the members of "data".
 _EVENT_END = b"}}"
@@ -37,6 +40,17 @@ class EncodedBatch:
         """The whole batch as JSON."""
         key = b',"source_request_id":"%b"}' % self.source_request_id.encode()
         return join_batch(self.head[:-1] + key, self.events)
+
+    @property
+    def surely_within_limits(self) -> bool:
+        """True where everything is too short to break a limit, seen from its bytes.
+
+        Names may have 256 characters, values 4,096 and maps 100 entries; only actions
+        of push messages may have fewer.
+        """
+        return len(self.head) <= MAX_NAME and all(
+            len(event) <= MAX_NAME and _ACTION not in event for event in self.events
+        )
 
     def split(
         self, max_bytes: int, new_id: Callable[[], str] = new_uuid

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 from amplitude_async.mparticle.batch import Batch, events_of
 from amplitude_async.mparticle.envelope import BaseEvent, Envelope
 
-__all__ = ["LimitMode", "check_limits", "truncate_names"]
+__all__ = ["MAX_NAME", "LimitMode", "check_limits", "truncate_names"]
 
 LimitMode: TypeAlias = Literal["error", "truncate", "off"]
 """What to do about what exceeds a limit: refuse, cut names, or nothing."""

@@ -103,3 +103,20 @@ def test_one_event_that_is_too_large_is_named() -> None:
     encoded = encode_stamped(batch_of(*events), now_ms=NOW)
     with pytest.raises(ValueError, match=r"event 1 has 1\d{3} bytes.*at most 800"):
         list(encoded.split(800))
+
+
+@pytest.mark.parametrize(
+    ("event", "surely"),
+    [
+        (CustomEvent(event_name="short", custom_event_type="other"), True),
+        (CustomEvent(event_name="x" * 257, custom_event_type="other"), False),
+        (
+            GenericEvent(event_type="brand_new", data={"action_identifier": "x"}),
+            False,
+        ),
+    ],
+)
+def test_what_is_short_needs_no_second_look(event: Any, *, surely: bool) -> None:
+    """Bytes that are too few to break a limit spare the look at each name."""
+    encoded = encode_stamped(batch_of(event), now_ms=NOW)
+    assert encoded.surely_within_limits is surely

@@ -34,23 +34,18 @@ class EncodedBatch:
     events: Sequence[bytes]
     source_request_id: str
     """The idempotency key; kept over retries, never shared between two batches."""
+    surely_within_limits: bool = False
+    """True where everything is too short to break a limit, seen from its bytes.
+
+    Names may have 256 characters, values 4,096 and maps 100 entries; only actions of
+    push messages may have fewer.
+    """
 
     @property
     def body(self) -> bytes:
         """The whole batch as JSON."""
         key = b',"source_request_id":"%b"}' % self.source_request_id.encode()
         return join_batch(self.head[:-1] + key, self.events)
-
-    @property
-    def surely_within_limits(self) -> bool:
-        """True where everything is too short to break a limit, seen from its bytes.
-
-        Names may have 256 characters, values 4,096 and maps 100 entries; only actions
-        of push messages may have fewer.
-        """
-        return len(self.head) <= MAX_NAME and all(
-            len(event) <= MAX_NAME and _ACTION not in event for event in self.events
-        )
 
     def split(
         self, max_bytes: int, new_id: Callable[[], str] = new_uuid
@@ -98,12 +93,23 @@ def encode_stamped(
     key = batch.source_request_id
     if key:
         batch = batch.model_copy(update={"source_request_id": None})
-    events = [_stamped(event, now_ms, new_id) for event in events_of(batch)]
-    return EncodedBatch(encode_head(batch), events, key or new_id())
+    given = events_of(batch)
+    bodies = [encode_event(event) for event in given]
+    head = encode_head(batch)
+    short = len(head) <= MAX_NAME and all(
+        len(body) <= MAX_NAME and _ACTION not in body for body in bodies
+    )
+    events = [
+        _stamped(event, body, now_ms, new_id)
+        for event, body in zip(given, bodies, strict=True)
+    ]
+    return EncodedBatch(head, events, key or new_id(), short)
 
 
-def _stamped(event: Envelope, now_ms: int, new_id: Callable[[], str]) -> bytes:
-    body = encode_event(event)
+def _stamped(
+    event: Envelope, body: bytes, now_ms: int, new_id: Callable[[], str]
+) -> bytes:
+    """Fill in what an encoded event lacks."""
     added = []
     if getattr(event, "timestamp_unixtime_ms", None) is None:
         added.append(b'"timestamp_unixtime_ms":%d' % now_ms)

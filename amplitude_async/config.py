@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,9 @@ from pydantic import (
 
 from amplitude_async.exceptions import ConfigurationError
 
+if TYPE_CHECKING:
+    from yarl import URL
+
 __all__ = [
     "DeliveryConfig",
     "DeliveryFields",
@@ -27,6 +30,7 @@ __all__ = [
     "describe_errors",
     "merge_config",
     "near_miss",
+    "parse_http_url",
     "read_environment",
 ]
 
@@ -86,6 +90,21 @@ def describe_errors(model: type[BaseModel], error: ValidationError) -> str:
         reason = item["msg"].removeprefix("Value error, ")
         lines.append(f"{name}{shown}: {reason}")
     return "; ".join(lines)
+
+
+def parse_http_url(value: str) -> "URL":
+    """Read an address that requests can go to.
+
+    Raises:
+        ValueError: it is no http(s) URL with a host.
+    """
+    from yarl import URL  # noqa: PLC0415 - with aiohttp, loaded only when needed
+
+    url = URL(value)
+    if url.scheme not in {"http", "https"} or not url.host:
+        msg = "must be an http:// or https:// URL with a host"
+        raise ValueError(msg)
+    return url
 
 
 class DeliveryConfig(BaseModel):
@@ -172,14 +191,8 @@ class DeliveryConfig(BaseModel):
     @field_validator("server_url")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
-        from yarl import URL  # noqa: PLC0415 - with aiohttp, loaded only when needed
-
-        if value is None:
-            return None
-        url = URL(value)
-        if url.scheme not in {"http", "https"} or not url.host:
-            msg = "must be an http:// or https:// URL with a host"
-            raise ValueError(msg)
+        if value is not None:
+            parse_http_url(value)
         return value
 
     @field_validator("storage")

@@ -14,7 +14,12 @@ from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.handle import Delivery, Ledger
-from amplitude_async.delivery.outcome import DeliveryStatus, DropReason, Outcome
+from amplitude_async.delivery.outcome import (
+    QUIET_REASONS,
+    DeliveryStatus,
+    DropReason,
+    Outcome,
+)
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Counters, Stats
 from amplitude_async.plugins import DestinationPlugin, Plugin, PluginType, call_hook
@@ -318,7 +323,7 @@ class PlainDestination:
                 waiter.set_result(None)
 
     def _report(self, outcome: Outcome) -> None:
-        if outcome.reason in _QUIET_REASONS:
+        if outcome.reason in QUIET_REASONS:
             self._reporter.debug("1 event: %s", outcome.message)
         elif outcome.status is not DeliveryStatus.DELIVERED:
             self._reporter.warning(outcome.status, "%s", outcome.message)
@@ -440,9 +445,6 @@ class PlainDestination:
         outcome = Outcome.dropped(DropReason.FORK, message)
         for record in inherited:
             ledger.settle(record.id, outcome)
-
-
-_QUIET_REASONS = frozenset({DropReason.OPT_OUT, DropReason.PLUGIN, DropReason.PURGED})
 
 
 def _verdict(refusal: Refusal, *, strict: bool) -> Outcome:

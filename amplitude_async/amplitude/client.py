@@ -145,33 +145,23 @@ class Amplitude(BaseClient):
             QueueFullError: no room, and the policy is Overflow.RAISE.
         """
         if options is None and type(event) is str:
-            delivery = self._offer_fields(event, fields)
-            if delivery is not None:
-                return delivery
             record = self._encode_fields(event, fields)
-            if record is not None and self._spooled is not None:
-                return await self._spooled.engine.intake.accept(record)
+            if record is not None:
+                intake = self._own.engine.intake
+                delivery = None if self._fast is None else intake.offer(record)
+                return delivery or await intake.accept(record)
         try:
             made = _compose(event, options, fields)
         except ValidationError as error:
             return await self._reject(event, error)
         return self._offer(made) or await self._submit(made)
 
-    def _offer_fields(self, event_type: str, fields: EventFields) -> Delivery | None:
-        """Take the short road without building an Event; None where it needs one."""
-        if self._fast is None or asyncio.get_running_loop() is not self._loop:
-            return None
-        intake = self._fast.engine.intake
-        record = self._door.admit_fields(
-            event_type, fields, intake.next_id, self._clock.wall()
-        )
-        return None if record is None else intake.offer(record)
-
     def _encode_fields(self, event_type: str, fields: EventFields) -> Record | None:
-        """Encode for the storage without building an Event; None where that fails."""
-        if self._spooled is None or asyncio.get_running_loop() is not self._loop:
+        """Encode for the short road without an Event; None where one is needed."""
+        own = self._fast or self._spooled
+        if own is None or asyncio.get_running_loop() is not self._loop:
             return None
-        next_id = self._spooled.engine.intake.next_id
+        next_id = own.engine.intake.next_id
         return self._door.admit_fields(event_type, fields, next_id, self._clock.wall())
 
     def track_nowait(

@@ -9,6 +9,7 @@ from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.handle import Delivery, Ledger, Principal
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outcome import (
+    QUIET_REASONS,
     DeliveryResult,
     DeliveryStatus,
     DropReason,
@@ -20,8 +21,6 @@ from amplitude_async.delivery.stats import Counters
 from amplitude_async.storage.base import DeadLetter, Record
 
 __all__ = ["Books", "FlushWait"]
-
-_QUIET_REASONS = frozenset({DropReason.OPT_OUT, DropReason.PLUGIN, DropReason.PURGED})
 
 
 class FlushWait:
@@ -176,7 +175,7 @@ class Books:
         if status is DeliveryStatus.REJECTED:
             log = self._reporter.error if outcome.code else self._reporter.warning
             log("rejected", "event rejected: %s", outcome.message, count=count)
-        elif outcome.reason in _QUIET_REASONS or status is DeliveryStatus.STORED:
+        elif outcome.reason in QUIET_REASONS or status is DeliveryStatus.STORED:
             self._reporter.debug("%d events: %s", count, outcome.message)
         else:
             # A late verb is the host's own affair; the rest is a loss of ours.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["DeliveryResult", "DeliveryStatus", "DropReason", "Outcome"]
+__all__ = ["QUIET_REASONS", "DeliveryResult", "DeliveryStatus", "DropReason", "Outcome"]
 
 
 class DeliveryStatus(StrEnum):
@@ -35,6 +35,10 @@ class DropReason(StrEnum):
     PURGED = "purged"
     FORK = "fork"
     INTERNAL = "internal"
+
+
+QUIET_REASONS = frozenset({DropReason.OPT_OUT, DropReason.PLUGIN, DropReason.PURGED})
+"""Drops that somebody asked for: nothing an on-call must read about."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,8 @@ import hashlib
 from typing import Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from yarl import URL
 
-from amplitude_async.config import DeliveryConfig, DeliveryFields
+from amplitude_async.config import DeliveryConfig, DeliveryFields, parse_http_url
 from amplitude_async.mparticle.context import DataPlanContext
 from amplitude_async.mparticle.enums import Pod
 
@@ -56,10 +55,7 @@ class MParticleConfig(DeliveryConfig):
     def _usable_base(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        url = URL(value)
-        if url.scheme not in {"http", "https"} or not url.host:
-            msg = "must be an http:// or https:// URL with a host"
-            raise ValueError(msg)
+        url = parse_http_url(value)
         if url.query_string or url.fragment:
             msg = "must end with its path: no query, no fragment"
             raise ValueError(msg)

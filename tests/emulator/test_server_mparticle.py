@@ -70,7 +70,8 @@ async def post(
     """Send JSON values, or bytes as they are."""
     data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     # As a file: aiohttp warns of large bodies given as bytes.
-    stream = io.BytesIO(data)
+    # aiohttp 3.11 gives a connection up when the answer overtakes a file.
+    stream = data if len(data) < 1_000_000 else io.BytesIO(data)
     async with session.post(url, data=stream, headers=headers) as response:
         return Reply(response, await response.read())
 

@@ -1,11 +1,9 @@
 """Writes every outcome down, once: account, handles, journal, waiters and callback."""
 
-import asyncio
-import math
-
 from amplitude_async.delivery.callbacks import CallbackRunner
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.endpoint import Endpoint
+from amplitude_async.delivery.flushes import Flushes
 from amplitude_async.delivery.handle import Delivery, Ledger, Principal
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outcome import (
@@ -14,30 +12,14 @@ from amplitude_async.delivery.outcome import (
     DeliveryStatus,
     DropReason,
     Outcome,
+    Settlement,
 )
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.delivery.schedule import Settlement
+from amplitude_async.delivery.room import Room
 from amplitude_async.delivery.stats import Counters
 from amplitude_async.storage.base import DeadLetter, Record
 
-__all__ = ["Books", "FlushWait"]
-
-
-class FlushWait:
-    """Somebody who waits until all events up to a certain one have an outcome."""
-
-    __slots__ = ("deadline", "future", "remaining", "watermark")
-
-    def __init__(self, watermark: int, remaining: int, deadline: float) -> None:
-        self.watermark = watermark
-        self.remaining = remaining
-        self.deadline = deadline
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def finish(self) -> None:
-        """Let the waiter go on."""
-        if not self.future.done():
-            self.future.set_result(None)
+__all__ = ["Books"]
 
 
 class Books:
@@ -48,21 +30,23 @@ class Books:
         endpoint: Endpoint,
         reporter: Reporter,
         journal: Journal,
+        room: Room,
         *,
         principal: Principal,
         clock: Clock,
+        callbacks: CallbackRunner | None,
     ) -> None:
         self._endpoint = endpoint
         self._reporter = reporter
         self._journal = journal
         self._principal = principal
         self._clock = clock
+        self._room = room
         self._ledger = Ledger()
         self.counters = Counters()
-        self.callbacks: CallbackRunner | None = None
-        self.flushes: list[FlushWait] = []
-        self.bytes = 0
-        """Encoded bytes of the undecided events in memory."""
+        self.callbacks = callbacks
+        self.flushes = Flushes(clock)
+        """Those who wait for outcomes."""
 
     # Accepting ---------------------------------------------------------------
 
@@ -106,7 +90,7 @@ class Books:
                 last, run = outcome, 0
             run += 1
         tally[last] = tally.get(last, 0) + run
-        self.bytes -= freed
+        self._room.free(len(settlements), freed)
         for outcome, count in tally.items():
             self.counters.count(outcome, count)
             if outcome.status is not DeliveryStatus.DELIVERED:
@@ -114,9 +98,8 @@ class Books:
         if self.callbacks is not None:
             for record, outcome in settlements:
                 self._hand_over(self._result(record, outcome))
-        for flush in self.flushes:
-            mark = flush.watermark
-            flush.remaining -= sum(record.id <= mark for record, _ in settlements)
+        if self.flushes:
+            self.flushes.settled([record.id for record, _ in settlements])
         if self._journal.keeps_dead_letters:
             self._bury(settlements)
         if self._journal.writes:
@@ -148,10 +131,14 @@ class Books:
         self.counters.count(outcome, count)
         self._report(outcome, count)
 
+    def store_rest(self, count: int, outcome: Outcome) -> None:
+        """Settle what is only in the storage, by number: its records stay there."""
+        self.settle_handles(outcome)
+        self.counters.count(outcome, count)
+
     def withdraw(self, record_id: int) -> None:
         """Let nobody wait for an event that was not accepted in the end."""
-        for flush in self.flushes:
-            flush.remaining -= record_id <= flush.watermark
+        self.flushes.settled((record_id,))
 
     def _result(self, record: Record, outcome: Outcome) -> DeliveryResult:
         return DeliveryResult(
@@ -188,15 +175,15 @@ class Books:
                 count=count,
             )
 
-    # Waiting for outcomes ----------------------------------------------------
+    def rebind(self) -> None:
+        """Forget those who waited on a closed loop."""
+        self.flushes.clear()
+        if self.callbacks is not None:
+            self.callbacks.rebind()
 
-    def open_flush(self, watermark: int, pending: int, deadline: float) -> FlushWait:
-        """Note somebody who waits for everything accepted so far."""
-        flush = FlushWait(watermark, pending, deadline)
-        self.flushes.append(flush)
-        return flush
-
-    @property
-    def next_deadline(self) -> float:
-        """When the first of those who wait gives up."""
-        return min((flush.deadline for flush in self.flushes), default=math.inf)
+    def __repr__(self) -> str:
+        counters = self.counters
+        return (
+            f"<Books {counters.accepted} accepted, {counters.delivered} delivered, "
+            f"{counters.rejected} rejected, {counters.dropped} dropped>"
+        )

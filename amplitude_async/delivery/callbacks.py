@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from amplitude_async.delivery.outcome import DeliveryResult, DropReason
 from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.tasks import spawn
 
 __all__ = ["CallbackRunner", "inside_user_code"]
 
@@ -71,10 +72,7 @@ class CallbackRunner:
             # An empty context: the callback belongs to no request of the host.
             context = contextvars.Context()
             context.run(inside_user_code.set, frozenset({self._client_id, id(self)}))
-            loop = asyncio.get_running_loop()
-            self._task = loop.create_task(
-                self._run(), name="amplitude_async callback", context=context
-            )
+            self._task = spawn(self._run(), "callback", context)
 
     async def _run(self) -> None:
         calls = 0

@@ -1,19 +1,21 @@
-"""The way in: a bounded asyncio.Queue, overflow policies, a fair wait for room."""
+"""The way in: a bounded asyncio.Queue and the overflow policies."""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from amplitude_async.config import DeliveryConfig, Overflow
+from amplitude_async.delivery.alarm import Alarm
 from amplitude_async.delivery.books import Books
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.deciding.health import HealthState
+from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.handle import Delivery, whole_pages
-from amplitude_async.delivery.health import HealthState
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outcome import DropReason, Outcome
-from amplitude_async.delivery.schedule import Schedule
+from amplitude_async.delivery.room import Room
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.storage.base import Record
 
@@ -29,7 +31,9 @@ class BulkQueue(asyncio.Queue[Record]):
 
     def _init(self, maxsize: int) -> None:  # noqa: ARG002
         self._records: deque[Record] = deque()
+        # Bound here, so that an event costs no Python call of the queue's own.
         self.add = self._records.append
+        self.count = self._records.__len__
 
     def qsize(self) -> int:
         """Count the waiting events."""
@@ -49,54 +53,45 @@ class BulkQueue(asyncio.Queue[Record]):
 
 
 class Intake:
-    """Accepts encoded events, within bounds of count and bytes."""
+    """Accepts encoded events; what to do where there is no room is its policy."""
 
     def __init__(
         self,
         config: DeliveryConfig,
+        room: Room,
         schedule: Schedule,
+        *,
         books: Books,
         journal: Journal,
-        *,
+        alarm: Alarm,
         clock: Clock,
         client_id: int,
-        wake: Callable[[], None],
-        wake_at: Callable[[float], None],
     ) -> None:
         self._config = config
+        self._room = room
         self._schedule = schedule
         self._books = books
         self._journal = journal
+        self._alarm = alarm
         self._clock = clock
         self._client_id = client_id
-        self._wake = wake
-        self._set_alarm = wake_at
-        self._waiters: deque[tuple[asyncio.Future[bool], int]] = deque()
-        self._promised = 0
-        self._promised_bytes = 0
         self._queue = BulkQueue()
-        self._capacity = config.max_storage_capacity
-        self._max_bytes = config.max_storage_bytes
+        self._since = 0.0
+        self._full_at = 1
         self.next_id = 1
         """The id of the next event that is accepted."""
-        self._since = 0.0
-        self.fresh = 0
-        """Events in the queue."""
-        self.wake_at = 1
-        """So many events in the queue wake the flush task."""
         self.closing = False
-        self.crowded = False
-        """Somebody wanted in and found no room: what waits must go now."""
+        """True once no event is taken any more."""
 
     @property
-    def in_memory(self) -> int:
-        """Undecided events in memory: queued, parked, held and in flight."""
-        return self.fresh + self._schedule.size
+    def fresh(self) -> int:
+        """Events in the queue."""
+        return self._queue.count()
 
     @property
     def due_at(self) -> float:
         """When the first event in the queue has waited long enough for company."""
-        return self._since + self._schedule.linger_for()
+        return self._since + self._schedule.linger.length
 
     @property
     def last_id(self) -> int:
@@ -120,57 +115,54 @@ class Intake:
         self.next_id = whole_pages(self.last_id) + 1
         return first
 
-    @property
-    def refusal(self) -> Outcome | None:
-        """The verdict on every new event while the server refuses us.
-
-        None where the event at hand is the probe, or where a durable storage keeps it.
-        """
-        health = self._schedule.health
-        if health.state is not HealthState.REFUSED or self._journal.durable:
-            return None
-        if self._clock.now() >= health.not_before and not self.in_memory:
-            return None
-        return Outcome.rejected(health.refusal_message, health.refusal_code)
+    def ring_when_full(self, events: int) -> None:
+        """Ring once so many events are in the queue."""
+        self._full_at = events
 
     # Taking in ---------------------------------------------------------------
 
     def offer(self, record: Record) -> Delivery | None:
         """Accept an event without suspending; None where there is no room."""
         size = len(record.body)
-        if self._waiters or not self.has_room(size):
-            return None
-        return self._take_in(record, size)
+        return self._take_in(record, size) if self._room.take(size) else None
 
     def _take_in(self, record: Record, size: int) -> Delivery:
+        """Accept an event that has its place."""
         if self._schedule.health.state is HealthState.REFUSED:
-            verdict = self.refusal
+            verdict = self._refused()
             if verdict is not None:
+                self._room.free(1, size)
                 return self._books.settle_at_door(record, record.insert_id, verdict)
-            self._wake()
+            self._alarm.ring()
         number = self.next_id
         if record.id != number:
             record = record._replace(id=number)
         self.next_id = number + 1
-        return self._enter(record, size)
+        return self._enter(record)
 
-    def _enter(self, record: Record, size: int) -> Delivery:
-        books = self._books
-        books.bytes += size
-        self._queue.add(record)
-        self.fresh = fresh = self.fresh + 1
+    def _refused(self) -> Outcome | None:
+        """Say what the server that refuses us would say to a new event.
+
+        None where the event at hand is the probe, or where a durable storage keeps it.
+        """
+        health = self._schedule.health
+        if self._journal.durable:
+            return None
+        alone = self._room.count == 1
+        if self._clock.now() >= health.not_before and alone:
+            return None
+        return Outcome.rejected(health.refusal_message, health.refusal_code)
+
+    def _enter(self, record: Record) -> Delivery:
+        queue = self._queue
+        queue.add(record)
+        fresh = queue.count()
         if fresh == 1:
-            self._since = now = self._clock.now()
-            self._set_alarm(now + self._schedule.linger_for())
-        if fresh >= self.wake_at:
-            self._wake()
-        return books.enter(record)
-
-    def has_room(self, size: int) -> bool:
-        """Say whether an event of so many bytes fits within the bounds."""
-        count = self.fresh + self._schedule.size + self._promised
-        total = self._books.bytes + self._promised_bytes + size
-        return count < self._capacity and total <= self._max_bytes
+            self._since = self._clock.now()
+            self._alarm.ring_by(self.due_at)
+        if fresh >= self._full_at:
+            self._alarm.ring()
+        return self._books.enter(record)
 
     def accept(self, record: Record) -> Coroutine[Any, Any, Delivery]:
         """Accept an event, waiting for room or for the journal where that is needed.
@@ -185,9 +177,7 @@ class Intake:
     async def _accept_in_memory(self, record: Record) -> Delivery:
         delivery = self.offer(record)
         if delivery is None and self._may_wait(record):
-            size = len(record.body)
-            promised = await self._wait_for_room(size)
-            return self._accept_after_wait(record, promised=promised)
+            return await self._accept_in_turn(record)
         return delivery or self._overflow(record)
 
     def offer_nowait(self, record: Record) -> Delivery:
@@ -206,23 +196,19 @@ class Intake:
 
     def drain(self) -> None:
         """Hand everything in the queue to the schedule."""
-        if self.fresh:
+        if self._queue.count():
             self._schedule.add(self.take_all(), self._since)
 
     def take_all(self) -> list[Record]:
         """Empty the queue."""
-        self.fresh = 0
         return self._queue.take_all()
 
     # Overflow ----------------------------------------------------------------
 
-    def _ask_for_room(self) -> None:
-        """Send what waits, however few: no more company can come."""
-        self.crowded = True
-        self._wake()
-
     def _overflow(self, record: Record) -> Delivery:
-        self._ask_for_room()
+        # No more company can come: what waits goes now, however little it is.
+        self._room.crowd()
+        self._alarm.ring()
         policy = self._config.overflow
         if policy is Overflow.RAISE:
             raise QueueFullError(self._full_message())
@@ -231,7 +217,7 @@ class Intake:
         return self._shed(record, self._full_message())
 
     def _make_room(self, record: Record) -> Delivery:
-        if len(record.body) > self._config.max_storage_bytes:
+        if not self._room.could_hold(len(record.body)):
             return self._shed(record, self._full_message())
         self.drain()
         delivery = self.offer(record)
@@ -250,8 +236,8 @@ class Intake:
     def _full_message(self) -> str:
         config = self._config
         return (
-            f"the queue is full: {self.in_memory} events of max_storage_capacity="
-            f"{config.max_storage_capacity}, {self._books.bytes} bytes of "
+            f"the queue is full: {self._room.count} events of max_storage_capacity="
+            f"{config.max_storage_capacity}, {self._room.bytes} bytes of "
             f"max_storage_bytes={config.max_storage_bytes}"
         )
 
@@ -262,76 +248,42 @@ class Intake:
         return (
             config.overflow is Overflow.WAIT
             and config.overflow_timeout > 0
-            and len(record.body) <= config.max_storage_bytes
+            and self._room.could_hold(len(record.body))
             and self._schedule.health.state is HealthState.HEALTHY
+            # What this very code holds up would never make room for it.
             and self._client_id not in inside_user_code.get()
         )
 
-    async def _wait_for_room(self, size: int) -> bool:
-        """Wait in line; True where a place is kept for this event."""
-        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        timer = self._clock.call_later(
-            self._config.overflow_timeout, lambda: _answer(waiter, promised=False)
-        )
-        entry = (waiter, size)
-        self._waiters.append(entry)
-        self._ask_for_room()
-        try:
-            promised = await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.result():
-                self._redeem(size)
-                self.admit_waiters()  # its place goes to the next in line
-            raise
-        finally:
-            timer.cancel()
-            if entry in self._waiters:
-                self._waiters.remove(entry)
-        if promised:
-            self._redeem(size)
-        return promised
-
-    def _redeem(self, size: int) -> None:
-        self._promised -= 1
-        self._promised_bytes -= size
-
-    def _accept_after_wait(self, record: Record, *, promised: bool) -> Delivery:
+    async def _accept_in_turn(self, record: Record) -> Delivery:
+        self._room.crowd()
+        self._alarm.ring()
+        size = len(record.body)
+        has_place = await self._room.wait(size, self._config.overflow_timeout)
         if self.closing:
+            if has_place:
+                self._room.free(1, size)
             message = "the client was shut down while this event waited for room"
             outcome = Outcome.dropped(DropReason.CLOSED, message)
             return self._books.settle_at_door(record, record.insert_id, outcome)
-        size = len(record.body)
-        if promised or self.has_room(size):
+        if has_place or self._room.take(size):
             return self._take_in(record, size)
         return self._shed(record, self._full_message())
 
     def admit_waiters(self) -> None:
-        """Keep a place for those who wait for room, in order, as far as it goes.
+        """Let those go on who wait for room, in order, as far as there is any.
 
         All of them are told to go on where waiting does not help any more.
         """
-        waiters = self._waiters
         unwell = self._schedule.health.state is not HealthState.HEALTHY
-        while waiters:
-            waiter, size = waiters[0]
-            if waiter.done():
-                waiters.popleft()
-            elif unwell or self.closing:
-                waiters.popleft()
-                waiter.set_result(False)
-            elif self.has_room(size):
-                waiters.popleft()
-                self._promised += 1
-                self._promised_bytes += size
-                waiter.set_result(True)
-            else:
-                return
+        if unwell or self.closing:
+            self._room.send_away()
+        else:
+            self._room.admit()
 
     # With a durable storage --------------------------------------------------
 
     async def _accept_durably(self, record: Record) -> Delivery:
-        number = self.next_id
-        self.next_id = number + 1
+        number = self.allot(1)
         if record.id != number:
             record = record._replace(id=number)
         written = False
@@ -351,12 +303,12 @@ class Intake:
             message = "the client was shut down while this event was being stored"
             outcome = Outcome.dropped(DropReason.CLOSED, message)
             return self._books.settle_at_door(record, record.insert_id, outcome)
-        size = len(record.body)
-        if not self._journal.unread and self.has_room(size):
+        # While anything is unread, all new ones queue behind it in the journal.
+        if not self._journal.unread and self._room.take(len(record.body)):
             self._journal.mark_read(record.id)
-            return self._enter(record, size)
+            return self._enter(record)
         self._journal.leave_unread()
-        self._wake()
+        self._alarm.ring()
         return self._books.enter(record)
 
     def _refuse(self, record: Record) -> Delivery:
@@ -368,13 +320,15 @@ class Intake:
 
     # Lifecycle ---------------------------------------------------------------
 
+    def close(self) -> None:
+        """Take no event any more; those who wait for room hear so."""
+        self.closing = True
+        self._room.send_away()
+
     def rebind(self) -> None:
         """Forget what belongs to a closed loop; the queue is empty by now."""
         self._queue = BulkQueue()
-        self._waiters.clear()
-        self._promised = self._promised_bytes = 0
+        self._room.rebind()
 
-
-def _answer(waiter: "asyncio.Future[bool]", *, promised: bool) -> None:
-    if not waiter.done():
-        waiter.set_result(promised)
+    def __repr__(self) -> str:
+        return f"<Intake {self.fresh} fresh, {self.last_id} so far>"

@@ -1,17 +1,17 @@
-"""The engine's side of a storage: what was read, what is only there, and its failure.
+"""The engine's side of a storage: what is written, what is only there, its failures.
 
 Memory first: a record is appended and goes to memory as well. Once memory is full,
 records are only appended; while one of those is unread, all new ones queue behind it.
 """
 
 import asyncio
-import contextvars
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 
 from amplitude_async.delivery.clock import Clock, Timer
 from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.settling import Settler
 from amplitude_async.exceptions import StorageError, StorageFullError
 from amplitude_async.storage.base import DeadLetter, Record, Storage
 
@@ -24,6 +24,105 @@ TRY_AGAIN_INTERVAL = 60.0
 CLOSE_TIMEOUT = 5.0
 
 
+class _Outages:
+    """When a storage did not work, in ids: what was accepted then is not in it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._gaps: list[tuple[int, float]] = []
+        self._retry: Timer | None = None
+        self.failed = False
+        self.bypassed = False
+        """True while events go to memory without asking the storage."""
+
+    def cover(self, record_id: int) -> bool:
+        """Say whether an id was given while the storage did not work."""
+        return any(first <= record_id < end for first, end in self._gaps)
+
+    def filtered(self, ids: Sequence[int]) -> Sequence[int]:
+        """Leave out the ids that the storage never got."""
+        return [n for n in ids if not self.cover(n)] if self._gaps else ids
+
+    def begin(self, record_id: int) -> None:
+        """The storage failed at a record; ask it again after a while."""
+        if not self.failed:
+            self.failed = True
+            self._gaps.append((record_id, math.inf))
+        if not self.bypassed:
+            self.bypassed = True
+            self._retry = self._clock.call_later(TRY_AGAIN_INTERVAL, self._try_again)
+
+    def _try_again(self) -> None:
+        """Let the next event find out whether the storage works again."""
+        self._retry = None
+        self.bypassed = False
+
+    def end(self, record_id: int) -> None:
+        """The storage took a record again."""
+        self.failed = self.bypassed = False
+        first, _ = self._gaps.pop()
+        self._gaps.append((first, record_id))
+
+    def stop(self) -> None:
+        """Leave no timer behind."""
+        if self._retry is not None:
+            self._retry.cancel()
+
+
+class _Unread:
+    """What is in the storage and not in memory: how much, and from where on."""
+
+    def __init__(self) -> None:
+        self.cursor = 0
+        """Id of the last record that was read, or went to memory as it was written."""
+        self.count = 0
+        self.arrivals = 0
+        self.missing = 0
+        self.lock = asyncio.Lock()
+
+    def add(self, count: int) -> None:
+        """Note records of other processes."""
+        self.count += count
+
+    def leave(self) -> None:
+        """Note that an appended record is in the storage only."""
+        self.count += 1
+        self.arrivals += 1
+
+    def pass_by(self, record_id: int) -> None:
+        """Note that an appended record is in memory too."""
+        self.cursor = max(self.cursor, record_id)
+
+    def read(self, last_id: int, count: int) -> None:
+        """Note a page: so many of its records are in memory from now on."""
+        self.cursor = last_id
+        self.count -= count
+
+    def decided(self, count: int) -> None:
+        """Note that records were decided where they lie."""
+        self.count -= count
+
+    def write_off(self) -> int:
+        """Note that what should be there is not; returns how many."""
+        lost, self.count = self.count, 0
+        self.missing += lost
+        return lost
+
+    def abandon(self) -> int:
+        """Leave everything to the next process; returns how many."""
+        left, self.count = self.count, 0
+        return left
+
+    def take_missing(self) -> int:
+        """Say once how many records were written off."""
+        missing, self.missing = self.missing, 0
+        return missing
+
+    def rebind(self) -> None:
+        """Forget who was reading on a closed loop."""
+        self.lock = asyncio.Lock()
+
+
 class Journal:
     """One storage, how far it was read, and whether it can be relied on."""
 
@@ -33,32 +132,30 @@ class Journal:
         self._storage = storage
         self._destination = destination
         self._reporter = reporter
-        self._clock = clock
         self._opened = False
-        self._failed = False
-        self._gaps: list[tuple[int, float]] = []
-        self._retry: Timer | None = None
-        self._cursor = 0
+        self._outages = _Outages(clock)
+        self._unread = _Unread()
+        self._settler = Settler(storage, reporter, self._forgotten)
         self._appending: dict[int, None] = {}
         self._appended: asyncio.Event | None = None
         self._late: set[asyncio.Future[None]] = set()
         self._loose: set[int] = set()
         self._passed_over: set[int] = set()
-        self._left = 0
-        self._missing = 0
-        self._lock = asyncio.Lock()
-        self._settling: list[int] = []
-        self._burying: list[DeadLetter] = []
-        self._task: asyncio.Task[None] | None = None
-        self.unread = 0
-        """Records that are in the storage and not in memory."""
-        self.bypassed = not storage.durable
-        """True while events go to memory without asking the storage."""
 
     @property
     def durable(self) -> bool:
         """True while an appended record survives the process."""
-        return self._storage.durable and not self._failed
+        return self._storage.durable and not self._outages.failed
+
+    @property
+    def bypassed(self) -> bool:
+        """True while events go to memory without asking the storage."""
+        return not self._storage.durable or self._outages.bypassed
+
+    @property
+    def unread(self) -> int:
+        """Records that are in the storage and not in memory."""
+        return self._unread.count
 
     @property
     def appending(self) -> int:
@@ -75,12 +172,17 @@ class Journal:
         return (
             self._storage.durable
             and record_id not in self._loose
-            and not self._in_gap(record_id)
+            and not self._outages.cover(record_id)
         )
 
-    def _in_gap(self, record_id: int) -> bool:
-        """Say whether an id was given while the storage did not work."""
-        return any(first <= record_id < end for first, end in self._gaps)
+    def __repr__(self) -> str:
+        kind = type(self._storage).__name__
+        state = "open" if self._opened else "shut"
+        failed = ", failed" if self._outages.failed else ""
+        return (
+            f"<Journal {kind} {state}{failed}: {self.appending} being written, "
+            f"{self.unread} unread>"
+        )
 
     # Opening -----------------------------------------------------------------
 
@@ -91,19 +193,19 @@ class Journal:
             return 0
         recovered = await self._storage.open(self._destination, allot)
         self._opened = True
-        self.unread += recovered
+        self._unread.add(recovered)
         return recovered
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Look for records that another process left behind."""
-        if self._failed:
+        if self._outages.failed:
             return 0
         try:
             adopted = await self._storage.adopt(allot)
         except StorageError as error:
             self._reporter.warning("adopt", "%s", error)
             return 0
-        self.unread += adopted
+        self._unread.add(adopted)
         return adopted
 
     # Writing -----------------------------------------------------------------
@@ -120,6 +222,7 @@ class Journal:
         try:
             await self._storage.append((record,))
         except asyncio.CancelledError:
+            # It may have been written or not: when it is read, it is left out.
             self._passed_over.add(number)
             self.settle_soon([number])
             raise
@@ -130,8 +233,12 @@ class Journal:
             del self._appending[number]
             if self._appended is not None and not self._appending:
                 self._appended.set()
-        if self._failed:
-            self._recover(number)
+        if self._outages.failed:
+            self._outages.end(number)
+            self._reporter.warning(
+                "storage_recovered",
+                "the storage works again: new events survive the process",
+            )
         return True
 
     def append_soon(self, record: Record) -> None:
@@ -160,22 +267,10 @@ class Journal:
 
     def _not_written(self, error: Exception, record_id: int) -> None:
         if isinstance(error, StorageFullError):
+            # Its own limit is no failure: it works, and says no.
             self._reporter.error("storage_full", "%s", error)
-        else:
-            self._fail(error, record_id)
-
-    async def written(self) -> None:
-        """Wait until what is written in the background is written, or is not."""
-        if self._late:
-            await asyncio.wait(self._late, timeout=CLOSE_TIMEOUT)
-
-    def _fail(self, error: Exception, record_id: int) -> None:
-        if not self._failed:
-            self._failed = True
-            self._gaps.append((record_id, math.inf))
-        if not self.bypassed:
-            self.bypassed = True
-            self._retry = self._clock.call_later(TRY_AGAIN_INTERVAL, self._try_again)
+            return
+        self._outages.begin(record_id)
         self._reporter.error(
             "storage",
             "%s; events are kept in memory only from now on and do not survive "
@@ -183,29 +278,18 @@ class Journal:
             error if isinstance(error, StorageError) else repr(error),
         )
 
-    def _try_again(self) -> None:
-        """Let the next event find out whether the storage works again."""
-        self._retry = None
-        self.bypassed = False
-
-    def _recover(self, record_id: int) -> None:
-        self._failed = False
-        first, _ = self._gaps.pop()
-        self._gaps.append((first, record_id))
-        self.bypassed = False
-        self._reporter.warning(
-            "storage_recovered",
-            "the storage works again: new events survive the process",
-        )
+    async def written(self) -> None:
+        """Wait until what is written in the background is written, or is not."""
+        if self._late:
+            await asyncio.wait(self._late, timeout=CLOSE_TIMEOUT)
 
     def mark_read(self, record_id: int) -> None:
         """Note that an appended record is in memory too."""
-        self._cursor = max(self._cursor, record_id)
+        self._unread.pass_by(record_id)
 
     def leave_unread(self) -> None:
         """Note that an appended record is in the storage only."""
-        self.unread += 1
-        self._left += 1
+        self._unread.leave()
 
     # Reading -----------------------------------------------------------------
 
@@ -214,34 +298,29 @@ class Journal:
 
         A damaged record has an empty body.
         """
-        if self._lock.locked():
+        unread = self._unread
+        if unread.lock.locked():
             return []  # a purge is reading: what it finds must not slip through
-        async with self._lock:
+        async with unread.lock:
             records: list[Record] = []
-            while self.unread and not records:
-                left = self._left
+            while unread.count and not records:
+                arrivals = unread.arrivals
                 try:
-                    page = await self._storage.fetch(self._cursor, limit, max_bytes)
+                    page = await self._storage.fetch(unread.cursor, limit, max_bytes)
                 except StorageError as error:
                     self._reporter.error("storage_read", "%s", error)
                     break
-                if not page and left == self._left:
-                    self._write_off()
+                if not page and arrivals == unread.arrivals:
+                    self._reporter.error(
+                        "storage_lost",
+                        "the storage does not find events that it had",
+                        count=unread.write_off(),
+                    )
                 records = self._accepted(page)
                 if not page:
                     break
-                self._cursor = page[-1].id
-                self.unread -= len(records)
+                unread.read(page[-1].id, len(records))
             return records
-
-    def _write_off(self) -> None:
-        self._reporter.error(
-            "storage_lost",
-            "the storage does not find events that it had",
-            count=self.unread,
-        )
-        self._missing += self.unread
-        self.unread = 0
 
     def _accepted(self, page: list[Record]) -> list[Record]:
         """Leave out what is no unread event: being appended, undone, in memory."""
@@ -255,12 +334,11 @@ class Journal:
 
     def take_missing(self) -> int:
         """Return once how many unread records the storage has lost."""
-        missing, self._missing = self._missing, 0
-        return missing
+        return self._unread.take_missing()
 
     async def pages(self) -> AsyncGenerator[list[Record], None]:
         """Read the unread records page by page; they stay unread."""
-        after = self._cursor
+        after = self._unread.cursor
         while True:
             try:
                 page = await self._storage.fetch(after, PAGE, PAGE_BYTES)
@@ -283,10 +361,10 @@ class Journal:
         count = 0
         if not self.unread:
             return 0
-        async with self._lock:
+        async with self._unread.lock:
             async for page in self.pages():
                 found = [record for record in page if chosen(record)]
-                self.unread -= len(found)
+                self._unread.decided(len(found))
                 count += len(found)
                 settle(found)
             await self.settled()
@@ -294,8 +372,7 @@ class Journal:
 
     def abandon_unread(self) -> int:
         """Leave unread records to the next process; returns how many."""
-        left, self.unread = self.unread, 0
-        return left
+        return self._unread.abandon()
 
     # Settling ----------------------------------------------------------------
 
@@ -306,7 +383,7 @@ class Journal:
 
     def bury_soon(self, letters: list[DeadLetter]) -> None:
         """Keep rejected records in the background, before they are forgotten."""
-        self._burying += letters
+        self._settler.bury(letters)
 
     def settle_soon(self, ids: Sequence[int]) -> None:
         """Forget records in the background, many at a time."""
@@ -314,54 +391,21 @@ class Journal:
             return
         if self._loose:
             self._loose.difference_update(ids)
-        if self._gaps:
-            ids = [number for number in ids if not self._in_gap(number)]
-        self._settling += ids
-        if not self._settling and not self._burying:
-            return
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(
-                self._settle_all(),
-                name="amplitude_async journal",
-                context=contextvars.Context(),
-            )
+        self._settler.settle(self._outages.filtered(ids))
 
-    async def _settle_all(self) -> None:
-        while self._settling or self._burying:
-            letters, self._burying = self._burying, []
-            ids, self._settling = self._settling, []
-            try:
-                if letters:
-                    await self._storage.bury(letters)
-                    letters = []
-                await self._storage.settle(ids)
-            except BaseException as error:
-                # Tried again with the next that are settled, and at the end.
-                self._burying = letters + self._burying
-                self._settling = ids + self._settling
-                if not isinstance(error, StorageError):
-                    raise
-                self._reporter.error(
-                    "storage_settle",
-                    "%s; delivered events may be sent again after a restart, under "
-                    "the same insert_id",
-                    error,
-                )
-                return
-            if self._passed_over:
-                self._passed_over.difference_update(ids)
+    def _forgotten(self, ids: Sequence[int]) -> None:
+        if self._passed_over:
+            self._passed_over.difference_update(ids)
 
     async def settled(self) -> None:
         """Wait until all records settled so far are forgotten."""
-        if self._task is not None and not self._task.done():
-            await asyncio.wait({self._task})
+        await self._settler.wait()
 
     # The end -----------------------------------------------------------------
 
     async def close(self) -> None:
         """Finish writing and close the storage; a stuck disk holds nobody up long."""
-        if self._retry is not None:
-            self._retry.cancel()
+        self._outages.stop()
         if not self._opened:
             return
         self._opened = False
@@ -382,9 +426,8 @@ class Journal:
 
     def rebind(self) -> None:
         """Forget what belongs to a closed loop; undo what was being appended there."""
-        self._task = None
-        self._lock = asyncio.Lock()
+        self._unread.rebind()
         self._passed_over.update(self._appending)
-        self._settling += self._appending
+        self._settler.rebind(list(self._appending))
         self._appending.clear()
         self._late.clear()

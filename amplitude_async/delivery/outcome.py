@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["QUIET_REASONS", "DeliveryResult", "DeliveryStatus", "DropReason", "Outcome"]
+from amplitude_async.storage.base import Record
+
+__all__ = [
+    "QUIET_REASONS",
+    "DeliveryResult",
+    "DeliveryStatus",
+    "DropReason",
+    "Outcome",
+    "Settlement",
+]
 
 
 class DeliveryStatus(StrEnum):
@@ -62,6 +71,10 @@ class Outcome:
     ) -> "Outcome":
         """Build the end of an event that we give up."""
         return cls(DeliveryStatus.DROPPED, code, message, reason, attempts)
+
+
+Settlement = tuple[Record, Outcome]
+"""An event and its end, on the way from who decided it to who writes it down."""
 
 
 class DeliveryResult:

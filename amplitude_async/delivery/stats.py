@@ -64,7 +64,6 @@ class Counters:
         "recovered",
         "rejected",
         "requests",
-        "retries",
         "stored",
     )
 
@@ -76,10 +75,22 @@ class Counters:
         self.dropped = 0
         self.dropped_by_reason: dict[DropReason, int] = {}
         self.stored = 0
-        self.retries = 0
         self.requests = 0
         self.bytes_sent = 0
         self.last_error: str | None = None
+
+    def recover(self, events: int) -> None:
+        """Enter events taken over from a spool."""
+        self.recovered += events
+
+    def request(self, size: int) -> None:
+        """Enter a request of so many bytes."""
+        self.requests += 1
+        self.bytes_sent += size
+
+    def note_error(self, message: str) -> None:
+        """Remember what went wrong last."""
+        self.last_error = message
 
     def count(self, outcome: Outcome, events: int = 1) -> None:
         """Enter events that were settled alike."""
@@ -101,6 +112,7 @@ class Counters:
         *,
         pending: int,
         held: int = 0,
+        retries: int = 0,
         queue_bytes: int = 0,
         durable: bool = False,
     ) -> Stats:
@@ -115,7 +127,7 @@ class Counters:
             stored=self.stored,
             pending=pending,
             held=held,
-            retries=self.retries,
+            retries=retries,
             requests=self.requests,
             bytes_sent=self.bytes_sent,
             queue_bytes=queue_bytes,

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.deciding.health import JITTER_FLOOR
 from amplitude_async.delivery.endpoint import Response, describe_failure, retry_after
-from amplitude_async.delivery.health import JITTER_FLOOR
 from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_body
 from amplitude_async.mparticle.config import MParticleConfig
 from amplitude_async.mparticle.door import Piece

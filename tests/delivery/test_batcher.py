@@ -2,7 +2,9 @@
 
 import pytest
 
-from amplitude_async.delivery.batcher import Batcher, Group
+from amplitude_async.delivery.deciding.attempts import Attempts
+from amplitude_async.delivery.deciding.batcher import Batcher
+from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.storage.base import Record
 
 __all__: list[str] = []
@@ -12,6 +14,15 @@ def record(number: int, identity: str, size: int = 9) -> Record:
     """Return an event of an identity."""
     name = f"{identity}{number}"
     return Record(number, b"x" * size, identity, identity, None, name, 0.0)
+
+
+def failed(failures: dict[int, int], max_batch_size: int = 100) -> Attempts:
+    """Charge events, by number, with so many failed requests."""
+    attempts = Attempts(max_batch_size)
+    for number, times in failures.items():
+        for _ in range(times):
+            attempts.charge(record(number, "a"))
+    return attempts
 
 
 def queue(batcher: Batcher, identities: str, start: int = 1) -> None:
@@ -38,7 +49,7 @@ def ids(group: Group) -> list[int]:
 
 def test_an_empty_queue_makes_no_group() -> None:
     """There is nothing to take and nothing to pop."""
-    batcher = Batcher(100)
+    batcher = Batcher(Attempts(100))
 
     assert take(batcher) is None
     assert batcher.take_head() is None
@@ -60,7 +71,7 @@ def test_a_group_ends_at_count_or_bytes(
     size: int, max_bytes: int, expected: list[int]
 ) -> None:
     """The head of the queue is taken as far as both bounds go."""
-    batcher = Batcher(100)
+    batcher = Batcher(Attempts(100))
     queue(batcher, "abcd")
 
     assert ids(taken(batcher, size, max_bytes)) == expected
@@ -69,7 +80,7 @@ def test_a_group_ends_at_count_or_bytes(
 
 def test_an_owned_identity_is_parked_not_taken() -> None:
     """What the queue holds for an owned identity goes to its owner."""
-    batcher = Batcher(100)
+    batcher = Batcher(Attempts(100))
     queue(batcher, "ab")
     first = taken(batcher)
     queue(batcher, "acb", start=3)
@@ -83,7 +94,7 @@ def test_an_owned_identity_is_parked_not_taken() -> None:
 
 def test_parked_events_do_not_count_towards_the_size() -> None:
     """A group is full with what it carries, not with what it moved away."""
-    batcher = Batcher(100)
+    batcher = Batcher(Attempts(100))
     queue(batcher, "a")
     taken(batcher)
     queue(batcher, "aaabc", start=2)
@@ -93,13 +104,13 @@ def test_parked_events_do_not_count_towards_the_size() -> None:
 
 def test_release_brings_parked_events_to_the_head_in_runs() -> None:
     """Grouped by identity, in order within each, before all that came later."""
-    batcher = Batcher(100)
+    batcher = Batcher(Attempts(100))
     queue(batcher, "ab")
     group = taken(batcher)
     queue(batcher, "abab", start=3)
     assert take(batcher) is None
     queue(batcher, "c", start=7)
-    group.pieces.clear()
+    group.unpack()
 
     assert batcher.release(group) == 4
     assert batcher.owner("a") is None
@@ -108,10 +119,10 @@ def test_release_brings_parked_events_to_the_head_in_runs() -> None:
 
 def test_dissolving_keeps_the_order_of_every_identity() -> None:
     """Pieces come first, as they would have gone; then what was parked."""
-    batcher = Batcher(100)
+    batcher = Batcher(Attempts(100))
     queue(batcher, "abab")
     group = taken(batcher)
-    group.pieces[-1:] = [group.pieces[-1][2:], group.pieces[-1][:2]]
+    group.cut(2, 10**6)
     queue(batcher, "bac", start=5)
     assert ids(taken(batcher)) == [7]
 
@@ -123,20 +134,18 @@ def test_dissolving_keeps_the_order_of_every_identity() -> None:
 
 def test_events_that_failed_travel_in_smaller_company() -> None:
     """Each failure halves the largest request an event may be part of."""
-    attempts = {1: 1, 2: 1, 3: 3, 4: 3, 5: 10}
-    batcher = Batcher(16)
-    batcher.watch(attempts)
+    attempts = failed({1: 1, 2: 1, 3: 3, 4: 3, 5: 10}, max_batch_size=16)
+    batcher = Batcher(attempts)
     queue(batcher, "abcde" + "fghijklmnopqrstuvwxyz")
 
     # Events 3 and 4 tolerate one neighbour, event 5 none.
     assert [len(ids(taken(batcher, 16))) for _ in range(4)] == [2, 2, 1, 16]
-    assert [batcher.size_limit(record(n, "a")) for n in (1, 3, 5, 9)] == [8, 2, 1, 16]
+    assert [attempts.size_limit(record(n, "a")) for n in (1, 3, 5, 9)] == [8, 2, 1, 16]
 
 
 def test_a_head_is_an_identitys_first_event_with_the_fewest_failures() -> None:
     """A later event of the same identity is no head, however fresh it is."""
-    batcher = Batcher(100)
-    batcher.watch({1: 2, 3: 1})
+    batcher = Batcher(failed({1: 2, 3: 1}))
     queue(batcher, "aabb")
 
     group = batcher.take_head()
@@ -149,7 +158,7 @@ def test_a_head_is_an_identitys_first_event_with_the_fewest_failures() -> None:
 
 def test_a_head_is_never_of_an_owned_identity() -> None:
     """It would overtake what its owner still has to send."""
-    batcher = Batcher(100)
+    batcher = Batcher(Attempts(100))
     queue(batcher, "a")
     taken(batcher)
     queue(batcher, "aab", start=2)
@@ -162,15 +171,16 @@ def test_a_head_is_never_of_an_owned_identity() -> None:
 
 def test_an_identity_is_extracted_in_order_from_everywhere() -> None:
     """Pieces as they would have gone, then what was parked; empty pieces vanish."""
-    batcher = Batcher(100)
+    batcher = Batcher(Attempts(100))
     queue(batcher, "aaba")
     group = taken(batcher)
-    piece = group.pieces.pop()
-    group.pieces = [piece[3:], piece[1:3], piece[:1]]
+    piece = group.take_piece()
+    for records in (piece[3:], piece[1:3], piece[:1]):
+        group.put_back(records)
     queue(batcher, "ab", start=5)
     assert take(batcher) is None
 
-    found = batcher.extract(group, "a")
+    found = group.extract("a")
 
     assert [r.id for r in found] == [1, 2, 4, 5]
     assert [[r.id for r in piece] for piece in group.pieces] == [[3]]
@@ -179,10 +189,10 @@ def test_an_identity_is_extracted_in_order_from_everywhere() -> None:
 
 def test_a_new_owner_keeps_the_identity_when_the_old_one_is_released() -> None:
     """A lane that took an identity over is not robbed of it."""
-    batcher = Batcher(100)
+    batcher = Batcher(Attempts(100))
     queue(batcher, "ab")
     old = taken(batcher)
-    lane = Group([batcher.extract(old, "a")], window=30)
+    lane = Group([old.extract("a")], window=30)
     batcher.own(lane, "a")
 
     batcher.release(old)
@@ -195,11 +205,11 @@ def test_a_new_owner_keeps_the_identity_when_the_old_one_is_released() -> None:
 
 def test_removing_spares_what_is_in_flight() -> None:
     """The piece on the wire has its own end; all others can be taken out."""
-    batcher = Batcher(100)
+    batcher = Batcher(Attempts(100))
     queue(batcher, "ab")
     group = taken(batcher)
-    group.pieces[-1:] = [group.pieces[-1][1:], group.pieces[-1][:1]]
-    group.in_flight = True
+    group.cut(1, 10**6)
+    group.send()
     queue(batcher, "ac", start=3)
     assert ids(taken(batcher)) == [4]
     queue(batcher, "d", start=5)
@@ -214,6 +224,6 @@ def test_removing_spares_what_is_in_flight() -> None:
 def test_reprs_show_sizes() -> None:
     """A lane says how many events it lets through."""
     lane = Group([[record(2, "a")], [record(1, "a")]], window=15)
-    lane.parked["a"] = [record(3, "a")]
+    lane.park(record(3, "a"))
 
-    assert repr(lane) == "<Group [1, 1] parked=1 window=15>"
+    assert repr(lane) == "<Group ready [1, 1] parked=1 window=15>"

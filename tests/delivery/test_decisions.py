@@ -7,7 +7,16 @@ import pytest
 
 from amplitude_async.amplitude.endpoint import interpret
 from amplitude_async.config import DeliveryConfig
-from amplitude_async.delivery.batcher import Batcher, Group
+from amplitude_async.delivery.deciding.attempts import Attempts
+from amplitude_async.delivery.deciding.batcher import Batcher
+from amplitude_async.delivery.deciding.group import Group
+from amplitude_async.delivery.deciding.health import (
+    FRUITLESS_ANSWERS,
+    REFUSAL_PROBE_INTERVAL,
+    Health,
+    TokenBucket,
+)
+from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
@@ -19,14 +28,7 @@ from amplitude_async.delivery.endpoint import (
     Sort,
     Verdict,
 )
-from amplitude_async.delivery.health import (
-    FRUITLESS_ANSWERS,
-    REFUSAL_PROBE_INTERVAL,
-    Health,
-    TokenBucket,
-)
 from amplitude_async.delivery.outcome import DeliveryStatus, DropReason, Outcome
-from amplitude_async.delivery.schedule import Schedule
 from amplitude_async.storage.base import Record
 
 __all__: list[str] = []
@@ -145,9 +147,12 @@ def test_the_head_is_the_first_of_the_least_tried(
     failures: tuple[int, ...], best: int
 ) -> None:
     """Among equals the one who waits longest goes."""
-    batcher = Batcher(1000)
+    attempts = Attempts(1000)
     events = [record(n, f"user-{n}") for n in range(3)]
-    batcher.watch(dict(enumerate(failures)))
+    for event, times in zip(events, failures, strict=True):
+        for _ in range(times):
+            attempts.charge(event)
+    batcher = Batcher(attempts)
     batcher.add(events)
     head = batcher.take_head()
 
@@ -208,7 +213,7 @@ def test_an_ended_request_frees_its_place(ending: str) -> None:
             schedule.apply(first, OK, 0.0)
 
     assert schedule.in_flight == 1
-    assert not first.in_flight
+    assert not first.out
 
 
 def test_a_crash_before_a_success_is_forgotten() -> None:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from amplitude_async.config import DeliveryConfig
-from amplitude_async.delivery.health import Health, HealthState, TokenBucket
+from amplitude_async.delivery.deciding.health import Health, HealthState, TokenBucket
 
 __all__: list[str] = []
 

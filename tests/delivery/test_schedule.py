@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from amplitude_async.config import DeliveryConfig
-from amplitude_async.delivery.batcher import Group
+from amplitude_async.delivery.deciding.group import Group
+from amplitude_async.delivery.deciding.health import HealthState
+from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
@@ -22,9 +24,7 @@ from amplitude_async.delivery.endpoint import (
     Sort,
     Verdict,
 )
-from amplitude_async.delivery.health import HealthState
 from amplitude_async.delivery.outcome import DeliveryStatus, DropReason, Outcome
-from amplitude_async.delivery.schedule import Schedule
 from amplitude_async.storage.base import Record
 
 __all__: list[str] = []
@@ -247,8 +247,8 @@ def test_haste_brings_the_batch_forward_and_never_back() -> None:
     """An awaited handle shortens the wait; a later haste cannot lengthen it."""
     book = Book()
     book.add("a1")
-    book.schedule.hasten(book.now + 0.01)
-    book.schedule.hasten(book.now + 5.0)
+    book.schedule.linger.hasten(book.now + 0.01)
+    book.schedule.linger.hasten(book.now + 5.0)
 
     assert book.schedule.next_request_at(book.now) == book.now + 0.01
 
@@ -1221,4 +1221,4 @@ def test_group_reprs_name_no_event() -> None:
     book = Book()
     book.add("a1 b1")
 
-    assert repr(book.take()) == "<Group [2] parked=0>"
+    assert repr(book.take()) == "<Group out [2] parked=0>"

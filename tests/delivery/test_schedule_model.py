@@ -13,7 +13,8 @@ from hypothesis.stateful import (
 )
 
 from amplitude_async.config import DeliveryConfig
-from amplitude_async.delivery.batcher import Group
+from amplitude_async.delivery.deciding.group import Group
+from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
@@ -24,8 +25,7 @@ from amplitude_async.delivery.endpoint import (
     Sort,
     Verdict,
 )
-from amplitude_async.delivery.outcome import DeliveryStatus
-from amplitude_async.delivery.schedule import Schedule, Settlement
+from amplitude_async.delivery.outcome import DeliveryStatus, Settlement
 from amplitude_async.storage.base import Record
 
 __all__: list[str] = []

@@ -518,7 +518,7 @@ async def test_a_storage_that_cannot_be_read_for_a_while(
     emulator: Emulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is tried again, without anything else happening."""
-    monkeypatch.setattr("amplitude_async.delivery.engine.REREAD_INTERVAL", 0.01)
+    monkeypatch.setattr("amplitude_async.delivery.reader.REREAD_INTERVAL", 0.01)
     shelf = Shelf()
     shelf.shelf = {n: make_record(n) for n in range(1, 4)}
     shelf.unreadable = True

@@ -7,74 +7,51 @@ each event is touched a fixed number of times.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 
+from amplitude_async.delivery.deciding.attempts import Attempts
+from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.storage.base import Record
 
-__all__ = ["Batcher", "Group"]
+__all__ = ["Batcher", "ByteTarget"]
 
 PATIENCE = 3
 MIN_PATIENCE = 1_000
+MIN_BYTE_TARGET = 16 * 1024
+BYTE_TARGET_GROWTH = 1.02
 
 
-class Group:
-    """Events that travel together, whole or in pieces, one piece at a time."""
+class ByteTarget:
+    """How many bytes of events a request aims at: less after a 413, recovering."""
 
-    __slots__ = (
-        "crashes",
-        "due",
-        "identities",
-        "in_flight",
-        "parked",
-        "pieces",
-        "rounds",
-        "window",
-    )
+    __slots__ = ("_now", "most")
 
-    def __init__(self, pieces: list[list[Record]], window: int | None = None) -> None:
-        self.pieces = pieces
-        """A stack: the last piece goes next."""
-        self.window = window
-        """Most events in a request of a throttled identity; None for others."""
-        self.identities: list[str] = []
-        self.parked: dict[str, list[Record]] = {}
-        self.in_flight = False
-        self.rounds = 0
-        """Answers in a row that named single events."""
-        self.crashes = 0
-        self.due: float | None = None
-        """When it goes on; None while it does not wait for a time."""
+    def __init__(self, most: int) -> None:
+        self.most = most
+        """What the API itself allows."""
+        self._now = float(most)
 
     @property
-    def throttled(self) -> bool:
-        """True for the lane of one throttled identity."""
-        return self.window is not None
+    def now(self) -> int:
+        """Bytes that the next request should stay below."""
+        return int(self._now)
 
-    def waiting(self) -> Iterator[Record]:
-        """Yield the events that are not in flight, in order per identity."""
-        last = len(self.pieces) - 1 if self.in_flight else len(self.pieces)
-        for piece in reversed(self.pieces[:last]):
-            yield from piece
-        for run in self.parked.values():
-            yield from run
+    def grow(self) -> None:
+        """A request went well."""
+        self._now = min(self._now * BYTE_TARGET_GROWTH, self.most)
 
-    def __repr__(self) -> str:
-        sizes = [len(piece) for piece in reversed(self.pieces)]
-        lane = f" window={self.window}" if self.throttled else ""
-        return f"<Group {sizes} parked={sum(map(len, self.parked.values()))}{lane}>"
+    def shrink(self, piece: Iterable[Record]) -> None:
+        """A request was too large: aim at half of it."""
+        half = sum(len(record.body) + 1 for record in piece) / 2
+        self._now = max(min(self._now, half), MIN_BYTE_TARGET)
 
 
 class Batcher:
     """The queue of waiting events and the owners of identities."""
 
-    def __init__(self, max_batch_size: int) -> None:
-        self._max_batch_size = max_batch_size
+    def __init__(self, attempts: Attempts) -> None:
         self._queue: deque[Record] = deque()
         self._owners: dict[str, Group] = {}
-        self._attempts: Mapping[int, int] = {}
-
-    def watch(self, attempts: Mapping[int, int]) -> None:
-        """Learn where failed requests per event are counted."""
         self._attempts = attempts
 
     def __len__(self) -> int:
@@ -101,14 +78,6 @@ class Batcher:
         """List the groups that own an identity, each once."""
         return list({id(group): group for group in self._owners.values()}.values())
 
-    def size_limit(self, record: Record) -> int:
-        """Most events that may travel with an event that failed before.
-
-        Halved at each failure, so that one poisonous event cannot take its neighbours
-        with it.
-        """
-        return max(1, self._max_batch_size >> self._attempts.get(record.id, 0))
-
     def take(
         self, size: int, max_bytes: int, park: Callable[[Group, Record], None]
     ) -> Group | None:
@@ -118,11 +87,13 @@ class Batcher:
         """
         queue, owners, attempts = self._queue, self._owners, self._attempts
         piece: list[Record] = []
-        group = Group([piece])
+        group = Group([])
         total = 0
         # The loop must not stand still while a long queue is parked: the rest of it
         # is looked at next time.
         patience = max(PATIENCE * size, MIN_PATIENCE)
+        # Hardly any event has failed before: ask about each only where one has.
+        some_failed = bool(attempts)
         while queue and len(piece) < size:
             record = queue[0]
             owner = owners.get(record.identity)
@@ -135,7 +106,7 @@ class Batcher:
             total += len(record.body) + 1
             if total > max_bytes and piece:
                 break
-            if attempts and (limit := self.size_limit(record)) < size:
+            if some_failed and (limit := attempts.size_limit(record)) < size:
                 if len(piece) >= limit:
                     break
                 size = limit
@@ -143,7 +114,10 @@ class Batcher:
             if owner is None:
                 owners[record.identity] = group
                 group.identities.append(record.identity)
-        return group if piece else None
+        if not piece:
+            return None
+        group.put_back(piece)
+        return group
 
     def take_head(self) -> Group | None:
         """Form a group of one: the head of the identity with the fewest failures."""
@@ -152,7 +126,7 @@ class Batcher:
         for index, record in enumerate(self._queue):
             if record.identity in seen or record.identity in self._owners:
                 continue
-            failures = self._attempts.get(record.id, 0)
+            failures = self._attempts.of(record)
             if best < 0 or failures < fewest:
                 best, fewest = index, failures
             if not failures:
@@ -172,8 +146,8 @@ class Batcher:
         group.identities.append(identity)
 
     def park(self, group: Group, record: Record) -> None:
-        """Keep an event until its identity is free again."""
-        group.parked.setdefault(record.identity, []).append(record)
+        """Keep an event at the owner of its identity."""
+        group.park(record)
 
     def release(self, group: Group) -> int:
         """Free the identities of a group; its parked events go to the queue's head.
@@ -185,30 +159,20 @@ class Batcher:
             How many events came back to the queue.
         """
         for identity in group.identities:
+            # An identity that was throttled meanwhile has a lane of its own.
             if self._owners.get(identity) is group:
                 del self._owners[identity]
-        back = [record for run in group.parked.values() for record in run]
+        group.identities.clear()
+        back = group.unpark()
         self._queue.extendleft(reversed(back))
-        group.identities = []
-        group.parked = {}
+        group.end()
         return len(back)
 
     def dissolve(self, group: Group) -> None:
         """Put all events of a group back at the head of the queue."""
-        records = [record for piece in reversed(group.pieces) for record in piece]
-        group.pieces = []
+        records = group.unpack()
         self.release(group)
         self._queue.extendleft(reversed(records))
-
-    def extract(self, group: Group, identity: str) -> list[Record]:
-        """Take what a group still holds of one identity out of it, in order."""
-        found: list[Record] = []
-        for index in range(len(group.pieces) - 1, -1, -1):
-            piece = group.pieces[index]
-            found += [record for record in piece if record.identity == identity]
-            group.pieces[index] = [r for r in piece if r.identity != identity]
-        group.pieces = [piece for piece in group.pieces if piece]
-        return found + group.parked.pop(identity, [])
 
     def remove(self, chosen: Callable[[Record], bool]) -> list[Record]:
         """Take the chosen events out, wherever they wait, except those in flight."""
@@ -216,9 +180,8 @@ class Batcher:
         if removed:
             self._queue = deque(r for r in self._queue if not chosen(r))
         for group in self.groups():
-            last = len(group.pieces) - 1 if group.in_flight else len(group.pieces)
-            runs = group.pieces[:last] + list(group.parked.values())
-            for run in runs:
-                removed += [record for record in run if chosen(record)]
-                run[:] = [record for record in run if not chosen(record)]
+            removed += group.remove(chosen)
         return removed
+
+    def __repr__(self) -> str:
+        return f"<Batcher {len(self._queue)} queued, {len(self._owners)} owned>"

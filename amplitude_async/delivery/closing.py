@@ -1,0 +1,127 @@
+"""The last act: what is left when the deadline comes, and who must still hear of it."""
+
+import math
+from collections.abc import Iterable
+from contextlib import aclosing
+
+from amplitude_async.delivery.callbacks import CallbackRunner, inside_user_code
+from amplitude_async.delivery.outcome import (
+    DeliveryStatus,
+    DropReason,
+    Outcome,
+    Settlement,
+)
+from amplitude_async.delivery.parts import Parts, Site
+from amplitude_async.storage.base import Record
+
+__all__ = ["LastAct"]
+
+
+class LastAct:
+    """Settles what is left and closes what is open; nothing is sent any more."""
+
+    def __init__(self, site: Site, parts: Parts, deadline: float) -> None:
+        self._books = parts.books
+        self._journal = parts.journal
+        self._clock = site.clock
+        self._reporter = site.reporter
+        # A callback that shuts its client down is not waited for: it waits for us.
+        self._inside = site.client_id in inside_user_code.get()
+        self._deadline = deadline
+
+    @property
+    def _left(self) -> float | None:
+        """Seconds until the deadline; None where there is none."""
+        left = self._deadline - self._clock.now()
+        return None if math.isinf(left) else max(left, 0.0)
+
+    async def play(self, leftovers: Iterable[Record], interrupted: set[int]) -> None:
+        """Bring every event to an end.
+
+        Args:
+            leftovers: the undecided events in memory.
+            interrupted: ids of those whose request was cut off.
+        """
+        await self._journal.written()
+        self._settle(leftovers, interrupted)
+        await self._leave_unread()
+        self._books.flushes.let_all_go()  # the flush task is gone
+        await self._finish_callbacks()
+        await self._journal.close()
+
+    def _settle(self, leftovers: Iterable[Record], interrupted: set[int]) -> None:
+        stored: list[Settlement] = []
+        lost: list[Settlement] = []
+        for record in leftovers:
+            doubt = _DOUBT if record.id in interrupted else ""
+            if self._journal.holds(record.id):
+                stored.append((record, _stored(doubt)))
+            else:
+                lost.append((record, _lost(doubt)))
+        self._books.settle(stored + lost)
+        self._report("stored", len(stored) + self._journal.unread)
+        self._report("lost", len(lost))
+
+    def _report(self, fate: str, count: int) -> None:
+        if count:
+            self._reporter.warning(
+                f"shutdown {fate}",
+                "shut down with undelivered events: %s",
+                fate,
+                count=count,
+            )
+
+    async def _leave_unread(self) -> None:
+        """Settle what is only in the journal as STORED, and tell all who wait."""
+        books, journal = self._books, self._journal
+        outcome = _stored("")
+        if journal.unread and books.callbacks is not None:
+            told = await self._call_back_unread(books.callbacks, outcome)
+            if told < journal.unread:
+                self._reporter.error(
+                    "callback_deadline",
+                    "shut down before the callback had seen every stored event",
+                    count=journal.unread - told,
+                )
+        books.store_rest(journal.abandon_unread(), outcome)
+
+    async def _call_back_unread(self, runner: CallbackRunner, outcome: Outcome) -> int:
+        """Hand unread events to the callback until the deadline; returns how many."""
+        told = 0
+        if self._inside:
+            return told
+        async with aclosing(self._journal.pages()) as pages:
+            async for page in pages:
+                for record in page:
+                    left = self._left
+                    late = left is not None and left <= 0
+                    if late or (runner.full and not await runner.drain(left)):
+                        return told
+                    self._books.call_back(record, outcome)
+                    told += 1
+        return told
+
+    async def _finish_callbacks(self) -> None:
+        runner = self._books.callbacks
+        if runner is None or self._inside:
+            return
+        if not await runner.drain(self._left):
+            missed = await runner.stop()
+            self._reporter.error(
+                "callback_deadline",
+                "shut down before the callback had seen every result",
+                count=missed,
+            )
+
+
+_DOUBT = "; it was in flight and may have been delivered"
+
+
+def _stored(doubt: str) -> Outcome:
+    message = "kept in the storage for the next process" + doubt
+    return Outcome(DeliveryStatus.STORED, 0, message)
+
+
+def _lost(doubt: str) -> Outcome:
+    message = "not delivered before the shutdown deadline" + doubt
+    return Outcome.dropped(DropReason.SHUTDOWN, message)

@@ -1,0 +1,191 @@
+"""The flush task: drains the intake, starts requests, writes down what they bring.
+
+It wakes once per batch and never per event, and it waits for nobody: reading a storage,
+settling rows and running the user's callback are tasks of others.
+"""
+
+import math
+
+from amplitude_async.delivery.deciding.group import Group
+from amplitude_async.delivery.deciding.health import HealthState
+from amplitude_async.delivery.endpoint import Accept, Pause, Refuse, Retry, Verdict
+from amplitude_async.delivery.outcome import DropReason, Outcome, Settlement
+from amplitude_async.delivery.parts import Parts, Site
+from amplitude_async.delivery.reader import Reader
+from amplitude_async.delivery.sender import Post, Sender
+from amplitude_async.storage.base import Record
+
+__all__ = ["Flusher"]
+
+
+class Flusher:
+    """Turns of the flush task, and what happens between them."""
+
+    def __init__(self, site: Site, parts: Parts) -> None:
+        self._site = site
+        self._parts = parts
+        config, endpoint, books = site.config, site.endpoint, parts.books
+        self.sender = Sender(
+            endpoint,
+            Post(
+                site.transport,
+                timeout=config.connection_timeout,
+                compress=endpoint.compress,
+                counters=books.counters,
+            ),
+            clock=site.clock,
+            reporter=site.reporter,
+            decide=self._decide,
+            settle=self._carry_out,
+            lost=self._lose,
+        )
+        """The requests under way."""
+        self.reader = Reader(
+            parts.journal,
+            parts.room,
+            clock=site.clock,
+            allot=parts.intake.allot_recovered,
+            take_in=self._take_in,
+            recovered=books.counters.recover,
+        )
+        """What fills the room from the storage."""
+
+    async def run(self) -> None:
+        """Take turns until the task is cancelled."""
+        while True:
+            self._parts.alarm.clear()
+            self.turn()
+            self.reader.look()
+            self._answer_flushes()
+            self._rest()
+            await self._parts.alarm.wait()
+
+    def turn(self) -> None:
+        """Do everything that can be done now."""
+        now, wall = self._site.clock.now(), self._site.clock.wall()
+        self._parts.intake.drain()
+        slots = self._site.config.max_in_flight - self._parts.schedule.in_flight
+        eager = self._eager
+        while slots > 0 and not self._paused:
+            group = self._parts.schedule.next(now, wall, slots=slots, eager=eager)
+            if group is None:
+                self._parts.room.relieve()
+                break
+            self.sender.start(group)
+            slots -= 1
+        self._parts.books.settle(self._parts.schedule.collect())
+        self._parts.intake.admit_waiters()
+
+    @property
+    def _eager(self) -> bool:
+        """True while waiting for company helps nobody."""
+        return bool(self._parts.books.flushes) or self._parts.room.crowded
+
+    @property
+    def _paused(self) -> bool:
+        """True while a slow callback holds up sending."""
+        callbacks = self._parts.books.callbacks
+        return callbacks is not None and callbacks.full
+
+    def _rest(self) -> None:
+        """Decide what will wake the flush task."""
+        clock, config = self._site.clock, self._site.config
+        schedule, intake = self._parts.schedule, self._parts.intake
+        blocked = schedule.in_flight >= config.max_in_flight or self._paused
+        missing = config.flush_queue_size - schedule.waiting
+        # A full batch that did not go waits for something else than company.
+        more = missing > 0 and not blocked
+        intake.ring_when_full(missing if more else config.max_storage_capacity)
+        wake_at = intake.due_at if intake.fresh else math.inf
+        if not blocked:
+            due = schedule.next_wake_at(clock.now(), clock.wall(), eager=self._eager)
+            wake_at = wake_at if due is None else min(wake_at, due)
+        self._parts.alarm.ring_at(wake_at)
+
+    def _answer_flushes(self) -> None:
+        if self._parts.books.flushes:
+            now = self._site.clock.now()
+            self._parts.books.flushes.answer(now, self._next_happening(now))
+
+    def _next_happening(self, now: float) -> float:
+        """Say when the next outcome may come; infinity where none can."""
+        schedule = self._parts.schedule
+        if schedule.in_flight or self._parts.intake.fresh or self.reader.busy:
+            return -math.inf
+        if schedule.health.state is HealthState.REFUSED:
+            return math.inf
+        if self._paused:
+            return -math.inf
+        due = schedule.next_request_at(now, eager=True)
+        return math.inf if due is None else due
+
+    def _take_in(self, records: list[Record]) -> None:
+        """Take records of the storage into memory, as the reader brings them."""
+        books = self._parts.books
+        missing = self._parts.journal.take_missing()
+        if missing:
+            books.write_off(missing, _MISSING)
+        self._parts.room.take_in(records)
+        books.settle([(r, _DAMAGED) for r in records if not r.body])
+        whole = [record for record in records if record.body]
+        self._parts.schedule.add(whole, self._site.clock.now())
+        self._parts.alarm.ring()
+
+    # Requests ----------------------------------------------------------------
+
+    def _decide(self, group: Group, verdict: Verdict) -> list[Settlement]:
+        if isinstance(verdict, Refuse):
+            self._parts.intake.drain()  # what came meanwhile meets the same refusal
+        return self._parts.schedule.apply(group, verdict, self._site.clock.now())
+
+    def _carry_out(self, verdict: Verdict, settled: list[Settlement]) -> None:
+        self._explain(verdict)
+        self._parts.books.settle(settled)
+        self._parts.books.settle(self._parts.schedule.collect())
+        self._parts.intake.admit_waiters()
+        self._parts.alarm.ring()
+
+    def _explain(self, verdict: Verdict) -> None:
+        if isinstance(verdict, Accept):
+            return
+        reporter = self._site.reporter
+        self._parts.books.counters.note_error(verdict.message)
+        if isinstance(verdict, Refuse):
+            reporter.error(
+                "refused",
+                "the server refuses us (%s %s): check key, zone and URL",
+                verdict.code,
+                verdict.message,
+            )
+        elif isinstance(verdict, Retry | Pause):
+            reporter.warning(
+                "retry" if isinstance(verdict, Retry) else "throttle",
+                "%s; state %s, %d events wait",
+                verdict.message,
+                self._parts.schedule.health.state,
+                self._parts.pending,
+            )
+        else:
+            reporter.warning(
+                type(verdict).__name__.lower(),
+                "the server answered %s: %s",
+                verdict.code,
+                verdict.message,
+            )
+
+    def _lose(self, group: Group, fault: BaseException | None) -> None:
+        """Take a group back whose request ended without an answer."""
+        self._parts.alarm.ring()
+        now = self._site.clock.now()
+        if fault is None:  # cancelled from outside: nobody is to blame
+            self._parts.schedule.take_back(group, now)
+            return
+        self._site.reporter.error("engine", "sending a batch failed", traceback=fault)
+        self._parts.books.settle(self._parts.schedule.crashed(group, now))
+
+
+_MISSING = Outcome.dropped(DropReason.INTERNAL, "the storage does not find it any more")
+
+_DAMAGED = Outcome.dropped(
+    DropReason.INTERNAL, "its bytes in the storage are damaged: they were set aside"
+)

@@ -1,0 +1,101 @@
+"""What an engine is made of: the site it stands on, and its rooms in one process."""
+
+import random
+from dataclasses import dataclass
+
+from amplitude_async.config import DeliveryConfig
+from amplitude_async.delivery.alarm import Alarm
+from amplitude_async.delivery.books import Books
+from amplitude_async.delivery.callbacks import CallbackRunner
+from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.deciding.schedule import Schedule
+from amplitude_async.delivery.endpoint import Endpoint
+from amplitude_async.delivery.handle import Principal
+from amplitude_async.delivery.intake import Intake
+from amplitude_async.delivery.journal import Journal
+from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.room import Room
+from amplitude_async.delivery.transport import Transport
+from amplitude_async.storage.base import Storage
+
+__all__ = ["Parts", "Site"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What an engine stands on, in a forked child as well."""
+
+    endpoint: Endpoint
+    config: DeliveryConfig
+    transport: Transport
+    clock: Clock
+    reporter: Reporter
+    rng: random.Random
+    max_age: float
+    client_id: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The rooms of one engine in one process: each starts out empty."""
+
+    alarm: Alarm
+    room: Room
+    journal: Journal
+    schedule: Schedule
+    books: Books
+    intake: Intake
+
+    @classmethod
+    def build(cls, site: Site, storage: Storage, principal: Principal) -> "Parts":
+        """Build the rooms, each with those that it asks or tells."""
+        endpoint, config, clock = site.endpoint, site.config, site.clock
+        alarm = Alarm(clock)
+        room = Room(config.max_storage_capacity, config.max_storage_bytes, clock)
+        journal = Journal(storage, endpoint.fingerprint(), site.reporter, clock)
+        schedule = Schedule(
+            config,
+            max_events=endpoint.max_events,
+            max_bytes=endpoint.max_bytes - endpoint.frame_bytes,
+            max_age=site.max_age,
+            durable=journal.durable,
+            rng=site.rng,
+        )
+        books = Books(
+            endpoint,
+            site.reporter,
+            journal,
+            room,
+            principal=principal,
+            clock=clock,
+            callbacks=_callbacks(site, alarm),
+        )
+        intake = Intake(
+            config,
+            room,
+            schedule,
+            books=books,
+            journal=journal,
+            alarm=alarm,
+            clock=clock,
+            client_id=site.client_id,
+        )
+        return cls(alarm, room, journal, schedule, books, intake)
+
+    @property
+    def pending(self) -> int:
+        """Undecided events, wherever they wait."""
+        return self.room.count + self.journal.unread
+
+
+def _callbacks(site: Site, alarm: Alarm) -> CallbackRunner | None:
+    config = site.config
+    if config.callback is None:
+        return None
+    return CallbackRunner(
+        config.callback,
+        capacity=config.max_storage_capacity,
+        reporter=site.reporter,
+        client_id=site.client_id,
+        on_room=alarm.ring,
+    )

@@ -1,0 +1,141 @@
+"""How full are we: bounds of count and bytes, promised places, who waits in line."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from amplitude_async.delivery.clock import Clock
+from amplitude_async.storage.base import Record
+
+__all__ = ["Room"]
+
+
+class Room:
+    """The places of undecided events in memory: queued, parked, held and in flight."""
+
+    def __init__(self, capacity: int, max_bytes: int, clock: Clock) -> None:
+        self._capacity = capacity
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._promised = 0
+        self._promised_bytes = 0
+        # In order of arrival; whoever leaves the line early costs no search.
+        self._waiters: OrderedDict[asyncio.Future[bool], int] = OrderedDict()
+        self.count = 0
+        """Undecided events in memory."""
+        self.bytes = 0
+        """Their encoded bytes."""
+        self.crowded = False
+        """Somebody wanted in and found no room: what waits must go now."""
+
+    def fits(self, size: int) -> bool:
+        """Say whether so many bytes fit beside what is here or promised."""
+        return (
+            self.count + self._promised < self._capacity
+            and self.bytes + self._promised_bytes + size <= self._max_bytes
+        )
+
+    def take(self, size: int) -> bool:
+        """Give a place to an event; False where it does not fit, or others wait."""
+        # Written out, not asked of `fits`: every event comes through here.
+        if (
+            self._waiters
+            or self.count + self._promised >= self._capacity
+            or self.bytes + self._promised_bytes + size > self._max_bytes
+        ):
+            return False
+        self.count += 1
+        self.bytes += size
+        return True
+
+    def take_in(self, records: Sequence[Record]) -> None:
+        """Give places to events of a storage, whoever waits: they were here before."""
+        self.count += len(records)
+        self.bytes += sum(len(record.body) for record in records)
+
+    def free(self, count: int, size: int) -> None:
+        """Take back the places of events whose fate is decided."""
+        self.count -= count
+        self.bytes -= size
+
+    def half_left(self) -> tuple[int, int]:
+        """Say how many events and bytes of a storage fit: half is for new ones."""
+        return (
+            max(0, self._capacity // 2 - self.count),
+            max(0, self._max_bytes // 2 - self.bytes),
+        )
+
+    def could_hold(self, size: int) -> bool:
+        """Say whether an event of so many bytes fits into an empty room."""
+        return size <= self._max_bytes
+
+    # Waiting in line ---------------------------------------------------------
+
+    def crowd(self) -> None:
+        """Note that somebody found no room."""
+        self.crowded = True
+
+    def relieve(self) -> None:
+        """Note that all that waits is on its way."""
+        self.crowded = False
+
+    async def wait(self, size: int, timeout: float) -> bool:
+        """Wait in line for a place; True where the event has one now."""
+        waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(timeout, lambda: _answer(waiter, promised=False))
+        self._waiters[waiter] = size
+        try:
+            promised = await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.result():
+                self._redeem(size)
+                self.admit()  # its place goes to the next in line
+            raise
+        finally:
+            timer.cancel()
+            self._waiters.pop(waiter, None)
+        if promised:
+            self._redeem(size)
+            self.count += 1
+            self.bytes += size
+        return promised
+
+    def _redeem(self, size: int) -> None:
+        self._promised -= 1
+        self._promised_bytes -= size
+
+    def admit(self) -> None:
+        """Promise places to those who wait in line, in order, as far as it goes."""
+        waiters = self._waiters
+        while waiters:
+            waiter, size = next(iter(waiters.items()))
+            if not waiter.done():
+                if not self.fits(size):
+                    return
+                self._promised += 1
+                self._promised_bytes += size
+                _answer(waiter, promised=True)
+            del waiters[waiter]
+
+    def send_away(self) -> None:
+        """Tell all who wait in line that waiting does not help any more."""
+        while self._waiters:
+            waiter, _ = self._waiters.popitem(last=False)
+            _answer(waiter, promised=False)
+
+    def rebind(self) -> None:
+        """Forget those who waited on a closed loop."""
+        self._waiters.clear()
+        self._promised = self._promised_bytes = 0
+
+    def __repr__(self) -> str:
+        line = f", {len(self._waiters)} in line" if self._waiters else ""
+        return (
+            f"<Room {self.count} of {self._capacity} events, {self.bytes} of "
+            f"{self._max_bytes} bytes, {self._promised} promised{line}>"
+        )
+
+
+def _answer(waiter: "asyncio.Future[bool]", *, promised: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(promised)

@@ -1,0 +1,138 @@
+"""Puts groups on the wire, each in a task of its own, and brings the answers."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.deciding.group import Group
+from amplitude_async.delivery.endpoint import Endpoint, Response, Verdict
+from amplitude_async.delivery.outcome import Settlement
+from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.stats import Counters
+from amplitude_async.delivery.tasks import spawn
+from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_body
+
+__all__ = ["Post", "Sender"]
+
+GZIP_HEADER = {"Content-Encoding": "gzip"}
+
+
+class Post:
+    """Compresses a body where that pays, counts it and puts it on the wire."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        timeout: float,
+        compress: bool,
+        counters: Counters | None = None,
+    ) -> None:
+        self._transport = transport
+        self._timeout = timeout
+        self._compress = compress
+        self._counters = counters
+
+    async def send(
+        self, url: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[Response, int]:
+        """Post a body.
+
+        Returns:
+            The answer, and how many bytes went out.
+        """
+        if self._compress and len(body) > GZIP_THRESHOLD:
+            body = await gzip_body(body)
+            headers = {**headers, **GZIP_HEADER}
+        if self._counters is not None:
+            self._counters.request(len(body))
+        response = await self._transport.send(url, body, headers, self._timeout)
+        return response, len(body)
+
+
+class Sender:
+    """The requests under way: a task and a group for each.
+
+    Args:
+        decide: says what a verdict on a group decides, inside its task.
+        settle: writes that down.
+        lost: is told of a group whose task ended without one, and of the fault; None
+            where somebody cancelled it.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        post: Post,
+        *,
+        clock: Clock,
+        reporter: Reporter,
+        decide: Callable[[Group, Verdict], list[Settlement]],
+        settle: Callable[[Verdict, list[Settlement]], None],
+        lost: Callable[[Group, BaseException | None], None],
+    ) -> None:
+        self._endpoint = endpoint
+        self._post = post
+        self._clock = clock
+        self._reporter = reporter
+        self._decide = decide
+        self._settle = settle
+        self._lost = lost
+        self._tasks: dict[asyncio.Task[None], Group] = {}
+        self._stopped = False
+
+    def start(self, group: Group) -> None:
+        """Send the next piece of a group."""
+        task = spawn(self._send(group), f"{self._endpoint.name} request")
+        self._tasks[task] = group
+        task.add_done_callback(self._ended)
+
+    async def _send(self, group: Group) -> None:
+        endpoint, clock = self._endpoint, self._clock
+        records = group.piece
+        body = endpoint.frame([record.body for record in records], clock.wall())
+        started = clock.now()
+        response, size = await self._post.send(endpoint.url, body, endpoint.headers)
+        if self._stopped:
+            return  # the shutdown has settled these events
+        verdict = endpoint.interpret(response, records, clock.wall())
+        self._reporter.debug(
+            "upload of %d events, %d bytes: %s %s in %.0f ms",
+            len(records),
+            size,
+            response.status or "no answer",
+            type(verdict).__name__.lower(),
+            (clock.now() - started) * 1000,
+        )
+        settled = self._decide(group, verdict)
+        # From here on the group may be out again, with another task.
+        if task := asyncio.current_task():
+            self._tasks.pop(task, None)
+        self._settle(verdict, settled)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        group = self._tasks.pop(task, None)
+        if group is not None:
+            self._lost(group, None if task.cancelled() else task.exception())
+
+    def abandon(self) -> list[Group]:
+        """Give up the requests of another process or of a closed loop."""
+        groups = list(self._tasks.values())
+        self._tasks.clear()
+        return groups
+
+    async def stop(self, timeout: float) -> list[Group]:
+        """Cancel every request, for good; returns the groups that were out."""
+        self._stopped = True
+        tasks = set(self._tasks)
+        groups = self.abandon()
+        for task in tasks:
+            task.cancel()
+        current = asyncio.current_task()
+        tasks = {task for task in tasks if task is not current}
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+        return groups
+
+    def __repr__(self) -> str:
+        return f"<Sender {len(self._tasks)} out>"

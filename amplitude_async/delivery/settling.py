@@ -1,0 +1,77 @@
+"""Forgets settled records, keeps rejected ones: in the background, many at a time."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.tasks import spawn
+from amplitude_async.exceptions import StorageError
+from amplitude_async.storage.base import DeadLetter, Storage
+
+__all__ = ["Settler"]
+
+
+class Settler:
+    """What a storage is to forget, and the one task that tells it."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        reporter: Reporter,
+        forgotten: Callable[[Sequence[int]], None],
+    ) -> None:
+        self._storage = storage
+        self._reporter = reporter
+        self._forgotten = forgotten
+        self._settling: list[int] = []
+        self._burying: list[DeadLetter] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep rejected records, before they are forgotten."""
+        self._burying += letters
+
+    def settle(self, ids: Sequence[int]) -> None:
+        """Forget records, together with all that was put down before."""
+        self._settling += ids
+        if not self._settling and not self._burying:
+            return
+        if self._task is None or self._task.done():
+            self._task = spawn(self._settle_all(), "journal")
+
+    async def _settle_all(self) -> None:
+        while self._settling or self._burying:
+            letters, self._burying = self._burying, []
+            ids, self._settling = self._settling, []
+            try:
+                if letters:
+                    await self._storage.bury(letters)
+                    letters = []
+                await self._storage.settle(ids)
+            except BaseException as error:
+                # Tried again with the next that are settled, and at the end.
+                self._burying = letters + self._burying
+                self._settling = ids + self._settling
+                if not isinstance(error, StorageError):
+                    raise
+                self._reporter.error(
+                    "storage_settle",
+                    "%s; delivered events may be sent again after a restart, under "
+                    "the same insert_id",
+                    error,
+                )
+                return
+            self._forgotten(ids)
+
+    async def wait(self) -> None:
+        """Wait until all that was put down so far is forgotten."""
+        if self._task is not None and not self._task.done():
+            await asyncio.wait({self._task})
+
+    def rebind(self, cut_off: Sequence[int]) -> None:
+        """Forget the task of a closed loop; undo what was being written there."""
+        self._task = None
+        self._settling += cut_off
+
+    def __repr__(self) -> str:
+        return f"<Settler {len(self._settling)} to forget>"

@@ -1,0 +1,118 @@
+"""How tasks of ours begin, and how those that must not end come back."""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.reporting import Reporter
+
+__all__ = ["Keeper", "spawn"]
+
+RESTART_INTERVAL = 0.1
+
+
+def spawn(
+    coroutine: Coroutine[Any, Any, None],
+    name: str,
+    context: contextvars.Context | None = None,
+) -> "asyncio.Task[None]":
+    """Start a task on the running loop; the caller awaits or cancels it.
+
+    Args:
+        coroutine: what it runs.
+        name: what it does, as people read it in a list of tasks.
+        context: an empty one by default: a trace or request of the host must not leak
+            into what outlives it.
+    """
+    return asyncio.get_running_loop().create_task(
+        coroutine,
+        name=f"amplitude_async {name}",
+        context=contextvars.Context() if context is None else context,
+    )
+
+
+class Keeper:
+    """Keeps one task running until it is stopped: through faults and cancellations.
+
+    Args:
+        kind: what the task does, in a word.
+        destination: for whom; both are in the task's name.
+        run: what it runs; a new one is called after each end.
+        backoff: seconds to wait after so many faults of ours.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        destination: str,
+        run: Callable[[], Coroutine[Any, Any, None]],
+        *,
+        clock: Clock,
+        reporter: Reporter,
+        backoff: Callable[[int], float],
+    ) -> None:
+        self._kind = kind
+        self._destination = destination
+        self._run = run
+        self._clock = clock
+        self._reporter = reporter
+        self._backoff = backoff
+        self._task: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    @property
+    def running(self) -> bool:
+        """True while there is a task."""
+        return self._task is not None
+
+    def ensure_running(self) -> None:
+        """Start the task where it does not run."""
+        if self._task is None and not self._stopped:
+            self._task = spawn(self._supervise(), f"{self._destination} {self._kind}")
+            self._task.add_done_callback(self._ended)
+
+    async def _supervise(self) -> None:
+        """Run; after a fault of ours, log once and go on."""
+        crashes = 0
+        while True:
+            try:
+                await self._run()
+            except Exception as error:  # noqa: BLE001 - our own fault, logged
+                crashes += 1
+                self._reporter.error(
+                    "engine",
+                    "the %s task failed; restarting",
+                    self._kind,
+                    traceback=error,
+                )
+                pause = asyncio.Event()
+                self._clock.call_later(self._backoff(crashes), pause.set)
+                await pause.wait()
+            else:
+                return
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if self._task is task:
+            self._task = None
+            if not self._stopped:
+                # Cancelled from outside. Later, not at once: a loop that is closing
+                # cancels every task and must not get a new one for it.
+                self._clock.call_later(RESTART_INTERVAL, self.ensure_running)
+
+    async def stop(self, timeout: float) -> None:
+        """End the task for good, unless it is the one that asks."""
+        self._stopped = True
+        task = self._task
+        if task is None or task is asyncio.current_task():
+            return
+        task.cancel()
+        await asyncio.wait({task}, timeout=timeout)
+
+    def rebind(self) -> None:
+        """Forget the task of a closed loop."""
+        self._task = None
+
+    def __repr__(self) -> str:
+        return f"<Keeper {self._kind} {'running' if self.running else 'at rest'}>"

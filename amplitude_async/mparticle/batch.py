@@ -22,7 +22,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from amplitude_async.models import Id, WireModel
 from amplitude_async.mparticle.commerce import CommerceEvent
 from amplitude_async.mparticle.consent import ConsentState
 from amplitude_async.mparticle.context import (
@@ -69,6 +68,7 @@ from amplitude_async.mparticle.lifecycle import (
     PushRegistrationEvent,
     UninstallEvent,
 )
+from amplitude_async.wire import Id, WireModel
 
 __all__ = [
     "Batch",

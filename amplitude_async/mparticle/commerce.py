@@ -4,7 +4,6 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from amplitude_async.models import WireModel
 from amplitude_async.mparticle.enums import (
     CommerceCustomEventType,
     ProductActionType,
@@ -21,6 +20,7 @@ from amplitude_async.mparticle.fields import (
     Number,
     Quantity,
 )
+from amplitude_async.wire import WireModel
 
 __all__ = [
     "CommerceEvent",

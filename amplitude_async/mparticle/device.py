@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-from amplitude_async.models import WireModel
 from amplitude_async.mparticle.enums import (
     ATTAuthorizationStatus,
     DataConnectionType,
@@ -18,6 +17,7 @@ from amplitude_async.mparticle.fields import (
     Number,
     UuidText,
 )
+from amplitude_async.wire import WireModel
 
 __all__ = ["DeviceCurrentState", "DeviceInformation"]
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 import pydantic_core
 from pydantic import Field, field_validator
 
-from amplitude_async.models import Id, WireModel
 from amplitude_async.mparticle.context import EventSystemNotificationInfo, GeoLocation
 from amplitude_async.mparticle.device import DeviceCurrentState
 from amplitude_async.mparticle.enums import DataConnectionType, EventType
@@ -27,6 +26,7 @@ from amplitude_async.mparticle.fields import (
     Name,
     UuidText,
 )
+from amplitude_async.wire import Id, WireModel
 
 __all__ = [
     "BaseEvent",

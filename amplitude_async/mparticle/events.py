@@ -5,7 +5,6 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 from pydantic import Field, field_serializer, model_validator
 
-from amplitude_async.models import WireModel
 from amplitude_async.mparticle.enums import (
     CustomEventType,
     MediaAction,
@@ -27,6 +26,7 @@ from amplitude_async.mparticle.fields import (
     UserAttribute,
 )
 from amplitude_async.mparticle.identities import UserIdentity
+from amplitude_async.wire import WireModel
 
 __all__ = [
     "BreadcrumbEvent",

@@ -29,7 +29,7 @@ from amplitude_async.encoding import (
     ValuePolicy,
     is_encodable_text,
 )
-from amplitude_async.models import ID_CHOICES, Lenient
+from amplitude_async.wire import ID_CHOICES, Lenient
 
 __all__ = [
     "Attributes",

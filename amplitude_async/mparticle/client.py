@@ -17,7 +17,6 @@ from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.destination import Refusal
 from amplitude_async.exceptions import ClientClosedError, QueueFullError
-from amplitude_async.mparticle.batch import Batch
 from amplitude_async.mparticle.config import (
     MParticleConfig,
     MParticleConfigFields,
@@ -25,8 +24,9 @@ from amplitude_async.mparticle.config import (
 )
 from amplitude_async.mparticle.door import MParticleDoor, Piece, check_historical
 from amplitude_async.mparticle.endpoint import MAX_BATCH_BYTES, MParticleEndpoint
-from amplitude_async.mparticle.enums import Pod
 from amplitude_async.mparticle.exceptions import BatchError, error_of
+from amplitude_async.mparticle.models.batch import Batch
+from amplitude_async.mparticle.models.enums import Pod
 from amplitude_async.mparticle.result import UploadResult
 from amplitude_async.mparticle.upload import Uploader, pack
 from amplitude_async.storage.base import Record

@@ -42,14 +42,18 @@ from amplitude_async.delivery.stats import Stats
 from amplitude_async.destination import EngineDestination, Refusal
 from amplitude_async.encoding import Loss, ValuePolicy
 from amplitude_async.exceptions import QueueFullError
-from amplitude_async.mparticle.batch import Batch
 from amplitude_async.mparticle.client import MParticle
-from amplitude_async.mparticle.commerce import CommerceEvent, Product, ProductAction
-from amplitude_async.mparticle.context import ApplicationInformation, GeoLocation
-from amplitude_async.mparticle.device import DeviceInformation
-from amplitude_async.mparticle.enums import Platform
-from amplitude_async.mparticle.events import CustomEvent
-from amplitude_async.mparticle.identities import UserIdentities
+from amplitude_async.mparticle.models.batch import Batch
+from amplitude_async.mparticle.models.commerce import (
+    CommerceEvent,
+    Product,
+    ProductAction,
+)
+from amplitude_async.mparticle.models.context import ApplicationInformation, GeoLocation
+from amplitude_async.mparticle.models.device import DeviceInformation
+from amplitude_async.mparticle.models.enums import Platform
+from amplitude_async.mparticle.models.events import CustomEvent
+from amplitude_async.mparticle.models.identities import UserIdentities
 from amplitude_async.storage.base import Record
 
 __all__ = ["MParticleDestination", "Mapper", "to_batch"]

@@ -8,13 +8,13 @@ from pydantic import ValidationError
 
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.destination import Refusal
-from amplitude_async.mparticle.batch import Batch, decode_batch, events_of
 from amplitude_async.mparticle.config import MParticleConfig
-from amplitude_async.mparticle.context import BatchContext
 from amplitude_async.mparticle.encoder import EncodedBatch, encode_stamped
 from amplitude_async.mparticle.endpoint import MAX_BATCH_BYTES
 from amplitude_async.mparticle.exceptions import BatchError
 from amplitude_async.mparticle.limits import check_limits, truncate_names
+from amplitude_async.mparticle.models.batch import Batch, decode_batch, events_of
+from amplitude_async.mparticle.models.context import BatchContext
 from amplitude_async.storage.base import Record
 
 __all__ = ["MParticleDoor", "Piece", "check_historical", "identity_of"]

@@ -7,15 +7,15 @@ not into a copy of it: copying twenty events costs more than encoding them.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from amplitude_async.mparticle.batch import (
+from amplitude_async.mparticle.limits import MAX_NAME
+from amplitude_async.mparticle.models.batch import (
     Batch,
     encode_head,
     events_of,
     join_batch,
     new_uuid,
 )
-from amplitude_async.mparticle.envelope import Envelope, encode_event
-from amplitude_async.mparticle.limits import MAX_NAME
+from amplitude_async.mparticle.models.envelope import Envelope, encode_event
 
 __all__ = ["EncodedBatch", "encode_stamped"]
 

@@ -17,8 +17,8 @@ from amplitude_async.delivery.endpoint import (
     excerpt,
     retry_after,
 )
-from amplitude_async.mparticle.batch import Batch, decode_batch
 from amplitude_async.mparticle.config import MParticleConfig
+from amplitude_async.mparticle.models.batch import Batch, decode_batch
 from amplitude_async.mparticle.responses import ApiError, ApiErrorResponse
 from amplitude_async.storage.base import Record
 

@@ -7,8 +7,8 @@ cuts names, and may fail the whole request for the rest.
 from collections.abc import Iterator
 from typing import Any, Final, Literal, TypeAlias
 
-from amplitude_async.mparticle.batch import Batch, events_of
-from amplitude_async.mparticle.envelope import BaseEvent, Envelope
+from amplitude_async.mparticle.models.batch import Batch, events_of
+from amplitude_async.mparticle.models.envelope import BaseEvent, Envelope
 
 __all__ = ["MAX_NAME", "LimitMode", "check_limits", "truncate_names"]
 

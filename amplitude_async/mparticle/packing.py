@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
-from amplitude_async.mparticle.batch import (
+from amplitude_async.mparticle.models.batch import (
     Batch,
     encode_head,
     events_of,
     join_batch,
     new_uuid,
 )
-from amplitude_async.mparticle.enums import Environment
-from amplitude_async.mparticle.envelope import Envelope, encode_event
-from amplitude_async.mparticle.identities import UserIdentities
+from amplitude_async.mparticle.models.enums import Environment
+from amplitude_async.mparticle.models.envelope import Envelope, encode_event
+from amplitude_async.mparticle.models.identities import UserIdentities
 
 __all__ = ["group_events", "split_batch"]
 

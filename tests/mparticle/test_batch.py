@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-import amplitude_async.mparticle.batch as batch_module
+import amplitude_async.mparticle.models.batch as batch_module
 from amplitude_async.mparticle import (
     Batch,
     BatchContext,
@@ -36,7 +36,7 @@ from amplitude_async.mparticle import (
     stamp,
     truncate_names,
 )
-from amplitude_async.mparticle.fields import now_ms
+from amplitude_async.mparticle.models.fields import now_ms
 
 __all__: list[str] = []
 

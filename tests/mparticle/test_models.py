@@ -27,7 +27,7 @@ from amplitude_async.mparticle import (
     GenericEvent,
     UserIdentities,
 )
-from amplitude_async.mparticle.fields import Known
+from amplitude_async.mparticle.models.fields import Known
 from amplitude_async.wire import WireModel
 
 __all__: list[str] = []

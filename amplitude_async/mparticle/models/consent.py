@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from amplitude_async.mparticle.enums import CCPAPurpose
-from amplitude_async.mparticle.fields import Flag, Moment, now_ms
+from amplitude_async.mparticle.models.enums import CCPAPurpose
+from amplitude_async.mparticle.models.fields import Flag, Moment, now_ms
 from amplitude_async.wire import WireModel
 
 __all__ = ["CCPAConsentState", "ConsentState", "GDPRConsentState"]

@@ -22,23 +22,23 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from amplitude_async.mparticle.commerce import CommerceEvent
-from amplitude_async.mparticle.consent import ConsentState
-from amplitude_async.mparticle.context import (
+from amplitude_async.mparticle.models.commerce import CommerceEvent
+from amplitude_async.mparticle.models.consent import ConsentState
+from amplitude_async.mparticle.models.context import (
     ApplicationInformation,
     AttributionInfo,
     BatchContext,
     SourceInformation,
 )
-from amplitude_async.mparticle.device import DeviceInformation
-from amplitude_async.mparticle.enums import Environment, EventType
-from amplitude_async.mparticle.envelope import (
+from amplitude_async.mparticle.models.device import DeviceInformation
+from amplitude_async.mparticle.models.enums import Environment, EventType
+from amplitude_async.mparticle.models.envelope import (
     BaseEvent,
     Envelope,
     GenericEvent,
     encode_event,
 )
-from amplitude_async.mparticle.events import (
+from amplitude_async.mparticle.models.events import (
     BreadcrumbEvent,
     CrashReportEvent,
     CustomEvent,
@@ -51,15 +51,15 @@ from amplitude_async.mparticle.events import (
     UserAttributeChangeEvent,
     UserIdentityChangeEvent,
 )
-from amplitude_async.mparticle.fields import (
+from amplitude_async.mparticle.models.fields import (
     Int64,
     Moment,
     Mpid,
     UserAttributes,
     UuidText,
 )
-from amplitude_async.mparticle.identities import UserIdentities
-from amplitude_async.mparticle.lifecycle import (
+from amplitude_async.mparticle.models.identities import UserIdentities
+from amplitude_async.mparticle.models.lifecycle import (
     ApplicationStateTransitionEvent,
     FirstRunEvent,
     PreAttributionEvent,

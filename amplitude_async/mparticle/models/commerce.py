@@ -4,13 +4,13 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from amplitude_async.mparticle.enums import (
+from amplitude_async.mparticle.models.enums import (
     CommerceCustomEventType,
     ProductActionType,
     PromotionActionType,
 )
-from amplitude_async.mparticle.envelope import BaseEvent
-from amplitude_async.mparticle.fields import (
+from amplitude_async.mparticle.models.envelope import BaseEvent
+from amplitude_async.mparticle.models.fields import (
     CurrencyCode,
     Flag,
     Flags,

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 import pydantic_core
 from pydantic import Field, field_validator
 
-from amplitude_async.mparticle.context import EventSystemNotificationInfo, GeoLocation
-from amplitude_async.mparticle.device import DeviceCurrentState
-from amplitude_async.mparticle.enums import DataConnectionType, EventType
-from amplitude_async.mparticle.fields import (
+from amplitude_async.mparticle.models.context import (
+    EventSystemNotificationInfo,
+    GeoLocation,
+)
+from amplitude_async.mparticle.models.device import DeviceCurrentState
+from amplitude_async.mparticle.models.enums import DataConnectionType, EventType
+from amplitude_async.mparticle.models.fields import (
     Attributes,
     Flag,
     Flags,

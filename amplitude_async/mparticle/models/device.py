@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from amplitude_async.mparticle.enums import (
+from amplitude_async.mparticle.models.enums import (
     ATTAuthorizationStatus,
     DataConnectionType,
     DeviceOrientation,
     Platform,
 )
-from amplitude_async.mparticle.fields import (
+from amplitude_async.mparticle.models.fields import (
     Duration,
     Flag,
     Int64,

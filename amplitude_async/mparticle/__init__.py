@@ -1,4 +1,4 @@
-"""mParticle: the models of its Events API."""
+"""mParticle: a client of its Events API, and the models of what is sent."""
 
 from amplitude_async.mparticle.client import MParticle
 from amplitude_async.mparticle.config import MParticleConfig
@@ -24,7 +24,7 @@ from amplitude_async.mparticle.models.batch import (
     Event,
     decode_batch,
     encode_batch,
-    stamp,
+    group_events,
 )
 from amplitude_async.mparticle.models.commerce import (
     CommerceEvent,
@@ -114,15 +114,11 @@ from amplitude_async.mparticle.models.lifecycle import (
     PushRegistrationEvent,
     UninstallEvent,
 )
-from amplitude_async.mparticle.packing import (
-    group_events,
-    split_batch,
-)
-from amplitude_async.mparticle.responses import (
+from amplitude_async.mparticle.result import (
     ApiError,
     ApiErrorResponse,
+    UploadResult,
 )
-from amplitude_async.mparticle.result import UploadResult
 
 __all__ = [
     "ATTAuthorizationStatus",
@@ -217,8 +213,6 @@ __all__ = [
     "decode_batch",
     "encode_batch",
     "group_events",
-    "split_batch",
-    "stamp",
     "to_batch",
     "truncate_names",
 ]

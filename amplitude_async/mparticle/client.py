@@ -184,7 +184,7 @@ class MParticle(BaseClient):
         given = list(batches)
         for number, batch in enumerate(given):
             _check_kind(batch)
-            check_historical(batch, number, self._now_ms())
+            check_historical(batch, number, self._clock.wall())
         pieces = [piece for one in given for piece in self._prepare(one, old=True)]
         return await self._upload_all("/bulkevents/historical", pieces, bisect=False)
 
@@ -204,10 +204,7 @@ class MParticle(BaseClient):
 
     def _prepare(self, batch: Batch, *, old: bool = False) -> list[Piece]:
         _check_kind(batch)
-        return self._door.prepare(batch, self._now_ms(), old=old)
-
-    def _now_ms(self) -> int:
-        return int(self._clock.wall() * 1000)
+        return self._door.prepare(batch, self._clock.wall(), old=old)
 
     # The queue ---------------------------------------------------------------
 
@@ -251,8 +248,8 @@ class MParticle(BaseClient):
         try:
             batch = piece.to_batch()
         except ValidationError as error:
-            refused = Outcome.rejected(f"the batch cannot be sent: {error!s:.300}")
-            return await self._submit_settled(piece, refused)
+            rejected = Outcome.rejected(f"the batch cannot be sent: {error!s:.300}")
+            return await self._submit_settled(piece, rejected)
         return await self._submit(batch)
 
     def _offer_encoded(self, piece: Piece) -> Delivery | None:
@@ -304,7 +301,7 @@ class MParticle(BaseClient):
     def admit(self, batch: Batch, record_id: int, wall: float) -> Record | Refusal:
         """Complete, check and encode a batch."""
         try:
-            [piece, *more] = self._door.prepare(batch, int(wall * 1000))
+            [piece, *more] = self._door.prepare(batch, wall)
         except BatchError as error:
             return Refusal(str(error))
         if more:

@@ -19,7 +19,7 @@ from amplitude_async.delivery.endpoint import (
 )
 from amplitude_async.mparticle.config import MParticleConfig
 from amplitude_async.mparticle.models.batch import Batch, decode_batch
-from amplitude_async.mparticle.responses import ApiError, ApiErrorResponse
+from amplitude_async.mparticle.result import ApiError, ApiErrorResponse
 from amplitude_async.storage.base import Record
 
 __all__ = ["MParticleEndpoint", "interpret", "parse_errors", "tell"]

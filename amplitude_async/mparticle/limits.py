@@ -13,7 +13,7 @@ from amplitude_async.mparticle.models.envelope import BaseEvent, Envelope
 __all__ = ["MAX_NAME", "LimitMode", "check_limits", "truncate_names"]
 
 LimitMode: TypeAlias = Literal["error", "truncate", "off"]
-"""What to do about what exceeds a limit: refuse, cut names, or nothing."""
+"""What to do about what exceeds a limit: report it, cut names, or nothing."""
 
 MAX_NAME: Final = 256
 MAX_VALUE: Final = 4096

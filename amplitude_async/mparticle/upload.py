@@ -36,7 +36,7 @@ class Parcel:
         self.bodies = bodies
         self.ids = tuple(ids)
 
-    def halves(self) -> "tuple[Parcel, Parcel]":
+    def halve(self) -> "tuple[Parcel, Parcel]":
         """Cut in two, in order."""
         middle = (len(self.bodies) + 1) // 2
         return (
@@ -111,9 +111,9 @@ class Uploader:
                 results.append(result)
                 continue
             result = await self.upload(path, parcel, bulk=True)
-            split = result.status == 413 or (bisect and result.status == 400)
-            if split and len(parcel.bodies) > 1:
-                left, right = parcel.halves()
+            at_fault = result.status == 413 or (bisect and result.status == 400)
+            if at_fault and len(parcel.bodies) > 1:
+                left, right = parcel.halve()
                 waiting += [right, left]
                 continue
             results.append(result)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 import pydantic_core
 from pydantic import Field, field_validator
 
+from amplitude_async.encoding import with_members
 from amplitude_async.mparticle.models.context import (
     EventSystemNotificationInfo,
     GeoLocation,
@@ -35,6 +36,7 @@ __all__ = [
     "BaseEvent",
     "Envelope",
     "GenericEvent",
+    "enclose",
     "encode_event",
 ]
 
@@ -149,8 +151,7 @@ class BaseEvent(Envelope):
         nulls = [key for key in self.explicit_nulls if getattr(self, key) is None]
         if not nulls:
             return data
-        added = ",".join(f'"{key}":null' for key in nulls).encode()
-        return data[:-1] + (b"," if len(data) > 2 else b"") + added + b"}"
+        return with_members(data, "".join(f',"{key}":null' for key in nulls).encode())
 
 
 class GenericEvent(Envelope):
@@ -187,5 +188,10 @@ class GenericEvent(Envelope):
 
 def encode_event(event: Envelope) -> bytes:
     """Encode an event as it is sent: ``{"event_type": ..., "data": {...}}``."""
+    return enclose(event, event.encode_data())
+
+
+def enclose(event: Envelope, data: bytes) -> bytes:
+    """Put an event's encoded data into its envelope."""
     kind = pydantic_core.to_json(event.event_type)
-    return b'{"event_type":' + kind + b',"data":' + event.encode_data() + b"}"
+    return b'{"event_type":%b,"data":%b}' % (kind, data)

@@ -62,6 +62,7 @@ _MAX_LEVEL_WIDTH: Final = 100_000
 # The largest exponent of ten of a double, the number type of most JSON readers.
 _MAX_EXPONENT: Final = 308
 
+# Paths go into warnings, where a key of a megabyte has no place.
 _MAX_LABEL: Final = 80
 
 
@@ -241,6 +242,7 @@ class _Conversion:
         for types, convert in _RULES:
             if isinstance(value, types):
                 return convert(self, value, path, depth)
+        # A class that is a dataclass is no instance of one.
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._dataclass(value, path, depth)
         return self.no_form(value, path, depth)
@@ -253,6 +255,7 @@ class _Conversion:
         return self._lose(path, f"a {type(value).__name__} has no JSON form")
 
     def text(self, value: str, path: str, _depth: int) -> Json | Dropped:
+        # Not str(): a subclass may print something else than it holds.
         text = str.__str__(value)
         if not is_encodable_text(text):
             return self._lose(path, "holds a lone surrogate, which is not Unicode text")
@@ -345,6 +348,7 @@ class _Conversion:
         return result
 
     def _key(self, key: Any, path: str, taken: Collection[str]) -> str | None:
+        # An Enum and its text come to one name: the first of them is kept.
         if isinstance(key, enum.Enum):
             key = key.value
         if not isinstance(key, str):
@@ -384,6 +388,7 @@ class _Conversion:
         return result
 
     def _enter(self, container: object, path: str, depth: int) -> bool:
+        # By identity and only while inside: an object that comes twice is no circle.
         if id(container) in self._active:
             self._lose(path, "refers back to an object that contains it")
             return False

@@ -148,6 +148,7 @@ def encode_fields(
     members: dict[str, Any] = {"event_type": event_type}
     for name, value in fields.items():
         kind = _SHORT_ROAD.get(name)
+        # Exact types alone: a bool is an int, and a subclass is the model's affair.
         if type(value) is not kind:
             return None
         if kind is dict and not policy.is_json(value):
@@ -233,6 +234,7 @@ def _encode_json(event: Event, policy: ValuePolicy) -> bytes | None:
     groups = fields["groups"]
     if groups is not None and not _GROUP_POLICY.is_json(groups):
         return None
+    # Empty counts as absent, which the serializer does not know.
     if fields["insert_id"] == "":
         return None
     try:

@@ -134,6 +134,7 @@ class MParticle(BaseClient):
             ClientClosedError: the client was shut down.
         """
         pieces = self._prepare(batch)
+        # One result cannot tell of two requests of which one may fail.
         if len(pieces) > 1:
             raise BatchError(_TOO_LARGE)
         await self._open()
@@ -181,6 +182,7 @@ class MParticle(BaseClient):
                 young; nothing was sent.
             ClientClosedError: the client was shut down.
         """
+        # All are checked before any is sent: the server would not say which it dropped.
         given = list(batches)
         for number, batch in enumerate(given):
             _check_kind(batch)
@@ -243,6 +245,7 @@ class MParticle(BaseClient):
             return delivery
         if not self._closing:
             await self._ready()
+        # Plugins and other destinations want a batch; the engine alone takes the bytes.
         if not self._has_plugins and self._destinations == (self._own,):
             return await self._submit(piece)  # encoded already
         try:
@@ -268,6 +271,7 @@ class MParticle(BaseClient):
     def _bind_loop(self) -> None:
         before = (self._loop, self._pid)
         super()._bind_loop()
+        # A lock of another loop would never wake anybody here.
         if before != (self._loop, self._pid):
             self._uploader.rebind()
 

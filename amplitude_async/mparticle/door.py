@@ -81,6 +81,7 @@ class MParticleDoor:
         self._check_identity(batch)
         if not old:
             self._warn_of_age(batch, unix_ms(wall))
+        # Encoded first, judged second: what is short needs no look at each name.
         encoded = encode_stamped(batch, wall=wall)
         # Attributes of the user are looked at in any case: their names may be no text.
         sure = encoded.surely_within_limits and not batch.user_attributes
@@ -124,6 +125,7 @@ class MParticleDoor:
     def _warn_of_age(self, batch: Batch, now_ms: int) -> None:
         for event in events_of(batch):
             time_ms: int | None = getattr(event, "timestamp_unixtime_ms", None)
+            # One warning for a batch: its events are mostly of one age.
             if time_ms is not None and now_ms - time_ms > OLD_EVENT_MS:
                 self._reporter.warning(
                     "age", "an event is older than 30 days: use upload_historical"

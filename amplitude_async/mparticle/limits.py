@@ -106,6 +106,7 @@ def _event_problems(event: BaseEvent, where: str) -> Iterator[str]:
     for key, value in attributes.items():
         if isinstance(value, str) and len(value) > MAX_VALUE:
             yield _too_long(f"{path}[{key[:40]!r}]", value, MAX_VALUE)
+    # Only push messages have one.
     action = event.__dict__.get("action_identifier") or ""
     if len(action) > MAX_ACTION:
         yield _too_long(f"{where}.action_identifier", action, MAX_ACTION)

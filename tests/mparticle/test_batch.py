@@ -301,20 +301,22 @@ def test_a_plan_without_a_version_has_none() -> None:
 @pytest.mark.parametrize(
     ("fields", "tied"),
     [
-        ({}, False),
-        ({"user_identities": {}}, False),
-        ({"device_info": {"brand": "b"}}, False),
-        ({"user_identities": {"email": "a@b.c"}}, True),
-        ({"mpid": 0}, True),
-        ({"mp_deviceid": UUID(int=1)}, True),
-        ({"device_info": DeviceInformation(ios_idfv=UUID(int=1))}, True),
+        ({}, None),
+        ({"user_identities": {}}, None),
+        ({"device_info": {"brand": "b"}}, None),
+        ({"user_identities": {"email": "a@b.c"}}, "a@b.c"),
+        ({"mpid": 0}, "0"),
+        ({"mp_deviceid": UUID(int=1)}, str(UUID(int=1))),
+        ({"device_info": DeviceInformation(ios_idfv=UUID(int=1))}, str(UUID(int=1))),
+        ({"partner_identities": {"partner": "p"}}, "p"),
     ],
 )
 def test_a_batch_knows_whether_it_is_anyones(
-    fields: dict[str, Any], tied: bool
+    fields: dict[str, Any], tied: str | None
 ) -> None:
     """Without an identity the server cannot tie a batch to a profile."""
-    assert batch_of(**fields).has_identity is tied
+    assert batch_of(**fields).identity == tied
+    assert batch_of(**fields).has_identity is (tied is not None)
 
 
 # --- Filling in ---

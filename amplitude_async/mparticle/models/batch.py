@@ -241,6 +241,7 @@ class Batch(WireModel):
 
     @model_validator(mode="after")
     def _keeps_or_forgets(self) -> Self:
+        # The server does not say which of the two it would do.
         if self.deleted_user_attributes and self.user_attributes:
             both = self.user_attributes.keys() & set(self.deleted_user_attributes)
             if both:

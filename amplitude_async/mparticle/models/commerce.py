@@ -201,7 +201,7 @@ class CommerceEvent(BaseEvent):
     custom_event_type: Annotated[str, Known(CommerceCustomEventType)] | None = None
     """Derived by the server. Not for senders."""
 
-    # Here and not after the model, so that a refused assignment changes nothing.
+    # Here and not after the model, so that an assignment that raises changes nothing.
     @field_validator(*_VARIANTS)
     @classmethod
     def _one_variant_at_most(cls, variant: Any, info: ValidationInfo) -> Any:

@@ -148,6 +148,7 @@ class BaseEvent(Envelope):
         data: bytes = self.__pydantic_serializer__.to_json(
             self, exclude=_NOT_DATA, exclude_none=True, by_alias=True, warnings=False
         )
+        # Left out with all other Nones: what they say is that there was nothing.
         nulls = [key for key in self.explicit_nulls if getattr(self, key) is None]
         if not nulls:
             return data
@@ -164,6 +165,7 @@ class GenericEvent(Envelope):
     def timestamp_unixtime_ms(self) -> int | None:
         """When it happened, where `data` says so in whole milliseconds."""
         moment = self.data.get("timestamp_unixtime_ms")
+        # Nobody has checked what stands there.
         return moment if type(moment) is int else None
 
     @property

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from amplitude_async.amplitude.config import Config, ConfigFields
 from amplitude_async.amplitude.context import ContextPlugin
 from amplitude_async.amplitude.door import AmplitudeDoor
-from amplitude_async.amplitude.encoder import unix_ms
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.amplitude.events import (
     GROUP_IDENTIFY,
@@ -32,6 +31,7 @@ from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.encoding import unix_ms
 from amplitude_async.plugins import Plugin
 from amplitude_async.storage.base import Record
 
@@ -315,7 +315,7 @@ class Amplitude(BaseClient):
         if not event.insert_id:
             missing["insert_id"] = self._door.insert_id(event)
         if event.time is None:
-            missing["time"] = unix_ms()
+            missing["time"] = unix_ms(self._clock.wall())
         return event.model_copy(update=missing) if missing else event
 
 

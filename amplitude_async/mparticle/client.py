@@ -17,7 +17,6 @@ from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.destination import Refusal
 from amplitude_async.exceptions import ClientClosedError, QueueFullError
-from amplitude_async.mparticle.batch import Batch
 from amplitude_async.mparticle.config import (
     MParticleConfig,
     MParticleConfigFields,
@@ -25,8 +24,9 @@ from amplitude_async.mparticle.config import (
 )
 from amplitude_async.mparticle.door import MParticleDoor, Piece, check_historical
 from amplitude_async.mparticle.endpoint import MAX_BATCH_BYTES, MParticleEndpoint
-from amplitude_async.mparticle.enums import Pod
 from amplitude_async.mparticle.exceptions import BatchError, error_of
+from amplitude_async.mparticle.models.batch import Batch
+from amplitude_async.mparticle.models.enums import Pod
 from amplitude_async.mparticle.result import UploadResult
 from amplitude_async.mparticle.upload import Uploader, pack
 from amplitude_async.storage.base import Record
@@ -134,6 +134,7 @@ class MParticle(BaseClient):
             ClientClosedError: the client was shut down.
         """
         pieces = self._prepare(batch)
+        # One result cannot tell of two requests of which one may fail.
         if len(pieces) > 1:
             raise BatchError(_TOO_LARGE)
         await self._open()
@@ -181,10 +182,11 @@ class MParticle(BaseClient):
                 young; nothing was sent.
             ClientClosedError: the client was shut down.
         """
+        # All are checked before any is sent: the server would not say which it dropped.
         given = list(batches)
         for number, batch in enumerate(given):
             _check_kind(batch)
-            check_historical(batch, number, self._now_ms())
+            check_historical(batch, number, self._clock.wall())
         pieces = [piece for one in given for piece in self._prepare(one, old=True)]
         return await self._upload_all("/bulkevents/historical", pieces, bisect=False)
 
@@ -204,10 +206,7 @@ class MParticle(BaseClient):
 
     def _prepare(self, batch: Batch, *, old: bool = False) -> list[Piece]:
         _check_kind(batch)
-        return self._door.prepare(batch, self._now_ms(), old=old)
-
-    def _now_ms(self) -> int:
-        return int(self._clock.wall() * 1000)
+        return self._door.prepare(batch, self._clock.wall(), old=old)
 
     # The queue ---------------------------------------------------------------
 
@@ -246,13 +245,14 @@ class MParticle(BaseClient):
             return delivery
         if not self._closing:
             await self._ready()
+        # Plugins and other destinations want a batch; the engine alone takes the bytes.
         if not self._has_plugins and self._destinations == (self._own,):
             return await self._submit(piece)  # encoded already
         try:
             batch = piece.to_batch()
         except ValidationError as error:
-            refused = Outcome.rejected(f"the batch cannot be sent: {error!s:.300}")
-            return await self._submit_settled(piece, refused)
+            rejected = Outcome.rejected(f"the batch cannot be sent: {error!s:.300}")
+            return await self._submit_settled(piece, rejected)
         return await self._submit(batch)
 
     def _offer_encoded(self, piece: Piece) -> Delivery | None:
@@ -271,6 +271,7 @@ class MParticle(BaseClient):
     def _bind_loop(self) -> None:
         before = (self._loop, self._pid)
         super()._bind_loop()
+        # A lock of another loop would never wake anybody here.
         if before != (self._loop, self._pid):
             self._uploader.rebind()
 
@@ -304,7 +305,7 @@ class MParticle(BaseClient):
     def admit(self, batch: Batch, record_id: int, wall: float) -> Record | Refusal:
         """Complete, check and encode a batch."""
         try:
-            [piece, *more] = self._door.prepare(batch, int(wall * 1000))
+            [piece, *more] = self._door.prepare(batch, wall)
         except BatchError as error:
             return Refusal(str(error))
         if more:

@@ -17,9 +17,9 @@ from amplitude_async.delivery.endpoint import (
     excerpt,
     retry_after,
 )
-from amplitude_async.mparticle.batch import Batch, decode_batch
 from amplitude_async.mparticle.config import MParticleConfig
-from amplitude_async.mparticle.responses import ApiError, ApiErrorResponse
+from amplitude_async.mparticle.models.batch import Batch, decode_batch
+from amplitude_async.mparticle.result import ApiError, ApiErrorResponse
 from amplitude_async.storage.base import Record
 
 __all__ = ["MParticleEndpoint", "interpret", "parse_errors", "tell"]
@@ -98,6 +98,8 @@ def interpret(response: Response, records: Sequence[Record], wall: float) -> Ver
     documentation, section "Responses".
     """
     status = response.status
+    # Before the error: a batch that was taken is not sent again because the answer
+    # broke off.
     if 200 <= status < 300:
         return Accept(status, "queued by mParticle")
     if response.error is not None:
@@ -105,6 +107,7 @@ def interpret(response: Response, records: Sequence[Record], wall: float) -> Ver
     message = _explain(response)
     wait = retry_after(response.headers, wall, MAX_RETRY_AFTER)
     match status:
+        # Whatever the batch: this key or address takes nothing.
         case 401 | 403 | 404 | 405:
             return Refuse(status, message)
         case 413:

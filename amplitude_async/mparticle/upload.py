@@ -36,7 +36,7 @@ class Parcel:
         self.bodies = bodies
         self.ids = tuple(ids)
 
-    def halves(self) -> "tuple[Parcel, Parcel]":
+    def halve(self) -> "tuple[Parcel, Parcel]":
         """Cut in two, in order."""
         middle = (len(self.bodies) + 1) // 2
         return (
@@ -49,6 +49,7 @@ def pack(pieces: Sequence[Piece]) -> Iterator[Parcel]:
     """Pack batches in order into requests within the API's limits."""
     bodies: list[bytes] = []
     ids: list[str] = []
+    # The brackets round the list; below, the comma of each batch.
     size = 2
     for piece in pieces:
         body = piece.body
@@ -103,6 +104,7 @@ class Uploader:
         """
         results: list[UploadResult] = []
         refused: UploadResult | None = None
+        # A stack with the first on top: halves go before what follows them.
         waiting = list(pack(pieces))[::-1]
         while waiting:
             parcel = waiting.pop()
@@ -111,9 +113,9 @@ class Uploader:
                 results.append(result)
                 continue
             result = await self.upload(path, parcel, bulk=True)
-            split = result.status == 413 or (bisect and result.status == 400)
-            if split and len(parcel.bodies) > 1:
-                left, right = parcel.halves()
+            at_fault = result.status == 413 or (bisect and result.status == 400)
+            if at_fault and len(parcel.bodies) > 1:
+                left, right = parcel.halve()
                 waiting += [right, left]
                 continue
             results.append(result)
@@ -144,10 +146,12 @@ class Uploader:
                 return result
             attempts = result.attempts + 1
             result = self._result(response, attempts, ids)
+            # What may pass by itself; 0 is no answer at all.
             temporary = result.status in {0, 408, 429} or result.status >= 500
             if not temporary or attempts > self._config.flush_max_retries:
                 return result
             pause = max(self._backoff(attempts), result.retry_after or 0.0)
+            # A 429 is about every request of this input, a failure about this one.
             if result.status == 429:
                 self._close_for(pause)
             else:
@@ -185,6 +189,7 @@ class Uploader:
 
     def _close_for(self, seconds: float) -> None:
         until = self._clock.now() + seconds
+        # Never sooner than another answer has asked for.
         self._closed_until = max(self._closed_until or until, until)
 
     def _backoff(self, attempt: int) -> float:

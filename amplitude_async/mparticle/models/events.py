@@ -5,16 +5,15 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
 from pydantic import Field, field_serializer, model_validator
 
-from amplitude_async.models import WireModel
-from amplitude_async.mparticle.enums import (
+from amplitude_async.mparticle.models.enums import (
     CustomEventType,
     MediaAction,
     MediaFormat,
     MediaQuality,
     ProfileEventType,
 )
-from amplitude_async.mparticle.envelope import BaseEvent
-from amplitude_async.mparticle.fields import (
+from amplitude_async.mparticle.models.envelope import BaseEvent
+from amplitude_async.mparticle.models.fields import (
     Duration,
     Flag,
     Flags,
@@ -26,7 +25,8 @@ from amplitude_async.mparticle.fields import (
     UInt64,
     UserAttribute,
 )
-from amplitude_async.mparticle.identities import UserIdentity
+from amplitude_async.mparticle.models.identities import UserIdentity
+from amplitude_async.wire import WireModel
 
 __all__ = [
     "BreadcrumbEvent",

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
 import pydantic_core
 from pydantic import Field, field_validator
 
-from amplitude_async.models import Id, WireModel
-from amplitude_async.mparticle.context import EventSystemNotificationInfo, GeoLocation
-from amplitude_async.mparticle.device import DeviceCurrentState
-from amplitude_async.mparticle.enums import DataConnectionType, EventType
-from amplitude_async.mparticle.fields import (
+from amplitude_async.encoding import with_members
+from amplitude_async.mparticle.models.context import (
+    EventSystemNotificationInfo,
+    GeoLocation,
+)
+from amplitude_async.mparticle.models.device import DeviceCurrentState
+from amplitude_async.mparticle.models.enums import DataConnectionType, EventType
+from amplitude_async.mparticle.models.fields import (
     Attributes,
     Flag,
     Flags,
@@ -27,11 +30,13 @@ from amplitude_async.mparticle.fields import (
     Name,
     UuidText,
 )
+from amplitude_async.wire import Id, WireModel
 
 __all__ = [
     "BaseEvent",
     "Envelope",
     "GenericEvent",
+    "enclose",
     "encode_event",
 ]
 
@@ -143,11 +148,11 @@ class BaseEvent(Envelope):
         data: bytes = self.__pydantic_serializer__.to_json(
             self, exclude=_NOT_DATA, exclude_none=True, by_alias=True, warnings=False
         )
+        # Left out with all other Nones: what they say is that there was nothing.
         nulls = [key for key in self.explicit_nulls if getattr(self, key) is None]
         if not nulls:
             return data
-        added = ",".join(f'"{key}":null' for key in nulls).encode()
-        return data[:-1] + (b"," if len(data) > 2 else b"") + added + b"}"
+        return with_members(data, "".join(f',"{key}":null' for key in nulls).encode())
 
 
 class GenericEvent(Envelope):
@@ -160,6 +165,7 @@ class GenericEvent(Envelope):
     def timestamp_unixtime_ms(self) -> int | None:
         """When it happened, where `data` says so in whole milliseconds."""
         moment = self.data.get("timestamp_unixtime_ms")
+        # Nobody has checked what stands there.
         return moment if type(moment) is int else None
 
     @property
@@ -184,5 +190,10 @@ class GenericEvent(Envelope):
 
 def encode_event(event: Envelope) -> bytes:
     """Encode an event as it is sent: ``{"event_type": ..., "data": {...}}``."""
+    return enclose(event, event.encode_data())
+
+
+def enclose(event: Envelope, data: bytes) -> bytes:
+    """Put an event's encoded data into its envelope."""
     kind = pydantic_core.to_json(event.event_type)
-    return b'{"event_type":' + kind + b',"data":' + event.encode_data() + b"}"
+    return b'{"event_type":%b,"data":%b}' % (kind, data)

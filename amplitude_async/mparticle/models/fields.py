@@ -28,8 +28,9 @@ from amplitude_async.encoding import (
     Loss,
     ValuePolicy,
     is_encodable_text,
+    unix_ms,
 )
-from amplitude_async.models import ID_CHOICES, Lenient
+from amplitude_async.wire import ID_CHOICES, Lenient
 
 __all__ = [
     "Attributes",
@@ -53,7 +54,6 @@ __all__ = [
     "UserAttributeValue",
     "UserAttributes",
     "UuidText",
-    "now_ms",
 ]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -75,12 +75,7 @@ UserAttributeValue: TypeAlias = Scalar | list[Scalar]
 """One value that an attribute of a user can hold."""
 
 
-def now_ms() -> int:
-    """Give the current time in whole milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
-def _refusal(kind: str, value: object, problem: str) -> PydanticCustomError:
+def _unusable(kind: str, value: object, problem: str) -> PydanticCustomError:
     """Make the error that names the value; pydantic adds the field."""
     shown = repr(value)
     if len(shown) > 80:
@@ -98,13 +93,13 @@ def _to_ms(value: object) -> int:
         return value
     if isinstance(value, datetime):
         if value.tzinfo is None:
-            raise _refusal(
+            raise _unusable(
                 "naive_datetime",
                 value,
                 "has no time zone: use datetime.now(UTC) or .replace(tzinfo=...)",
             )
         return (value - _EPOCH) // _MILLISECOND
-    raise _refusal(
+    raise _unusable(
         "not_milliseconds",
         value,
         "should be whole milliseconds since the epoch or an aware datetime: use "
@@ -115,13 +110,13 @@ def _to_ms(value: object) -> int:
 def _moment(value: object) -> int:
     moment = _to_ms(value)
     if moment < _SECONDS_BELOW:
-        raise _refusal(
+        raise _unusable(
             "seconds_for_milliseconds",
             value,
             "lies before 1974 when read as milliseconds: multiply seconds by 1000",
         )
-    if moment > now_ms() + _DAY_MS:
-        raise _refusal(
+    if moment > unix_ms(time.time()) + _DAY_MS:
+        raise _unusable(
             "moment_in_the_future",
             value,
             "lies more than a day ahead: give milliseconds since the epoch, not "
@@ -140,13 +135,13 @@ def _duration(value: object) -> int:
     elif type(value) is int:
         length = value
     else:
-        raise _refusal(
+        raise _unusable(
             "not_a_duration",
             value,
             "should be whole milliseconds or a timedelta: use timedelta(seconds=...)",
         )
     if not 0 <= length < _SECONDS_BELOW:
-        raise _refusal(
+        raise _unusable(
             "not_a_duration",
             value,
             "should be a length of time of at least 0 and less than three years, in "
@@ -174,7 +169,7 @@ Duration: TypeAlias = Annotated[int | Any, PlainValidator(_duration), _INTEGER]
 # --- Numbers ---
 
 Int64: TypeAlias = Annotated[int, Field(strict=True, ge=_INT64_MIN, le=_INT64_MAX)]
-"""A signed 64-bit integer; text, floats and bools are refused."""
+"""A signed 64-bit integer; no text, float or bool."""
 
 UInt64: TypeAlias = Annotated[int, Field(strict=True, ge=0, lt=2**64)]
 """An unsigned 64-bit integer."""
@@ -191,7 +186,7 @@ def _mpid(value: object) -> int:
         except ValueError:
             number = None
     if type(number) is not int or not _INT64_MIN <= number <= _INT64_MAX:
-        raise _refusal(
+        raise _unusable(
             "not_an_mpid",
             value,
             "should be a signed 64-bit integer, as a number or as decimal text",
@@ -262,7 +257,7 @@ Identity: TypeAlias = Annotated[
 def _currency(value: str) -> str:
     if len(value) == 3 and value.isascii() and value.isalpha():
         return value
-    raise _refusal(
+    raise _unusable(
         "not_a_currency",
         value,
         "should be a currency code of three letters, ISO 4217, for example USD",
@@ -279,7 +274,7 @@ def _uuid_text(value: object) -> str:
     try:
         parsed = UUID(value if isinstance(value, str) else "")
     except ValueError:
-        raise _refusal(
+        raise _unusable(
             "not_a_uuid",
             value,
             "should be a UUID: leave the field out where there is none",
@@ -326,41 +321,43 @@ class Known:
 # --- Attributes and flags ---
 
 
-def _plain(value: object, path: str) -> Json:
+def _json(value: object, path: str) -> Json:
     """Convert what has a JSON form, by the policy of the whole package."""
     losses: list[Loss] = []
-    plain = _POLICY.convert(value, path, losses)
-    if losses or isinstance(plain, Dropped):
+    converted = _POLICY.convert(value, path, losses)
+    # An attribute that cannot go raises: the caller of a model is still there to mend
+    # it, unlike the one whose event a plugin has spoilt.
+    if losses or isinstance(converted, Dropped):
         problem = "; ".join(f"{loss.path} {loss.reason}" for loss in losses)
-        raise _refusal("no_json_form", value, f"cannot be sent: {problem}")
-    return plain
+        raise _unusable("no_json_form", value, f"cannot be sent: {problem}")
+    return converted
 
 
 def _scalar(value: object, key: str) -> Scalar:
     kind = type(value)
     if kind is str and is_encodable_text(cast("str", value)):
         return cast("str", value)
-    plain = _plain(value, key)
-    if isinstance(plain, (list, dict)):
-        raise _refusal(
+    scalar = _json(value, key)
+    if isinstance(scalar, (list, dict)):
+        raise _unusable(
             "not_a_scalar",
             value,
             f"cannot be the attribute {key!r}, which holds text, a number, a bool or "
             "None: join it into text or send several attributes",
         )
-    if type(plain) is int and not _INT64_MIN <= plain <= _INT64_MAX:
-        raise _refusal(
+    if type(scalar) is int and not _INT64_MIN <= scalar <= _INT64_MAX:
+        raise _unusable(
             "int_too_big", value, f"as {key!r} exceeds 64 bits: send it as text"
         )
-    return plain
+    return scalar
 
 
 def _items(value: object) -> Iterable[tuple[str, Any]]:
     if not isinstance(value, Mapping):
-        raise _refusal("not_attributes", value, "should be a dict of name to value")
+        raise _unusable("not_attributes", value, "should be a dict of name to value")
     for key, item in value.items():
         if not isinstance(key, str) or not key or not is_encodable_text(key):
-            raise _refusal("not_a_name", key, "should be text that is not empty")
+            raise _unusable("not_a_name", key, "should be text that is not empty")
         yield str(key), item
 
 
@@ -371,10 +368,10 @@ def _attributes(value: object) -> dict[str, Scalar]:
 def _user_attribute(value: object, key: str = "value") -> UserAttributeValue:
     if isinstance(value, str) or not isinstance(value, (Sequence, AbstractSet)):
         return _scalar(value, key)
-    plain = _plain(value, key)
-    if not isinstance(plain, list):
+    entries = _json(value, key)
+    if not isinstance(entries, list):
         return _scalar(value, key)
-    return [_scalar(item, key) for item in plain]
+    return [_scalar(item, key) for item in entries]
 
 
 def _user_attributes(value: object) -> dict[str, UserAttributeValue]:
@@ -382,7 +379,7 @@ def _user_attributes(value: object) -> dict[str, UserAttributeValue]:
 
 
 def _flags(value: object) -> dict[str, Json]:
-    return {key: _plain(item, key) for key, item in _items(value)}
+    return {key: _json(item, key) for key, item in _items(value)}
 
 
 _SCALAR_SCHEMA: Final[dict[str, Any]] = {

@@ -41,7 +41,7 @@ _HOMES: Final = {
 # Compared by identity: typing hashes annotations, and schemas have no hash.
 @dataclass(frozen=True, slots=True, eq=False)
 class Lenient:
-    """A field that takes related Python types and holds one plain type.
+    """A field that takes related Python types and holds one type alone.
 
     A union built by hand: the first choice costs no more than the bare type, and
     one message covers all the choices.
@@ -106,18 +106,18 @@ Id: TypeAlias = Annotated[
 Finite: TypeAlias = Annotated[
     float,
     Lenient(
-        # Strict refuses bool and text but takes whatever can be a float, as Decimal.
+        # Strict takes neither bool nor text but whatever can be a float, as Decimal.
         (core_schema.float_schema(strict=True, allow_inf_nan=False),),
         "should be a finite number (int, float or Decimal): convert it with float()",
         "float",
         {"type": "number"},
     ),
 ]
-"""A finite float; int and Decimal become one, bool and text are refused."""
+"""A finite float; int and Decimal become one, bool and text raise."""
 
 
 class WireModel(BaseModel):
-    """Base of what goes on the wire: unknown names are refused with a hint."""
+    """Base of what goes on the wire: unknown names raise, with a hint."""
 
     model_config = ConfigDict(
         extra="forbid",

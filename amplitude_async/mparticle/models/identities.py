@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import AliasChoices, Field
 
-from amplitude_async.models import WireModel
-from amplitude_async.mparticle.enums import IdentityType
-from amplitude_async.mparticle.fields import Flag, Identity, Known, Moment
+from amplitude_async.mparticle.models.enums import IdentityType
+from amplitude_async.mparticle.models.fields import Flag, Identity, Known, Moment
+from amplitude_async.wire import WireModel
 
 __all__ = ["UserIdentities", "UserIdentity"]
 

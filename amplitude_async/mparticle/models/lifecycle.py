@@ -4,15 +4,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from amplitude_async.mparticle.enums import (
+from amplitude_async.mparticle.models.enums import (
     ApplicationTransitionType,
     PushApplicationState,
     PushMessageBehavior,
     PushMessageType,
     PushNetwork,
 )
-from amplitude_async.mparticle.envelope import BaseEvent, GenericEvent
-from amplitude_async.mparticle.fields import Flag, Int64, Known
+from amplitude_async.mparticle.models.envelope import BaseEvent, GenericEvent
+from amplitude_async.mparticle.models.fields import Flag, Int64, Known
 
 __all__ = [
     "ApplicationStateTransitionEvent",

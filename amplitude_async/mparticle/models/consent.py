@@ -4,23 +4,29 @@ The same word means opposite things under the two regulations: ``consented`` is 
 agreement under the GDPR and an opt-out from the sale of data under the CCPA.
 """
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from amplitude_async.models import WireModel
-from amplitude_async.mparticle.enums import CCPAPurpose
-from amplitude_async.mparticle.fields import Flag, Moment, now_ms
+from amplitude_async.encoding import unix_ms
+from amplitude_async.mparticle.models.enums import CCPAPurpose
+from amplitude_async.mparticle.models.fields import Flag, Moment
+from amplitude_async.wire import WireModel
 
 __all__ = ["CCPAConsentState", "ConsentState", "GDPRConsentState"]
+
+
+def _now() -> int:
+    return unix_ms(time.time())
 
 
 class _ConsentRecord(WireModel):
     consented: Flag
     """The decision. Always sent: without it the server answers 400."""
 
-    timestamp_unixtime_ms: Moment = Field(default_factory=now_ms)
+    timestamp_unixtime_ms: Moment = Field(default_factory=_now)
     """When the decision was made; absent, the time of construction."""
 
     document: str | None = None

@@ -1,15 +1,14 @@
 """The user's device: what it is, and its state when an event happened."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from amplitude_async.models import WireModel
-from amplitude_async.mparticle.enums import (
+from amplitude_async.mparticle.models.enums import (
     ATTAuthorizationStatus,
     DataConnectionType,
     DeviceOrientation,
     Platform,
 )
-from amplitude_async.mparticle.fields import (
+from amplitude_async.mparticle.models.fields import (
     Duration,
     Flag,
     Int64,
@@ -18,8 +17,26 @@ from amplitude_async.mparticle.fields import (
     Number,
     UuidText,
 )
+from amplitude_async.wire import WireModel
 
-__all__ = ["DeviceCurrentState", "DeviceInformation"]
+__all__ = ["DEVICE_IDS", "DeviceCurrentState", "DeviceInformation"]
+
+DEVICE_IDS: Final = (
+    "ios_idfv",
+    "ios_advertising_id",
+    "android_advertising_id",
+    "android_uuid",
+    "roku_advertising_id",
+    "roku_publisher_id",
+    "microsoft_advertising_id",
+    "microsoft_publisher_id",
+    "fire_advertising_id",
+    "amp_id",
+)
+"""Fields of `DeviceInformation` that tell one device from all others.
+
+The vendor's own id of an iOS device comes first: users can reset the advertising id.
+"""
 
 
 class DeviceInformation(WireModel):

@@ -4,13 +4,11 @@ A batch and its events are flat in Python. `encode_batch` gives the bytes of the
 form, and `Batch.model_validate` reads both forms.
 """
 
-import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final, Self, TypeAlias
 
 import pydantic_core
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Discriminator,
     Field,
@@ -22,24 +20,23 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from amplitude_async.models import Id, WireModel
-from amplitude_async.mparticle.commerce import CommerceEvent
-from amplitude_async.mparticle.consent import ConsentState
-from amplitude_async.mparticle.context import (
+from amplitude_async.encoding import with_members
+from amplitude_async.mparticle.models.commerce import CommerceEvent
+from amplitude_async.mparticle.models.consent import ConsentState
+from amplitude_async.mparticle.models.context import (
     ApplicationInformation,
     AttributionInfo,
     BatchContext,
     SourceInformation,
 )
-from amplitude_async.mparticle.device import DeviceInformation
-from amplitude_async.mparticle.enums import Environment, EventType
-from amplitude_async.mparticle.envelope import (
-    BaseEvent,
+from amplitude_async.mparticle.models.device import DEVICE_IDS, DeviceInformation
+from amplitude_async.mparticle.models.enums import Environment, EventType
+from amplitude_async.mparticle.models.envelope import (
     Envelope,
     GenericEvent,
     encode_event,
 )
-from amplitude_async.mparticle.events import (
+from amplitude_async.mparticle.models.events import (
     BreadcrumbEvent,
     CrashReportEvent,
     CustomEvent,
@@ -52,15 +49,15 @@ from amplitude_async.mparticle.events import (
     UserAttributeChangeEvent,
     UserIdentityChangeEvent,
 )
-from amplitude_async.mparticle.fields import (
+from amplitude_async.mparticle.models.fields import (
     Int64,
     Moment,
     Mpid,
     UserAttributes,
     UuidText,
 )
-from amplitude_async.mparticle.identities import UserIdentities
-from amplitude_async.mparticle.lifecycle import (
+from amplitude_async.mparticle.models.identities import UserIdentities
+from amplitude_async.mparticle.models.lifecycle import (
     ApplicationStateTransitionEvent,
     FirstRunEvent,
     PreAttributionEvent,
@@ -69,6 +66,7 @@ from amplitude_async.mparticle.lifecycle import (
     PushRegistrationEvent,
     UninstallEvent,
 )
+from amplitude_async.wire import Id, WireModel
 
 __all__ = [
     "Batch",
@@ -77,9 +75,8 @@ __all__ = [
     "encode_batch",
     "encode_head",
     "events_of",
+    "group_events",
     "join_batch",
-    "new_uuid",
-    "stamp",
 ]
 
 _GENERIC: Final = "generic"
@@ -244,6 +241,7 @@ class Batch(WireModel):
 
     @model_validator(mode="after")
     def _keeps_or_forgets(self) -> Self:
+        # The server does not say which of the two it would do.
         if self.deleted_user_attributes and self.user_attributes:
             both = self.user_attributes.keys() & set(self.deleted_user_attributes)
             if both:
@@ -259,39 +257,27 @@ class Batch(WireModel):
         return wire
 
     @property
+    def identity(self) -> str | None:
+        """Whom the batch is about; None where nothing ties it to a user or a device.
+
+        Queued batches of one identity reach the server in order.
+        """
+        return next((str(one) for one in self._identities() if one is not None), None)
+
+    @property
     def has_identity(self) -> bool:
         """Whether anything ties the batch to a user or a device."""
-        device = self.device_info
-        return (
-            self.mpid is not None
-            or self.mp_deviceid is not None
-            or _has_values(self.user_identities)
-            or bool(self.partner_identities)
-            or (
-                device is not None
-                and any(getattr(device, name) is not None for name in _DEVICE_IDS)
-            )
-        )
+        return self.identity is not None
 
-
-_DEVICE_IDS: Final = (
-    "ios_advertising_id",
-    "ios_idfv",
-    "android_advertising_id",
-    "android_uuid",
-    "roku_advertising_id",
-    "roku_publisher_id",
-    "microsoft_advertising_id",
-    "microsoft_publisher_id",
-    "fire_advertising_id",
-    "amp_id",
-)
-
-
-def _has_values(model: BaseModel | None) -> bool:
-    return model is not None and any(
-        value is not None for value in model.__dict__.values()
-    )
+    def _identities(self) -> Iterator[object]:
+        # What names the user for certain comes first, what mParticle shares last.
+        yield self.mpid
+        if self.user_identities is not None:
+            yield from self.user_identities.__dict__.values()
+        yield self.mp_deviceid
+        if self.device_info is not None:
+            yield from (getattr(self.device_info, name) for name in DEVICE_IDS)
+        yield from (self.partner_identities or {}).values()
 
 
 # --- The wire ---
@@ -331,8 +317,8 @@ def encode_head(batch: Batch) -> bytes:
 def join_batch(head: bytes, events: Iterable[bytes]) -> bytes:
     """Put encoded events into an encoded head."""
     body = b",".join(events)
-    # A head is never an empty object: it has the environment.
-    return head[:-1] + b',"events":[' + body + b"]}" if body else head
+    # The server takes an empty list too; without one there is less to send.
+    return with_members(head, b',"events":[%b]' % body) if body else head
 
 
 def decode_batch(body: bytes) -> Batch:
@@ -344,56 +330,39 @@ def decode_batch(body: bytes) -> Batch:
     return Batch.model_validate(pydantic_core.from_json(body))
 
 
-# --- Filling in ---
-
-# The version, 4, stands in bits 76 to 79, the variant, binary 10, in bits 62 and 63.
-_RANDOM_BITS: Final = (1 << 128) - 1 & ~(0xF << 76) & ~(0b11 << 62)
-_VERSION_4: Final = 0x4 << 76 | 0b10 << 62
+# --- Many users ---
 
 
-def new_uuid() -> str:
-    """Make a random UUID (RFC 9562, version 4) as text, at a third of uuid4's price."""
-    bits = random.getrandbits(128) & _RANDOM_BITS | _VERSION_4
-    text = f"{bits:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def group_events(
+    events: Iterable[tuple[UserIdentities | Mapping[str, Any], Envelope]],
+    *,
+    environment: Environment | str,
+    **shared: Any,
+) -> list[Batch]:
+    """Sort the events of many users into one batch for each user.
 
-
-def stamp(batch: Batch, *, now_ms: int, new_id: Callable[[], str] = new_uuid) -> Batch:
-    """Fill in ids and times that are absent: done once, before the first attempt.
-
-    The server de-duplicates on these, so a batch has to be stamped before it is
-    encoded and never again between retries. Stamping twice changes nothing.
+    Users come in the order of their first event, and their events in the order given.
 
     Args:
-        batch: Not changed.
-        now_ms: The time given to events without one.
-        new_id: Makes ids.
-
-    Returns:
-        A copy with ``source_request_id``, and with ``timestamp_unixtime_ms`` and
-        ``source_message_id`` in each event.
+        events: Pairs of a user's identities and one of the user's events. Pairs with
+            equal identities belong to the same user.
+        environment: Goes into each batch.
+        **shared: Further fields of `Batch` that go into each of them.
     """
-    filled: dict[str, Any] = {
-        "events": [_stamped(event, now_ms, new_id) for event in events_of(batch)]
-    }
-    if not batch.source_request_id:
-        filled["source_request_id"] = new_id()
-    return batch.model_copy(update=filled)
-
-
-def _stamped(event: Envelope, now_ms: int, new_id: Callable[[], str]) -> Envelope:
-    if isinstance(event, GenericEvent):
-        added: dict[str, Any] = {}
-        if event.data.get("timestamp_unixtime_ms") is None:
-            added["timestamp_unixtime_ms"] = now_ms
-        if not event.data.get("source_message_id"):
-            added["source_message_id"] = new_id()
-        return event.model_copy(update={"data": {**event.data, **added}})
-    if not isinstance(event, BaseEvent):
-        return event
-    filled: dict[str, Any] = {}
-    if event.timestamp_unixtime_ms is None:
-        filled["timestamp_unixtime_ms"] = now_ms
-    if not event.source_message_id:
-        filled["source_message_id"] = new_id()
-    return event.model_copy(update=filled) if filled else event
+    groups: dict[frozenset[tuple[str, str]], tuple[UserIdentities, list[Envelope]]] = {}
+    for given, event in events:
+        identities = UserIdentities.model_validate(given)
+        # Not the model itself, which can be changed and so has no hash.
+        key = frozenset(identities.model_dump(exclude_none=True).items())
+        groups.setdefault(key, (identities, []))[1].append(event)
+    return [
+        Batch.model_validate(
+            {
+                **shared,
+                "environment": environment,
+                "user_identities": identities,
+                "events": own,
+            }
+        )
+        for identities, own in groups.values()
+    ]

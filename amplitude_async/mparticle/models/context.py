@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from amplitude_async.models import WireModel
-from amplitude_async.mparticle.enums import (
+from amplitude_async.mparticle.models.enums import (
     ApplicationOS,
     SourceChannel,
     SystemNotificationType,
 )
-from amplitude_async.mparticle.fields import Flag, Int64, Known, Name, Number
+from amplitude_async.mparticle.models.fields import Flag, Int64, Known, Name, Number
+from amplitude_async.wire import WireModel
 
 __all__ = [
     "ApplicationInformation",

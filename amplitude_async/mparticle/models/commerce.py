@@ -4,14 +4,13 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from amplitude_async.models import WireModel
-from amplitude_async.mparticle.enums import (
+from amplitude_async.mparticle.models.enums import (
     CommerceCustomEventType,
     ProductActionType,
     PromotionActionType,
 )
-from amplitude_async.mparticle.envelope import BaseEvent
-from amplitude_async.mparticle.fields import (
+from amplitude_async.mparticle.models.envelope import BaseEvent
+from amplitude_async.mparticle.models.fields import (
     CurrencyCode,
     Flag,
     Flags,
@@ -21,6 +20,7 @@ from amplitude_async.mparticle.fields import (
     Number,
     Quantity,
 )
+from amplitude_async.wire import WireModel
 
 __all__ = [
     "CommerceEvent",
@@ -201,7 +201,7 @@ class CommerceEvent(BaseEvent):
     custom_event_type: Annotated[str, Known(CommerceCustomEventType)] | None = None
     """Derived by the server. Not for senders."""
 
-    # Here and not after the model, so that a refused assignment changes nothing.
+    # Here and not after the model, so that an assignment that raises changes nothing.
     @field_validator(*_VARIANTS)
     @classmethod
     def _one_variant_at_most(cls, variant: Any, info: ValidationInfo) -> Any:

@@ -9,7 +9,8 @@ from dataclasses import replace
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.health import JITTER_FLOOR
 from amplitude_async.delivery.endpoint import Response, describe_failure, retry_after
-from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_body
+from amplitude_async.delivery.sender import Post
+from amplitude_async.delivery.transport import Transport
 from amplitude_async.mparticle.config import MParticleConfig
 from amplitude_async.mparticle.door import Piece
 from amplitude_async.mparticle.endpoint import (
@@ -78,7 +79,11 @@ class Uploader:
     ) -> None:
         self._config = config
         self._endpoint = endpoint
-        self._transport = transport
+        self._out = Post(
+            transport,
+            timeout=config.connection_timeout,
+            compress=endpoint.compress,
+        )
         self._clock = clock
         self._rng = rng
         self._closed_until: float | None = None
@@ -176,16 +181,9 @@ class Uploader:
             return response
 
     async def _post(self, path: str, body: bytes) -> Response:
-        headers = self._endpoint.headers
-        if self._endpoint.compress and len(body) > GZIP_THRESHOLD:
-            body = await gzip_body(body)
-            headers = {**headers, "Content-Encoding": "gzip"}
-        return await self._transport.send(
-            f"{self._endpoint.base_url}{path}",
-            body,
-            headers,
-            self._config.connection_timeout,
-        )
+        url = f"{self._endpoint.base_url}{path}"
+        response, _ = await self._out.send(url, body, self._endpoint.headers)
+        return response
 
     def _close_for(self, seconds: float) -> None:
         until = self._clock.now() + seconds

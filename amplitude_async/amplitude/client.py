@@ -26,7 +26,7 @@ from amplitude_async.amplitude.events import (
 )
 from amplitude_async.amplitude.identify import Identify
 from amplitude_async.amplitude.revenue import Revenue
-from amplitude_async.client import BaseClient
+from amplitude_async.client.base import BaseClient
 from amplitude_async.config import merge_config, read_environment
 from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.handle import Delivery

@@ -12,8 +12,8 @@ from amplitude_async.amplitude.encoder import (
     encode_fields,
 )
 from amplitude_async.amplitude.events import GROUP_IDENTIFY, Event
+from amplitude_async.client.destination import Refusal
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.destination import Refusal
 from amplitude_async.encoding import ValuePolicy
 from amplitude_async.storage.base import Record
 

@@ -8,14 +8,14 @@ from typing import Final, Literal, Self, Unpack
 import aiohttp
 from pydantic import ValidationError
 
-from amplitude_async.client import BaseClient
+from amplitude_async.client.base import BaseClient
+from amplitude_async.client.destination import Refusal
 from amplitude_async.config import merge_config, read_environment
 from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.handle import CombinedDelivery, Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.destination import Refusal
 from amplitude_async.exceptions import ClientClosedError, QueueFullError
 from amplitude_async.mparticle.batch import Batch
 from amplitude_async.mparticle.config import (

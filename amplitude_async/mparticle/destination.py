@@ -35,11 +35,11 @@ from amplitude_async.amplitude.events import (
     REVENUE,
     Event,
 )
+from amplitude_async.client.destination import EngineDestination, Refusal
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
-from amplitude_async.destination import EngineDestination, Refusal
 from amplitude_async.encoding import Loss, ValuePolicy
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.mparticle.batch import Batch

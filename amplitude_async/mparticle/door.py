@@ -6,8 +6,8 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
+from amplitude_async.client.destination import Refusal
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.destination import Refusal
 from amplitude_async.mparticle.batch import Batch, decode_batch, events_of
 from amplitude_async.mparticle.config import MParticleConfig
 from amplitude_async.mparticle.context import BatchContext

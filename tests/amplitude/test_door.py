@@ -10,8 +10,8 @@ import pytest
 from amplitude_async.amplitude.config import Config
 from amplitude_async.amplitude.door import FORBIDDEN_IDS, AmplitudeDoor
 from amplitude_async.amplitude.events import Event
+from amplitude_async.client.destination import Refusal
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.destination import Refusal
 from amplitude_async.storage.base import Record
 from amplitude_async.testing import FakeClock
 

@@ -13,6 +13,9 @@ from typing import Any, Self
 
 import aiohttp
 
+from amplitude_async.client.destination import Destination, Door, EngineDestination
+from amplitude_async.client.plain_destination import PlainDestination
+from amplitude_async.client.timeline import PluginDrop, Timeline
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock, LoopClock
@@ -23,12 +26,6 @@ from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import AiohttpTransport, Transport
-from amplitude_async.destination import (
-    Destination,
-    Door,
-    EngineDestination,
-    PlainDestination,
-)
 from amplitude_async.exceptions import (
     AmplitudeError,
     ClientClosedError,
@@ -37,7 +34,6 @@ from amplitude_async.exceptions import (
 from amplitude_async.plugins import DestinationPlugin, Plugin, as_plugin, call_hook
 from amplitude_async.storage.base import Storage
 from amplitude_async.storage.memory import MemoryStorage
-from amplitude_async.timeline import PluginDrop, Timeline
 
 __all__ = ["UNSET", "BaseClient", "Unset"]
 

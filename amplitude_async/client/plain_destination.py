@@ -1,4 +1,4 @@
-"""The two kinds of destination: one with the delivery engine, one that is a plugin."""
+"""A destination that is a plugin: a bounded queue and one worker in front of it."""
 
 import asyncio
 import contextvars
@@ -6,13 +6,12 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from amplitude_async.client.destination import Door, Refusal, verdict_on
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock
-from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.handle import Delivery, Ledger
 from amplitude_async.delivery.outcome import (
     QUIET_REASONS,
@@ -22,164 +21,10 @@ from amplitude_async.delivery.outcome import (
 )
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Counters, Stats
-from amplitude_async.plugins import DestinationPlugin, Plugin, PluginType, call_hook
+from amplitude_async.plugins import DestinationPlugin, call_hook
 from amplitude_async.storage.base import Record
 
-__all__ = ["Destination", "Door", "EngineDestination", "PlainDestination", "Refusal"]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The door's verdict on an event the server would not take."""
-
-    message: str
-
-
-class Door(Protocol):
-    """Checks an event as its server would and encodes it once."""
-
-    def admit(self, event: Any, record_id: int, wall: float) -> "Record | Refusal":
-        """Encode an event, or say why the server would refuse it."""
-
-    def insert_id(self, event: Any) -> str:
-        """The id of an event that is settled without being encoded."""
-
-
-class Destination(Protocol):
-    """Where events go, as the client sees it."""
-
-    name: str
-
-    def offer(self, event: Any) -> Delivery | None:
-        """Accept without suspending; None where that needs a wait."""
-
-    async def accept(self, event: Any) -> Delivery:
-        """Accept an event, waiting for room or storage."""
-
-    def offer_nowait(self, event: Any) -> Delivery:
-        """Accept an event for synchronous code, or shed it."""
-
-    def settle(self, event: Any, outcome: Outcome) -> Delivery:
-        """Accept an event and settle it at once."""
-
-    @property
-    def stats(self) -> Stats:
-        """Snapshot of the account."""
-
-    async def start(self) -> None:
-        """Make ready on the running loop."""
-
-    async def flush(self, timeout: float | None) -> Stats:
-        """Bring all that was accepted to an outcome, or return at the deadline."""
-
-    async def shutdown(self, timeout: float | None) -> Stats:
-        """Drain until the deadline and settle the rest."""
-
-    async def purge(self, user_id: str | None) -> int:
-        """Give up waiting events, all or of one user."""
-
-    def rebind(self) -> None:
-        """Move to another loop after the old one was closed."""
-
-    def forget_parent(self) -> None:
-        """Start empty in a forked child."""
-
-
-class EngineDestination(Plugin):
-    """A destination with its own delivery engine; encodes at the door."""
-
-    plugin_type = PluginType.DESTINATION
-
-    def __init__(
-        self,
-        name: str,
-        door: Door,
-        engine: Engine,
-        clock: Clock,
-        *,
-        strict: bool = False,
-    ) -> None:
-        self.name = name
-        self._door = door
-        self._engine = engine
-        self._clock = clock
-        self._strict = strict
-
-    @property
-    def engine(self) -> Engine:
-        """The engine that delivers."""
-        return self._engine
-
-    def offer(self, event: Any) -> Delivery | None:
-        """Accept without suspending; None where that needs a wait."""
-        engine = self._engine
-        if not engine.plain:
-            return None
-        intake = engine.intake
-        record = self._door.admit(event, intake.next_id, self._clock.wall())
-        if isinstance(record, Refusal):
-            return self.settle(event, _verdict(record, strict=self._strict))
-        return intake.offer(record)
-
-    async def accept(self, event: Any) -> Delivery:
-        """Accept an event, waiting for room or storage.
-
-        Raises:
-            QueueFullError: no room, and the policy is RAISE.
-        """
-        record = self._door.admit(
-            event, self._engine.intake.next_id, self._clock.wall()
-        )
-        if isinstance(record, Refusal):
-            return self.settle(event, _verdict(record, strict=self._strict))
-        return await self._engine.accept(record)
-
-    def offer_nowait(self, event: Any) -> Delivery:
-        """Accept an event for synchronous code, or shed it.
-
-        Raises:
-            QueueFullError: no room, and the policy is RAISE.
-        """
-        record = self._door.admit(
-            event, self._engine.intake.next_id, self._clock.wall()
-        )
-        if isinstance(record, Refusal):
-            return self.settle(event, _verdict(record, strict=self._strict))
-        return self._engine.offer_nowait(record)
-
-    def settle(self, event: Any, outcome: Outcome) -> Delivery:
-        """Accept an event and settle it at once."""
-        insert_id = self._door.insert_id(event)
-        return self._engine.settle_at_door(event, insert_id, outcome)
-
-    @property
-    def stats(self) -> Stats:
-        """Snapshot of the account."""
-        return self._engine.stats
-
-    async def start(self) -> None:
-        """Open the storage and start the engine's tasks."""
-        await self._engine.start()
-
-    async def flush(self, timeout: float | None) -> Stats:
-        """Bring all that was accepted to an outcome, or return at the deadline."""
-        return await self._engine.flush(timeout)
-
-    async def shutdown(self, timeout: float | None) -> Stats:
-        """Drain until the deadline and settle the rest."""
-        return await self._engine.shutdown(timeout)
-
-    async def purge(self, user_id: str | None) -> int:
-        """Give up waiting events, all or of one user."""
-        return await self._engine.purge(user_id)
-
-    def rebind(self) -> None:
-        """Move to another loop after the old one was closed."""
-        self._engine.rebind()
-
-    def forget_parent(self) -> None:
-        """Start empty in a forked child."""
-        self._engine.forget_parent()
+__all__ = ["PlainDestination"]
 
 
 class PlainDestination:
@@ -221,7 +66,7 @@ class PlainDestination:
         config, wall = self._config, self._clock.wall()
         record = self._door.admit(event, self._last_id + 1, wall)
         if isinstance(record, Refusal):
-            return self.settle(event, _verdict(record, strict=config.strict))
+            return self.settle(event, verdict_on(record, strict=config.strict))
         size = len(record.body)
         full = self.pending >= config.max_storage_capacity
         if full or self._bytes + size > config.max_storage_bytes or self._closed:
@@ -445,17 +290,6 @@ class PlainDestination:
         outcome = Outcome.dropped(DropReason.FORK, message)
         for record in inherited:
             ledger.settle(record.id, outcome)
-
-
-def _verdict(refusal: Refusal, *, strict: bool) -> Outcome:
-    """Turn what the door said into an outcome, or into an error where that is wanted.
-
-    Raises:
-        ValueError: the configuration is strict.
-    """
-    if strict:
-        raise ValueError(refusal.message)
-    return Outcome.rejected(refusal.message)
 
 
 def _finish(waiter: "asyncio.Future[None]") -> None:

@@ -159,7 +159,7 @@ class Amplitude(BaseClient):
     def _encode_fields(self, event_type: str, fields: EventFields) -> Record | None:
         """Encode for the short road without an Event; None where one is needed."""
         own = self._fast or self._spooled
-        if own is None or asyncio.get_running_loop() is not self._loop:
+        if own is None or asyncio.get_running_loop() is not self._home.loop:
             return None
         next_id = own.engine.intake.next_id
         return self._door.admit_fields(event_type, fields, next_id, self._clock.wall())

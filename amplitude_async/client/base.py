@@ -1,26 +1,31 @@
-"""What both clients share: lifecycle, plugins, flush, shutdown and statistics."""
+"""What both clients share: a life from start to shutdown, and the road of an event."""
 
 import asyncio
 import contextlib
 import math
-import os
-import random
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace as replace_fields
+from enum import StrEnum
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import aiohttp
 
-from amplitude_async.client.destination import Destination, Door, EngineDestination
+from amplitude_async.client.destination import (
+    Door,
+    EngineDestination,
+    engine_destination,
+)
+from amplitude_async.client.home import Home, Move
 from amplitude_async.client.plain_destination import PlainDestination
+from amplitude_async.client.roster import Roster
 from amplitude_async.client.timeline import PluginDrop, Timeline
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.endpoint import Endpoint
-from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
@@ -31,13 +36,9 @@ from amplitude_async.exceptions import (
     ClientClosedError,
     ConfigurationError,
 )
-from amplitude_async.plugins import DestinationPlugin, Plugin, as_plugin, call_hook
-from amplitude_async.storage.base import Storage
-from amplitude_async.storage.memory import MemoryStorage
+from amplitude_async.plugins import Plugin, as_plugin
 
-__all__ = ["UNSET", "BaseClient", "Unset"]
-
-TEARDOWN_TIMEOUT = 5.0
+__all__ = ["UNSET", "BaseClient", "State", "Unset"]
 
 
 class Unset:
@@ -48,6 +49,19 @@ class Unset:
 
 
 UNSET = Unset()
+
+
+class State(StrEnum):
+    """A client's life, in this order; a fork or another loop takes OPEN back to NEW."""
+
+    NEW = "new"
+    """Nothing is open: the first verb starts the client."""
+    OPEN = "open"
+    """Started where it lives now."""
+    CLOSING = "closing"
+    """It takes no event any more; what was accepted is brought to an outcome."""
+    CLOSED = "closed"
+    """All is settled, for good."""
 
 
 class BaseClient:
@@ -68,35 +82,45 @@ class BaseClient:
         plugins: Iterable[Plugin | Callable[[Any], Any]] = (),
         implicit: Plugin | None = None,
     ) -> None:
+        self._state = State.NEW
         self._config = config
         self._door = door
         self._endpoint = endpoint
         self._clock = self._make_clock()
-        self._injected = session is not None
         self._transport = self._make_transport(session)
-        self._own = self._engine_destination(config, endpoint, door)
-        self._reporter = Reporter(config.logger, self._clock, endpoint.name)
-        self._timeline = Timeline(id(self), self.event_type, self._reporter)
-        self._destinations: tuple[Destination, ...] = (self._own,)
-        self._waiting_plugins = [as_plugin(plugin) for plugin in plugins]
-        self._names = {self._own.name}
-        self._implicit = implicit
-        if implicit is not None:
-            self._timeline.add(implicit)
-            self._names.add(implicit.name)
         self._opt_out = config.opt_out
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
-        self._start_lock: asyncio.Lock | None = None
-        self._started = False
-        self._closing = False
-        self._closed = False
-        self._shutdown_task: asyncio.Task[None] | None = None
+        self._home = Home(may_move=session is None)
+        self._own = engine_destination(
+            config,
+            endpoint,
+            door,
+            transport=self._transport,
+            clock=self._clock,
+            client_id=id(self),
+        )
+        self._roster = self._make_roster(implicit)
+        self._roster.enlist(plugins)
         self._fast: EngineDestination | None = None
         self._spooled: EngineDestination | None = None
-        self._has_plugins = False
-        for plugin in self._waiting_plugins:
-            self._claim_name(plugin)
+
+    def _make_roster(self, implicit: Plugin | None) -> Roster:
+        reporter = Reporter(self._config.logger, self._clock, self._endpoint.name)
+        receive = partial(
+            PlainDestination,
+            door=self._door,
+            config=self._config,
+            decode=self._endpoint.decode,
+            clock=self._clock,
+            client_id=id(self),
+        )
+        return Roster(
+            self._own,
+            Timeline(id(self), self.event_type, reporter),
+            receive,
+            reporter=reporter,
+            client_id=id(self),
+            implicit=implicit,
+        )
 
     # Parts that a test or a vendor replaces ----------------------------------
 
@@ -113,33 +137,15 @@ class BaseClient:
     def _in_child(self) -> None:
         """Make whatever a forked child must not share with its parent."""
 
+    def _moved_in(self) -> None:
+        """Make whatever belongs to one event loop."""
+
     def _stamp(self, event: Any) -> Any:
         """Give an event for several destinations the same id and time in each."""
         return event
 
-    def _engine_destination(
-        self,
-        config: DeliveryConfig,
-        endpoint: Endpoint,
-        door: Door,
-    ) -> EngineDestination:
-        storage = _make_storage(config.storage)
-        max_age = config.max_event_age
-        if "max_event_age" not in config.model_fields_set:
-            max_age = storage.default_max_age or max_age
-        engine = Engine(
-            endpoint,
-            config,
-            storage=storage,
-            transport=self._transport,
-            clock=self._clock,
-            rng=random.Random(),
-            max_age=max_age,
-            client_id=id(self),
-        )
-        return EngineDestination(
-            endpoint.name, door, engine, self._clock, strict=config.strict
-        )
+    def _fill_context(self, *, enabled: bool) -> None:
+        """Let the door do the implicit plugin's work, where no other is installed."""
 
     # Reading -----------------------------------------------------------------
 
@@ -151,8 +157,7 @@ class BaseClient:
     @property
     def stats(self) -> Stats:
         """The account of the client's own destination; others in ``destinations``."""
-        others = {d.name: d.stats for d in self._destinations if d is not self._own}
-        return replace_fields(self._own.stats, destinations=others)
+        return replace_fields(self._own.stats, destinations=self._roster.other_stats)
 
     @property
     def opt_out(self) -> bool:
@@ -167,11 +172,15 @@ class BaseClient:
         self._opt_out = bool(value)
         self._choose_road()
 
+    @property
+    def _is_ending(self) -> bool:
+        """True from the moment somebody asked for the shutdown."""
+        return self._state in _ENDING
+
     def __repr__(self) -> str:
         stats = self._own.stats
-        state = "closed" if self._closed else "open" if self._started else "new"
         return (
-            f"<{type(self).__name__} {state} url={self._endpoint.url!r} "
+            f"<{type(self).__name__} {self._state} url={self._endpoint.url!r} "
             f"pending={stats.pending} delivered={stats.delivered}>"
         )
 
@@ -187,7 +196,7 @@ class BaseClient:
             StorageError: the storage cannot be opened.
             AmplitudeError: the client belongs to another running event loop.
         """
-        if self._closing:
+        if self._is_ending:
             msg = "this client was shut down: construct a new one"
             raise ClientClosedError(msg)
         await self._ready()
@@ -211,9 +220,10 @@ class BaseClient:
         await self.shutdown()
 
     def __del__(self) -> None:
-        if getattr(self, "_started", False) and not self._closed:
-            if self._pid != os.getpid():
-                return
+        # A constructor that raised has left no state, and a child of ours warns of
+        # nothing: the events are its parent's.
+        state = getattr(self, "_state", State.NEW)
+        if state in _UNCLOSED and self._home.is_here:
             warnings.warn(
                 f"unclosed client with {self._own.stats.pending} undelivered events: "
                 "use `async with` or await shutdown()",
@@ -222,124 +232,95 @@ class BaseClient:
                 stacklevel=2,
             )
 
-    def _bind_loop(self) -> None:
-        """Notice a fork or another event loop; the fork rule goes first."""
-        loop, pid = asyncio.get_running_loop(), os.getpid()
-        if loop is self._loop and pid == self._pid:
+    def _settle_in(self) -> None:
+        """Notice a fork or another event loop, and start anew there."""
+        move = self._home.enter()
+        if move is Move.NONE:
             return
-        if self._pid and pid != self._pid:
+        if move is Move.FORK:
             self._in_child()
-            for destination in self._destinations:
-                destination.forget_parent()
-            self._started = False
-        elif self._loop is not None:
-            self._check_old_loop(self._loop)
-            for destination in self._destinations:
-                destination.rebind()
-            self._started = False
-        self._loop, self._pid = loop, pid
-        self._start_lock = asyncio.Lock()
-        self._shutdown_task = None
+            self._roster.forget_parent()
+        elif move is Move.LOOP:
+            self._roster.rebind()
+        if self._state is State.OPEN:
+            self._state = State.NEW
+        self._moved_in()
         self._choose_road()
 
-    def _check_old_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        if not loop.is_closed():
-            msg = (
-                "this client belongs to another event loop that is still alive: use "
-                "one client per loop"
-            )
-            raise AmplitudeError(msg)
-        if self._injected:
-            msg = (
-                "this client's event loop was closed and the session it was given "
-                "belongs to it: construct a new client with a new session"
-            )
-            raise AmplitudeError(msg)
-
     async def _ready(self) -> None:
-        self._bind_loop()
-        if self._started:
+        """Start where nobody did; at once where the client is open or ends."""
+        self._settle_in()
+        lock = self._home.start_lock
+        if self._state is not State.NEW or lock is None:
             return
-        lock = self._start_lock
-        if lock is None or (lock.locked() and id(self) in inside_user_code.get()):
+        # A plugin's setup that tracks: waiting for the start would be for ever.
+        if lock.locked() and id(self) in inside_user_code.get():
             return
         async with lock:
-            if self._started:
+            if self._state is not State.NEW:
                 return
-            for destination in self._destinations:
-                await destination.start()
-            while self._waiting_plugins:
-                await self._install(self._waiting_plugins[0])
-                self._waiting_plugins.pop(0)
-            self._started = True
+            await self._roster.start()
+            while await self._roster.install_next(self):
+                self._choose_road()
+            if self._state is State.NEW:  # nobody shut it down meanwhile
+                self._state = State.OPEN
             self._choose_road()
 
     def _choose_road(self) -> None:
         """Find out whether events may take the short road: no copy, no suspension."""
-        plugins = self._timeline.plugins
-        self._has_plugins = any(p is not self._implicit for p in plugins)
-        self._fill_context(enabled=self._implicit in plugins and not self._has_plugins)
-        short = (
-            self._started
-            and not self._closing
-            and not self._opt_out
-            and not self._has_plugins
-            and self._destinations == (self._own,)
-        )
-        self._fast = self._own if short and self._own.engine.plain else None
+        self._fill_context(enabled=self._roster.has_only_implicit)
+        is_open = self._state is State.OPEN and not self._opt_out
+        short = self._own if is_open and self._roster.is_bare else None
+        plain = short is not None and short.engine.plain
+        self._fast = short if plain else None
         # As short, but for the wait until the storage has the event.
-        self._spooled = self._own if short and self._fast is None else None
-
-    def _fill_context(self, *, enabled: bool) -> None:
-        """Let the door do the implicit plugin's work, where no other is installed."""
+        self._spooled = None if plain else short
 
     # The road of an event ----------------------------------------------------
 
     def _offer(self, event: Any) -> Delivery | None:
         """Take the short road; None where the long one is needed."""
         fast = self._fast
-        if fast is None or asyncio.get_running_loop() is not self._loop:
+        if fast is None or asyncio.get_running_loop() is not self._home.loop:
             return None
         return fast.offer(event)
 
     async def _submit(self, event: Any) -> Delivery:
         """Take the long road: start, plugins, every destination, waits."""
-        if not self._closing:
+        if not self._is_ending:
             await self._ready()
         stopped = self._stopped()
         if stopped is not None:
             return self._settle(event, stopped)
-        if self._has_plugins:
+        if self._roster.has_plugins:
             try:
-                event = await self._timeline.run(self._copy_event(event))
+                event = await self._roster.timeline.run(self._copy_event(event))
             except PluginDrop as drop:
                 return self._settle(event, _plugin_drop(drop))
             stopped = self._stopped()
             if stopped is not None:
                 return self._settle(event, stopped)
-        ranked = self._ranked()
-        if not ranked:
+        due = self._roster.due()
+        if not due:
             return self._settle(event, _NO_DESTINATION)
-        first, *others = ranked
+        first, *others = due
         if others:
             event = self._stamp(event)
         for destination in others:
-            destination.offer_nowait(event) if isinstance(
-                destination, PlainDestination
-            ) else await destination.accept(event)
+            await destination.accept(event)
         return await first.accept(event)
 
     async def _submit_settled(self, event: Any, outcome: Outcome) -> Delivery:
         """Accept an event whose fate is decided already."""
-        if not self._closing:
+        if not self._is_ending:
             await self._ready()
         return self._settle(event, self._stopped() or outcome)
 
     def _submit_nowait(self, event: Any) -> Delivery:
         """Take the long road without suspending."""
-        if not self._closing:
-            self._bind_loop()
-            if not self._started:
+        if not self._is_ending:
+            self._settle_in()
+            if self._state is State.NEW:
                 msg = (
                     "track_nowait needs a started client: enter `async with client` "
                     "or await client.start() first"
@@ -348,33 +329,24 @@ class BaseClient:
         stopped = self._stopped()
         if stopped is not None:
             return self._settle(event, stopped)
-        if self._has_plugins:
+        if self._roster.has_plugins:
             try:
-                event = self._timeline.run_nowait(self._copy_event(event))
+                event = self._roster.timeline.run_nowait(self._copy_event(event))
             except PluginDrop as drop:
                 return self._settle(event, _plugin_drop(drop))
-        ranked = self._ranked()
-        if not ranked:
+        due = self._roster.due()
+        if not due:
             return self._settle(event, _NO_DESTINATION)
-        first, *others = ranked
+        first, *others = due
         if others:
             event = self._stamp(event)
         for destination in others:
             destination.offer_nowait(event)
         return first.offer_nowait(event)
 
-    def _ranked(self) -> Sequence[Destination]:
-        """List the destinations, the one whose handle the caller gets first.
-
-        An event that a destination tracks does not come back to it.
-        """
-        inside = inside_user_code.get()
-        due = [d for d in self._destinations if id(_plugin_of(d)) not in inside]
-        return sorted(due, key=lambda d: isinstance(d, PlainDestination))
-
     def _stopped(self) -> Outcome | None:
         """Say why no event is taken any more, or None."""
-        if self._closing:
+        if self._is_ending:
             if self._config.strict:
                 msg = "this client was shut down: track before shutdown()"
                 raise ClientClosedError(msg)
@@ -382,36 +354,10 @@ class BaseClient:
         return _OPT_OUT if self._opt_out else None
 
     def _settle(self, event: Any, outcome: Outcome) -> Delivery:
-        """Settle an event at once, in the account of each engine destination."""
-        for destination in self._destinations:
-            if destination is not self._own:
-                destination.settle(event, outcome)
-        return self._own.settle(event, outcome)
+        """Settle an event at once, in the account of every destination."""
+        return self._roster.settle(event, outcome)
 
     # Plugins -----------------------------------------------------------------
-
-    def _claim_name(self, plugin: Plugin) -> None:
-        """Make sure that a plugin has a name of its own.
-
-        Raises:
-            ValueError: another plugin has the name.
-        """
-        if not plugin.name:
-            plugin.name = self._free_name(type(plugin).__name__)
-        elif plugin.name in self._names:
-            msg = (
-                f"plugin name={plugin.name!r} is taken: remove the other plugin "
-                "first or add with replace=True"
-            )
-            raise ValueError(msg)
-        self._names.add(plugin.name)
-
-    def _free_name(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self._names:
-            number += 1
-            name = f"{wanted}-{number}"
-        return name
 
     async def add(
         self, plugin: Plugin | Callable[[Any], Any], *, replace: bool = False
@@ -427,55 +373,21 @@ class BaseClient:
             ClientClosedError: the client was shut down.
             Exception: whatever the plugin's setup raised; it is not installed then.
         """
-        if self._closing:
+        if self._is_ending:
             msg = "this client was shut down: add plugins before shutdown()"
             raise ClientClosedError(msg)
         made = as_plugin(plugin)
-        if replace and made.name in self._names:
+        if replace and made.name in self._roster:
             await self.remove(made.name)
-        self._claim_name(made)
+        self._roster.claim(made)
         try:
             await self._ready()
-            await self._install(made)
+            await self._roster.install(made, self)
+            self._choose_road()
         except BaseException:
-            self._names.discard(made.name)
+            self._roster.release(made)
             raise
         return self
-
-    async def _install(self, plugin: Plugin) -> None:
-        with self._inside(plugin):
-            await call_hook(plugin.setup, self)
-        destination = self._destination_of(plugin)
-        if destination is not None:
-            await destination.start()
-            self._destinations = (*self._destinations, destination)
-        else:
-            self._timeline.add(plugin)
-        self._choose_road()
-
-    @contextlib.contextmanager
-    def _inside(self, plugin: Plugin) -> Iterator[None]:
-        """Mark that a hook runs: what it calls must not wait for itself."""
-        mark = inside_user_code.get() | {id(self), id(plugin)}
-        token = inside_user_code.set(mark)
-        try:
-            yield
-        finally:
-            inside_user_code.reset(token)
-
-    def _destination_of(self, plugin: Plugin) -> Destination | None:
-        if isinstance(plugin, EngineDestination):
-            return plugin
-        if isinstance(plugin, DestinationPlugin):
-            return PlainDestination(
-                plugin,
-                self._door,
-                self._config,
-                decode=self._endpoint.decode,
-                clock=self._clock,
-                client_id=id(self),
-            )
-        return None
 
     async def remove(self, plugin: Plugin | str) -> None:
         """Take a plugin out, drain it where it is a destination, tear it down.
@@ -484,47 +396,10 @@ class BaseClient:
             ValueError: no plugin of that name is installed.
         """
         name = plugin if isinstance(plugin, str) else plugin.name
-        for destination in self._destinations:
-            if destination.name == name:
-                rest = tuple(d for d in self._destinations if d is not destination)
-                self._destinations = rest
-                self._choose_road()
-                await destination.shutdown(self._config.shutdown_timeout)
-                await self._tear_down(_plugin_of(destination))
-                self._names.discard(name)
-                return
-        for installed in self._timeline.plugins:
-            if installed.name == name:
-                self._timeline.discard(installed)
-                self._choose_road()
-                await self._tear_down(installed)
-                self._names.discard(name)
-                return
-        self._remove_waiting(name)
-
-    def _remove_waiting(self, name: str) -> None:
-        kept = [p for p in self._waiting_plugins if p.name != name]
-        if len(kept) == len(self._waiting_plugins):
-            msg = f"no plugin named {name!r}; installed are {sorted(self._names)}"
-            raise ValueError(msg)
-        self._waiting_plugins = kept
-        self._names.discard(name)
-
-    async def _tear_down(self, plugin: Plugin | None) -> None:
-        if plugin is None:
-            return
-        try:
-            with self._inside(plugin):
-                async with asyncio.timeout(TEARDOWN_TIMEOUT):
-                    await call_hook(plugin.teardown)
-        except Exception as error:  # noqa: BLE001 - user code, fenced
-            self._reporter.error(
-                f"plugin {plugin.name}",
-                "teardown of plugin %r raised %r",
-                plugin.name,
-                error,
-                traceback=error,
-            )
+        leaver = self._roster.take_out(name)
+        self._choose_road()
+        if leaver is not None:
+            await self._roster.dismiss(leaver, self._config.shutdown_timeout)
 
     # Flush, purge, shutdown --------------------------------------------------
 
@@ -538,10 +413,10 @@ class BaseClient:
             timeout: seconds; None: no limit; ``Config.flush_timeout`` by default.
         """
         limit = self._config.flush_timeout if isinstance(timeout, Unset) else timeout
-        if self._closed:
+        if self._state is State.CLOSED:
             return self.stats
         await self._ready()
-        await asyncio.gather(*(d.flush(limit) for d in self._destinations))
+        await asyncio.gather(*(d.flush(limit) for d in self._roster.destinations))
         return self.stats
 
     async def purge(self, user_id: str | None = None) -> int:
@@ -549,10 +424,10 @@ class BaseClient:
 
         Events in flight go on. Returns how many events were given up.
         """
-        if self._closed:
+        if self._state is State.CLOSED:
             return 0
         await self._ready()
-        counts = [await d.purge(user_id) for d in self._destinations]
+        counts = [await d.purge(user_id) for d in self._roster.destinations]
         return sum(counts)
 
     async def shutdown(self, timeout: float | Unset | None = UNSET) -> Stats:
@@ -565,16 +440,14 @@ class BaseClient:
             timeout: seconds; None: no limit; ``Config.shutdown_timeout`` by default.
         """
         limit = self._config.shutdown_timeout if isinstance(timeout, Unset) else timeout
-        if self._closed:
+        if self._state is State.CLOSED:
             return self.stats
-        self._bind_loop()
-        self._closing = True
+        self._settle_in()
+        self._state = State.CLOSING
         self._choose_road()
-        task = self._shutdown_task
+        task = self._home.farewell
         if task is None:
-            task = self._shutdown_task = asyncio.get_running_loop().create_task(
-                self._shut_down(limit), name="amplitude_async shutdown"
-            )
+            task = self._home.take_leave(self._shut_down(limit))
         elif id(self) in inside_user_code.get():
             return self.stats  # it waits for this very callback
         await asyncio.shield(task)
@@ -582,20 +455,9 @@ class BaseClient:
 
     async def _shut_down(self, timeout: float | None) -> None:
         deadline = math.inf if timeout is None else self._clock.now() + timeout
-        ended = await asyncio.gather(
-            *(d.shutdown(timeout) for d in self._destinations), return_exceptions=True
-        )
-        for error in ended:
-            if isinstance(error, BaseException):
-                self._reporter.error(
-                    "shutdown", "shutdown raised %r", error, traceback=error
-                )
-        for plugin in self._timeline.plugins:
-            await self._tear_down(plugin)
-        for destination in self._destinations:
-            await self._tear_down(_plugin_of(destination))
+        await self._roster.shutdown(timeout)
         left = deadline - self._clock.now()
-        self._closed = True
+        self._state = State.CLOSED
         stats = self._own.stats
         self._config.logger.info(
             "%s: closed with %.1f s to spare; delivered %d, rejected %d, dropped %d, "
@@ -609,31 +471,15 @@ class BaseClient:
         )
 
 
-def _make_storage(given: Any) -> Storage:
-    if given is None:
-        return MemoryStorage()
-    made = given if isinstance(given, Storage) else given()
-    if not isinstance(made, Storage):
-        msg = (
-            f"storage={given!r:.80} made a {type(made).__name__}: it must be a Storage "
-            "or a callable that returns one"
-        )
-        raise ConfigurationError(msg)
-    return made
-
-
-def _plugin_of(destination: Destination) -> Plugin | None:
-    if isinstance(destination, PlainDestination):
-        return destination.plugin
-    return destination if isinstance(destination, EngineDestination) else None
-
-
 def _plugin_drop(drop: PluginDrop) -> Outcome:
     return Outcome.dropped(DropReason.PLUGIN, str(drop))
 
 
-_CLOSED = Outcome.dropped(DropReason.CLOSED, "the client was shut down before")
-_OPT_OUT = Outcome.dropped(DropReason.OPT_OUT, "opt_out is set")
-_NO_DESTINATION = Outcome.dropped(
+_ENDING: Final = frozenset({State.CLOSING, State.CLOSED})
+_UNCLOSED: Final = frozenset({State.OPEN, State.CLOSING})
+
+_CLOSED: Final = Outcome.dropped(DropReason.CLOSED, "the client was shut down before")
+_OPT_OUT: Final = Outcome.dropped(DropReason.OPT_OUT, "opt_out is set")
+_NO_DESTINATION: Final = Outcome.dropped(
     DropReason.NO_DESTINATION, "no destination is installed: add one"
 )

@@ -1,17 +1,30 @@
 """Where events go: what every destination offers, and the one with an engine."""
 
+import random
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.stats import Stats
+from amplitude_async.delivery.transport import Transport
+from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.plugins import Plugin, PluginType
-from amplitude_async.storage.base import Record
+from amplitude_async.storage.base import Record, Storage
+from amplitude_async.storage.memory import MemoryStorage
 
-__all__ = ["Destination", "Door", "EngineDestination", "Refusal", "verdict_on"]
+__all__ = [
+    "Destination",
+    "Door",
+    "EngineDestination",
+    "Refusal",
+    "engine_destination",
+    "verdict_on",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +48,10 @@ class Destination(Protocol):
     """Where events go, as the client sees it."""
 
     name: str
+
+    @property
+    def plugin(self) -> Plugin:
+        """What the user installed: the destination itself, or what it stands for."""
 
     def offer(self, event: Any) -> Delivery | None:
         """Accept without suspending; None where that needs a wait."""
@@ -90,6 +107,11 @@ class EngineDestination(Plugin):
         self._engine = engine
         self._clock = clock
         self._strict = strict
+
+    @property
+    def plugin(self) -> Plugin:
+        """The destination itself: it is what the user installs."""
+        return self
 
     @property
     def engine(self) -> Engine:
@@ -177,3 +199,48 @@ def verdict_on(refusal: Refusal, *, strict: bool) -> Outcome:
     if strict:
         raise ValueError(refusal.message)
     return Outcome.rejected(refusal.message)
+
+
+def engine_destination(
+    config: DeliveryConfig,
+    endpoint: Endpoint,
+    door: Door,
+    *,
+    transport: Transport,
+    clock: Clock,
+    client_id: int,
+) -> EngineDestination:
+    """Make a client's own destination, with a storage as the configuration says.
+
+    Raises:
+        ConfigurationError: what is to make the storage makes something else.
+    """
+    storage = _make_storage(config.storage)
+    max_age = config.max_event_age
+    # What is kept on a disk is there to outlive outages: it may be older by default.
+    if "max_event_age" not in config.model_fields_set:
+        max_age = storage.default_max_age or max_age
+    engine = Engine(
+        endpoint,
+        config,
+        storage=storage,
+        transport=transport,
+        clock=clock,
+        rng=random.Random(),
+        max_age=max_age,
+        client_id=client_id,
+    )
+    return EngineDestination(endpoint.name, door, engine, clock, strict=config.strict)
+
+
+def _make_storage(given: Any) -> Storage:
+    if given is None:
+        return MemoryStorage()
+    made = given if isinstance(given, Storage) else given()
+    if not isinstance(made, Storage):
+        msg = (
+            f"storage={given!r:.80} made a {type(made).__name__}: it must be a Storage "
+            "or a callable that returns one"
+        )
+        raise ConfigurationError(msg)
+    return made

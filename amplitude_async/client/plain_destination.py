@@ -33,9 +33,9 @@ class PlainDestination:
     def __init__(
         self,
         plugin: DestinationPlugin,
+        *,
         door: Door,
         config: DeliveryConfig,
-        *,
         decode: Callable[[bytes], Any],
         clock: Clock,
         client_id: int,

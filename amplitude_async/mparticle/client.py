@@ -197,7 +197,7 @@ class MParticle(BaseClient):
         return await self._uploader.upload_all(path, pieces, bisect=bisect)
 
     async def _open(self) -> None:
-        if self._closing:
+        if self._is_ending:
             msg = "this client was shut down: construct a new one"
             raise ClientClosedError(msg)
         await self._ready()
@@ -244,9 +244,9 @@ class MParticle(BaseClient):
         delivery = self._offer_encoded(piece)
         if delivery is not None:
             return delivery
-        if not self._closing:
+        if not self._is_ending:
             await self._ready()
-        if not self._has_plugins and self._destinations == (self._own,):
+        if self._roster.is_bare:
             return await self._submit(piece)  # encoded already
         try:
             batch = piece.to_batch()
@@ -257,7 +257,7 @@ class MParticle(BaseClient):
 
     def _offer_encoded(self, piece: Piece) -> Delivery | None:
         """Take the short road; None where the long one is needed."""
-        if self._fast is None or asyncio.get_running_loop() is not self._loop:
+        if self._fast is None or asyncio.get_running_loop() is not self._home.loop:
             return None
         intake = self._fast.engine.intake
         return intake.offer(self._door.seal(piece, intake.next_id, self._clock.wall()))
@@ -268,11 +268,8 @@ class MParticle(BaseClient):
 
     # Lifecycle ---------------------------------------------------------------
 
-    def _bind_loop(self) -> None:
-        before = (self._loop, self._pid)
-        super()._bind_loop()
-        if before != (self._loop, self._pid):
-            self._uploader.rebind()
+    def _moved_in(self) -> None:
+        self._uploader.rebind()
 
     async def _shut_down(self, timeout: float | None) -> None:
         began = self._clock.now()

@@ -147,9 +147,9 @@ class Amplitude(BaseClient):
         if options is None and type(event) is str:
             record = self._encode_fields(event, fields)
             if record is not None:
-                intake = self._own.engine.intake
-                delivery = None if self._fast is None else intake.offer(record)
-                return delivery or await intake.accept(record)
+                own = self._own
+                delivery = None if self._fast is None else own.offer_record(record)
+                return delivery or await own.accept_record(record)
         try:
             made = _compose(event, options, fields)
         except ValidationError as error:
@@ -161,8 +161,8 @@ class Amplitude(BaseClient):
         own = self._fast or self._spooled
         if own is None or asyncio.get_running_loop() is not self._home.loop:
             return None
-        next_id = own.engine.intake.next_id
-        return self._door.admit_fields(event_type, fields, next_id, self._clock.wall())
+        wall = self._clock.wall()
+        return self._door.admit_fields(event_type, fields, own.next_id, wall)
 
     def track_nowait(
         self,
@@ -295,6 +295,10 @@ class Amplitude(BaseClient):
         return await self._submit_settled(Event(event_type=event_type), outcome)
 
     # Parts of the base client ------------------------------------------------
+
+    @property
+    def _has_key(self) -> bool:
+        return self._config.api_key is not None
 
     def _in_child(self) -> None:
         self._door.renew_ids()

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 import aiohttp
 
 from amplitude_async.client.destination import (
+    Destination,
     Door,
     EngineDestination,
     engine_destination,
@@ -21,7 +22,7 @@ from amplitude_async.client.destination import (
 from amplitude_async.client.home import Home, Move
 from amplitude_async.client.plain_destination import PlainDestination
 from amplitude_async.client.roster import Roster
-from amplitude_async.client.timeline import PluginDrop, Timeline
+from amplitude_async.client.timeline import PluginDrop, Timeline, finish_at_once
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock, LoopClock
@@ -144,6 +145,11 @@ class BaseClient:
         """Give an event for several destinations the same id and time in each."""
         return event
 
+    @property
+    def _has_key(self) -> bool:
+        """True where the configuration names a key to send with."""
+        return True
+
     def _fill_context(self, *, enabled: bool) -> None:
         """Let the door do the implicit plugin's work, where no other is installed."""
 
@@ -166,7 +172,7 @@ class BaseClient:
 
     @opt_out.setter
     def opt_out(self, value: bool) -> None:
-        if not value and getattr(self._config, "api_key", UNSET) is None:
+        if not value and not self._has_key:
             msg = "opt_out=False needs an api_key: construct the client with one"
             raise ConfigurationError(msg)
         self._opt_out = bool(value)
@@ -271,7 +277,7 @@ class BaseClient:
         self._fill_context(enabled=self._roster.has_only_implicit)
         is_open = self._state is State.OPEN and not self._opt_out
         short = self._own if is_open and self._roster.is_bare else None
-        plain = short is not None and short.engine.plain
+        plain = short is not None and short.plain
         self._fast = short if plain else None
         # As short, but for the wait until the storage has the event.
         self._spooled = None if plain else short
@@ -285,18 +291,28 @@ class BaseClient:
             return None
         return fast.offer(event)
 
-    async def _submit(self, event: Any) -> Delivery:
-        """Take the long road: start, plugins, every destination, waits."""
+    async def _submit(self, event: Any, *, may_wait: bool = True) -> Delivery:
+        """Take the long road: start, plugins, every destination, waits.
+
+        Args:
+            event: the caller's own; nothing here changes it.
+            may_wait: False makes the road one that never suspends.
+        """
         if not self._is_ending:
-            await self._ready()
+            if may_wait:
+                await self._ready()
+            else:
+                self._check_started()
         stopped = self._stopped()
         if stopped is not None:
             return self._settle(event, stopped)
         if self._roster.has_plugins:
+            timeline, copy = self._roster.timeline, self._copy_event(event)
             try:
-                event = await self._roster.timeline.run(self._copy_event(event))
+                event = await timeline.run(copy, may_wait=may_wait)
             except PluginDrop as drop:
                 return self._settle(event, _plugin_drop(drop))
+            # Plugins take their time: somebody may have shut down meanwhile.
             stopped = self._stopped()
             if stopped is not None:
                 return self._settle(event, stopped)
@@ -306,43 +322,29 @@ class BaseClient:
         first, *others = due
         if others:
             event = self._stamp(event)
+        # The first comes last: where it is full and raises, the others have theirs.
         for destination in others:
-            await destination.accept(event)
-        return await first.accept(event)
+            await _hand_over(event, destination, may_wait=may_wait)
+        return await _hand_over(event, first, may_wait=may_wait)
+
+    def _submit_nowait(self, event: Any) -> Delivery:
+        """Take the long road without suspending."""
+        return finish_at_once(self._submit(event, may_wait=False))
+
+    def _check_started(self) -> None:
+        self._settle_in()
+        if self._state is State.NEW:
+            msg = (
+                "track_nowait needs a started client: enter `async with client` "
+                "or await client.start() first"
+            )
+            raise AmplitudeError(msg)
 
     async def _submit_settled(self, event: Any, outcome: Outcome) -> Delivery:
         """Accept an event whose fate is decided already."""
         if not self._is_ending:
             await self._ready()
         return self._settle(event, self._stopped() or outcome)
-
-    def _submit_nowait(self, event: Any) -> Delivery:
-        """Take the long road without suspending."""
-        if not self._is_ending:
-            self._settle_in()
-            if self._state is State.NEW:
-                msg = (
-                    "track_nowait needs a started client: enter `async with client` "
-                    "or await client.start() first"
-                )
-                raise AmplitudeError(msg)
-        stopped = self._stopped()
-        if stopped is not None:
-            return self._settle(event, stopped)
-        if self._roster.has_plugins:
-            try:
-                event = self._roster.timeline.run_nowait(self._copy_event(event))
-            except PluginDrop as drop:
-                return self._settle(event, _plugin_drop(drop))
-        due = self._roster.due()
-        if not due:
-            return self._settle(event, _NO_DESTINATION)
-        first, *others = due
-        if others:
-            event = self._stamp(event)
-        for destination in others:
-            destination.offer_nowait(event)
-        return first.offer_nowait(event)
 
     def _stopped(self) -> Outcome | None:
         """Say why no event is taken any more, or None."""
@@ -469,6 +471,14 @@ class BaseClient:
             stats.dropped,
             stats.stored,
         )
+
+
+async def _hand_over(
+    event: Any, destination: Destination, *, may_wait: bool
+) -> Delivery:
+    if may_wait:
+        return await destination.accept(event)
+    return destination.offer_nowait(event)
 
 
 def _plugin_drop(drop: PluginDrop) -> Outcome:

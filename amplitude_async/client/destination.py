@@ -1,6 +1,7 @@
 """Where events go: what every destination offers, and the one with an engine."""
 
 import random
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,7 +9,7 @@ from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.engine import Engine
-from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.handle import CombinedDelivery, Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import Transport
@@ -53,9 +54,6 @@ class Destination(Protocol):
     def plugin(self) -> Plugin:
         """What the user installed: the destination itself, or what it stands for."""
 
-    def offer(self, event: Any) -> Delivery | None:
-        """Accept without suspending; None where that needs a wait."""
-
     async def accept(self, event: Any) -> Delivery:
         """Accept an event, waiting for room or storage."""
 
@@ -89,7 +87,15 @@ class Destination(Protocol):
 
 
 class EngineDestination(Plugin):
-    """A destination with its own delivery engine; encodes at the door."""
+    """A destination with a delivery engine behind it; encodes at the door.
+
+    Args:
+        name: told by its handles and in its log lines.
+        door: checks and encodes events.
+        engine: delivers; given another destination, both feed the engine of that one.
+        clock: stamps events.
+        strict: what the door refuses raises.
+    """
 
     plugin_type = PluginType.DESTINATION
 
@@ -97,14 +103,18 @@ class EngineDestination(Plugin):
         self,
         name: str,
         door: Door,
-        engine: Engine,
+        engine: "Engine | EngineDestination",
         clock: Clock,
         *,
         strict: bool = False,
     ) -> None:
         self.name = name
         self._door = door
-        self._engine = engine
+        self._engine: Engine = (
+            engine._engine  # noqa: SLF001 - of its own kind
+            if isinstance(engine, EngineDestination)
+            else engine
+        )
         self._clock = clock
         self._strict = strict
 
@@ -114,20 +124,25 @@ class EngineDestination(Plugin):
         return self
 
     @property
-    def engine(self) -> Engine:
-        """The engine that delivers."""
-        return self._engine
+    def plain(self) -> bool:
+        """True where accepting an event never needs to await a storage."""
+        return self._engine.plain
+
+    @property
+    def next_id(self) -> int:
+        """The id that a record should have which is offered now."""
+        return self._engine.intake.next_id
+
+    # Events ------------------------------------------------------------------
 
     def offer(self, event: Any) -> Delivery | None:
         """Accept without suspending; None where that needs a wait."""
-        engine = self._engine
-        if not engine.plain:
+        if not self._engine.plain:
             return None
-        intake = engine.intake
-        record = self._door.admit(event, intake.next_id, self._clock.wall())
-        if isinstance(record, Refusal):
-            return self.settle(event, verdict_on(record, strict=self._strict))
-        return intake.offer(record)
+        admitted = self._admit(event)
+        if isinstance(admitted, Delivery):
+            return admitted
+        return self._engine.intake.offer(admitted)
 
     async def accept(self, event: Any) -> Delivery:
         """Accept an event, waiting for room or storage.
@@ -135,12 +150,10 @@ class EngineDestination(Plugin):
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
-        record = self._door.admit(
-            event, self._engine.intake.next_id, self._clock.wall()
-        )
-        if isinstance(record, Refusal):
-            return self.settle(event, verdict_on(record, strict=self._strict))
-        return await self._engine.accept(record)
+        admitted = self._admit(event)
+        if isinstance(admitted, Delivery):
+            return admitted
+        return await self._engine.accept(admitted)
 
     def offer_nowait(self, event: Any) -> Delivery:
         """Accept an event for synchronous code, or shed it.
@@ -148,17 +161,43 @@ class EngineDestination(Plugin):
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
-        record = self._door.admit(
-            event, self._engine.intake.next_id, self._clock.wall()
-        )
+        admitted = self._admit(event)
+        if isinstance(admitted, Delivery):
+            return admitted
+        return self._engine.offer_nowait(admitted)
+
+    def _admit(self, event: Any) -> Record | Delivery:
+        """Let the door judge an event; its handle where that was the end of it."""
+        wall = self._clock.wall()
+        record = self._door.admit(event, self._engine.intake.next_id, wall)
         if isinstance(record, Refusal):
             return self.settle(event, verdict_on(record, strict=self._strict))
-        return self._engine.offer_nowait(record)
+        return record
 
     def settle(self, event: Any, outcome: Outcome) -> Delivery:
         """Accept an event and settle it at once."""
         insert_id = self._door.insert_id(event)
         return self._engine.settle_at_door(event, insert_id, outcome)
+
+    # Records: events that a vendor's client has encoded itself ---------------
+
+    def offer_record(self, record: Record) -> Delivery | None:
+        """Accept an encoded event without suspending; None where there is no room."""
+        return self._engine.intake.offer(record)
+
+    def accept_record(self, record: Record) -> Coroutine[Any, Any, Delivery]:
+        """Accept an encoded event, waiting for room or storage.
+
+        Raises:
+            QueueFullError: no room, and the policy is RAISE.
+        """
+        return self._engine.intake.accept(record)
+
+    def combine(self, deliveries: Sequence[Delivery]) -> Delivery:
+        """Give one handle on events that were one to the caller."""
+        return CombinedDelivery(self._engine, deliveries)
+
+    # Account and life --------------------------------------------------------
 
     @property
     def stats(self) -> Stats:

@@ -61,7 +61,7 @@ class PlainDestination:
 
     # Intake ------------------------------------------------------------------
 
-    def offer(self, event: Any) -> Delivery:
+    def offer_nowait(self, event: Any) -> Delivery:
         """Accept an event; a full queue sheds it."""
         config, wall = self._config, self._clock.wall()
         record = self._door.admit(event, self._last_id + 1, wall)
@@ -82,11 +82,7 @@ class PlainDestination:
 
     async def accept(self, event: Any) -> Delivery:
         """Accept an event; a full queue sheds it: a slow plugin delays nobody."""
-        return self.offer(event)
-
-    def offer_nowait(self, event: Any) -> Delivery:
-        """Accept an event; a full queue sheds it."""
-        return self.offer(event)
+        return self.offer_nowait(event)
 
     def settle(self, event: Any, outcome: Outcome) -> Delivery:
         """Accept an event and settle it at once."""
@@ -260,8 +256,12 @@ class PlainDestination:
 
     def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
         """Settle what waits, all or of one user, without the plugin."""
-        taken = [r for r in self._queue if user_id is None or r.user_id == user_id]
-        self._queue = deque(r for r in self._queue if r not in taken)
+        taken: list[Record] = []
+        kept: deque[Record] = deque()
+        for record in self._queue:
+            chosen = user_id is None or record.user_id == user_id
+            (taken if chosen else kept).append(record)
+        self._queue = kept
         current = self._current
         for record in taken:
             self._finish(record, outcome)

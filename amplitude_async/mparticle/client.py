@@ -9,11 +9,10 @@ import aiohttp
 from pydantic import ValidationError
 
 from amplitude_async.client.base import BaseClient
-from amplitude_async.client.destination import Refusal
+from amplitude_async.client.destination import EngineDestination, Refusal
 from amplitude_async.config import merge_config, read_environment
 from amplitude_async.delivery.clock import Clock, LoopClock
-from amplitude_async.delivery.engine import Engine
-from amplitude_async.delivery.handle import CombinedDelivery, Delivery
+from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.exceptions import ClientClosedError, QueueFullError
@@ -238,7 +237,7 @@ class MParticle(BaseClient):
                 deliveries.append(self._settle(piece, full))
         if len(deliveries) == 1:
             return deliveries[0]
-        return CombinedDelivery(self._own.engine, deliveries)
+        return self._own.combine(deliveries)
 
     async def _enqueue(self, piece: Piece) -> Delivery:
         delivery = self._offer_encoded(piece)
@@ -259,12 +258,17 @@ class MParticle(BaseClient):
         """Take the short road; None where the long one is needed."""
         if self._fast is None or asyncio.get_running_loop() is not self._home.loop:
             return None
-        intake = self._fast.engine.intake
-        return intake.offer(self._door.seal(piece, intake.next_id, self._clock.wall()))
+        own = self._fast
+        record = self._door.seal(piece, own.next_id, self._clock.wall())
+        return own.offer_record(record)
 
     def _settle(self, event: Batch | Piece, outcome: Outcome) -> Delivery:
         batch = event.source if isinstance(event, Piece) else event
         return super()._settle(batch, outcome)
+
+    @property
+    def _has_key(self) -> bool:
+        return self._config.api_key is not None
 
     # Lifecycle ---------------------------------------------------------------
 
@@ -281,9 +285,9 @@ class MParticle(BaseClient):
     # For destinations that feed this client ----------------------------------
 
     @property
-    def engine(self) -> Engine:
-        """The engine behind ``send``."""
-        return self._own.engine
+    def queue(self) -> EngineDestination:
+        """The queue behind ``send``."""
+        return self._own
 
     @property
     def clock(self) -> Clock:

@@ -123,7 +123,7 @@ class MParticleDestination(EngineDestination):
         reporter = Reporter(mparticle.config.logger, mparticle.clock, "mparticle")
         mapper = mapping or _DefaultMapping(environment or "", reporter)
         door = _MappingDoor(mparticle, mapper, reporter)
-        super().__init__("mparticle", door, mparticle.engine, mparticle.clock)
+        super().__init__("mparticle", door, mparticle.queue, mparticle.clock)
 
     def offer(self, event: Any) -> Delivery | None:  # noqa: ARG002
         """Never take the short road: the client behind may have been shut down."""

@@ -323,7 +323,7 @@ class Amplitude(BaseClient):
         if not event.insert_id:
             missing["insert_id"] = self._door.insert_id(event)
         if event.time is None:
-            missing["time"] = unix_ms()
+            missing["time"] = unix_ms(self._clock.wall())
         return event.model_copy(update=missing) if missing else event
 
 

@@ -10,6 +10,7 @@ from amplitude_async.amplitude.encoder import (
     InsertIds,
     encode_event,
     encode_fields,
+    unix_ms,
 )
 from amplitude_async.amplitude.events import GROUP_IDENTIFY, Event
 from amplitude_async.client.destination import Refusal
@@ -77,7 +78,7 @@ class AmplitudeDoor:
         if not event.event_type.strip():
             return Refusal("event_type is empty: name the event")
         body, insert_id, losses = encode_event(
-            event, self._policy, self._defaults, insert_id=self._new_id
+            event, self._policy, self._defaults, wall=wall, insert_id=self._new_id
         )
         for loss in losses:
             if loss.path in {"user_id", "device_id"}:
@@ -127,7 +128,7 @@ class AmplitudeDoor:
             body = b'%b,"insert_id":"%b","time":%d%b}' % (
                 body[:-1],
                 insert_id.encode(),
-                wall * 1000,
+                unix_ms(wall),
                 self._defaults.members,
             )
         else:

@@ -6,9 +6,9 @@ values by the policy, and what is filled in where the event is silent.
 
 import itertools
 import secrets
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel
@@ -57,32 +57,30 @@ class EncodedEvent(NamedTuple):
     """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EventDefaults:
-    """What events get that lack it, encoded once."""
+    """What events get that lack it, each encoded once."""
 
     library: str | None = None
     plan: Plan | None = None
     ingestion_metadata: IngestionMetadata | None = None
-    _library: bytes = field(init=False, repr=False)
-    _plan: bytes = field(init=False, repr=False)
-    _metadata: bytes = field(init=False, repr=False)
-    _all: bytes = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        parts = {
-            "_library": _member("library", self.library),
-            "_plan": _member("plan", self.plan),
-            "_metadata": _member("ingestion_metadata", self.ingestion_metadata),
-        }
-        for name, part in parts.items():
-            object.__setattr__(self, name, part)
-        object.__setattr__(self, "_all", b"".join(parts.values()))
-
-    @property
+    @cached_property
     def members(self) -> bytes:
         """All of them as JSON members, each after a comma."""
-        return self._all
+        return self._library + self._plan + self._metadata
+
+    @cached_property
+    def _library(self) -> bytes:
+        return _member("library", self.library)
+
+    @cached_property
+    def _plan(self) -> bytes:
+        return _member("plan", self.plan)
+
+    @cached_property
+    def _metadata(self) -> bytes:
+        return _member("ingestion_metadata", self.ingestion_metadata)
 
     def missing_from(self, event: Event) -> bytes:
         """Give the JSON members that an event lacks, each after a comma."""
@@ -90,7 +88,7 @@ class EventDefaults:
         plan = event.plan is None
         metadata = event.ingestion_metadata is None
         if library and plan and metadata:
-            return self._all
+            return self.members
         return b"".join(
             (
                 self._library if library else b"",
@@ -185,9 +183,9 @@ class InsertIds:
         return f"{self._prefix}-{next(self._count):x}"
 
 
-def unix_ms() -> int:
-    """Give the time in whole milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
+def unix_ms(wall: float) -> int:
+    """Turn a clock's seconds since the epoch into what the wire takes."""
+    return int(wall * 1000)
 
 
 def encode_event(
@@ -195,8 +193,8 @@ def encode_event(
     policy: ValuePolicy,
     defaults: EventDefaults,
     *,
+    wall: float,
     insert_id: Callable[[], str],
-    now_ms: Callable[[], int] = unix_ms,
 ) -> EncodedEvent:
     """Encode an event once and for all; the event itself is not changed.
 
@@ -204,9 +202,10 @@ def encode_event(
         event: None fields are left out; None inside properties stays null.
         policy: How property values become JSON.
         defaults: Filled in where the event has none.
+        wall: When it was accepted, in seconds since the epoch: its time where it has
+            none.
         insert_id: Called where the event has none; gives ASCII text that needs no
             escape in JSON.
-        now_ms: Called where the event has no time.
     """
     losses: tuple[Loss, ...] = ()
     body = _encode_plain(event, policy)
@@ -215,7 +214,7 @@ def encode_event(
         body = _serialise(event)
     given_id, members = event.insert_id, defaults.missing_from(event)
     if event.time is None:
-        members = b',"time":%d%b' % (now_ms(), members)
+        members = b',"time":%d%b' % (unix_ms(wall), members)
     if given_id is not None:
         # A JSON object with at least one member ends in a brace: open it again.
         return EncodedEvent(b"%b%b}" % (body[:-1], members), given_id, losses)

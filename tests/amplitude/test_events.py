@@ -28,7 +28,6 @@ from amplitude_async.amplitude.encoder import (
     InsertIds,
     decode_event,
     encode_event,
-    unix_ms,
 )
 from amplitude_async.amplitude.events import (
     Event,
@@ -52,9 +51,7 @@ def encode(
     defaults: EventDefaults = NO_DEFAULTS,
 ) -> EncodedEvent:
     """Encode with a fixed insert id and time."""
-    return encode_event(
-        event, policy, defaults, insert_id=lambda: "new-id", now_ms=lambda: 7
-    )
+    return encode_event(event, policy, defaults, wall=0.007, insert_id=lambda: "new-id")
 
 
 def wire(event: Event, **options: Any) -> dict[str, Any]:
@@ -385,13 +382,13 @@ def test_insert_id_and_time_are_filled_in_the_bytes() -> None:
     """Where absent they are new for each encoding and never put into the event."""
     event = Event(event_type="e")
     first, second = (
-        encode_event(event, POLICY, NO_DEFAULTS, insert_id=InsertIds())
+        encode_event(event, POLICY, NO_DEFAULTS, wall=1.5, insert_id=InsertIds())
         for _ in range(2)
     )
     assert first.insert_id != second.insert_id
     body = json.loads(first.body)
     assert body["insert_id"] == first.insert_id
-    assert abs(body["time"] - unix_ms()) < 60_000
+    assert body["time"] == 1_500
     assert event == Event(event_type="e")
     generators = [InsertIds() for _ in range(10)]
     assert len({make() for make in generators for _ in range(10)}) == 100

@@ -45,7 +45,7 @@ def by_model(event_type: str, given_fields: dict[str, Any]) -> dict[str, Any] | 
     except ValueError:
         return None
     body = encode_event(
-        event, POLICY, EventDefaults(), insert_id=lambda: "new", now_ms=lambda: 1
+        event, POLICY, EventDefaults(), wall=0.001, insert_id=lambda: "new"
     ).body
     members: dict[str, Any] = json.loads(body)
     for name, filled_in in (("insert_id", "new"), ("time", 1)):

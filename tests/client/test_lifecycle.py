@@ -27,7 +27,7 @@ from amplitude_async import (
     EnrichmentPlugin,
     Event,
 )
-from amplitude_async.client.base import State
+from amplitude_async.client.life import State
 from amplitude_async.emulator import Emulator, Fault
 
 __all__: list[str] = []

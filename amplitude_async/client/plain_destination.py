@@ -27,6 +27,54 @@ from amplitude_async.storage.base import Record
 __all__ = ["PlainDestination"]
 
 
+class _Backlog:
+    """What waits for a plugin, in order, and the one event that is with it."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Record] = deque()
+        self.current: Record | None = None
+        self.bytes = 0
+        self.last_id = 0
+
+    def __len__(self) -> int:
+        return len(self.waiting) + (self.current is not None)
+
+    def add(self, record: Record) -> None:
+        """Put an event behind all others."""
+        self.waiting.append(record)
+        self.bytes += len(record.body)
+        self.last_id = record.id
+
+    def take(self) -> Record:
+        """Make the first event the one that is with the plugin."""
+        self.current = record = self.waiting.popleft()
+        return record
+
+    def put_back(self) -> None:
+        """Let the event that is with the plugin be the first that waits again."""
+        if self.current is not None:
+            self.waiting.appendleft(self.current)
+            self.current = None
+
+    def remove(self, record: Record) -> None:
+        """Forget the event that was with the plugin."""
+        self.current = None
+        self.bytes -= len(record.body)
+
+    def give_up(self, user_id: str | None) -> list[Record]:
+        """Take out what waits, all or of one user; what is with the plugin stays."""
+        taken: list[Record] = []
+        kept: deque[Record] = deque()
+        # One pass: to look each event up among the taken would stop the loop for
+        # seconds where a queue is long.
+        for record in self.waiting:
+            chosen = user_id is None or record.user_id == user_id
+            (taken if chosen else kept).append(record)
+        self.waiting = kept
+        self.bytes -= sum(len(record.body) for record in taken)
+        return taken
+
+
 class PlainDestination:
     """A bounded queue and one worker in front of a destination plugin."""
 
@@ -50,10 +98,7 @@ class PlainDestination:
         self._reporter = Reporter(config.logger, clock, plugin.name)
         self._counters = Counters()
         self._ledger = Ledger()
-        self._queue: deque[Record] = deque()
-        self._bytes = 0
-        self._last_id = 0
-        self._current: Record | None = None
+        self._backlog = _Backlog()
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -64,19 +109,21 @@ class PlainDestination:
     def offer_nowait(self, event: Any) -> Delivery:
         """Accept an event; a full queue sheds it."""
         config, wall = self._config, self._clock.wall()
-        record = self._door.admit(event, self._last_id + 1, wall)
+        record = self._door.admit(event, self._backlog.last_id + 1, wall)
         if isinstance(record, Refusal):
             return self.settle(event, verdict_on(record, strict=config.strict))
         size = len(record.body)
         full = self.pending >= config.max_storage_capacity
-        if full or self._bytes + size > config.max_storage_bytes or self._closed:
+        if (
+            full
+            or self._backlog.bytes + size > config.max_storage_bytes
+            or self._closed
+        ):
             message = f"the queue of plugin {self.name!r} is full"
             return self.settle(event, Outcome.dropped(DropReason.OVERFLOW, message))
-        self._last_id = record.id
         page = self._ledger.enter(record.id)
         self._counters.accepted += 1
-        self._bytes += size
-        self._queue.append(record)
+        self._backlog.add(record)
         self.ensure_running()
         return Delivery(self, record, page)
 
@@ -102,21 +149,26 @@ class PlainDestination:
         if self._pid not in {0, os.getpid()}:
             self.forget_parent()  # a child awaits a handle of its parent's
 
+    def __repr__(self) -> str:
+        return f"<PlainDestination {self.name!r} {self.pending} waiting>"
+
     @property
     def pending(self) -> int:
         """Undecided events, the one with the plugin included."""
-        return len(self._queue) + (self._current is not None)
+        return len(self._backlog)
 
     @property
     def stats(self) -> Stats:
         """Snapshot of the account."""
-        return self._counters.snapshot(pending=self.pending, queue_bytes=self._bytes)
+        return self._counters.snapshot(
+            pending=self.pending, queue_bytes=self._backlog.bytes
+        )
 
     # The worker --------------------------------------------------------------
 
     def ensure_running(self) -> None:
         """Start the worker where events wait without one."""
-        if (self._worker is None or self._worker.done()) and self._queue:
+        if (self._worker is None or self._worker.done()) and self._backlog.waiting:
             context = contextvars.Context()
             context.run(inside_user_code.set, self._mark())
             self._worker = asyncio.get_running_loop().create_task(
@@ -124,18 +176,19 @@ class PlainDestination:
             )
 
     async def _work(self) -> None:
-        while self._queue:
-            record = self._current = self._queue.popleft()
+        backlog = self._backlog
+        while backlog.waiting:
+            record = backlog.take()
             try:
                 outcome = await self._execute(record)
             except asyncio.CancelledError:
-                if self._current is record:
-                    self._queue.appendleft(record)
-                    self._current = None
+                if backlog.current is record:
+                    backlog.put_back()
                 raise
-            if self._current is not record:
+            if backlog.current is not record:
                 return  # a plugin that resists cancelling: given up at shutdown
-            self._finish(record, outcome)
+            backlog.remove(record)
+            self._settle(record, outcome)
 
     async def _execute(self, record: Record) -> Outcome:
         limit = self._config.connection_timeout
@@ -153,9 +206,8 @@ class PlainDestination:
         message = f"plugin {self.name!r} returned"
         return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
 
-    def _finish(self, record: Record, outcome: Outcome) -> None:
-        self._current = None
-        self._bytes -= len(record.body)
+    def _settle(self, record: Record, outcome: Outcome) -> None:
+        """Write down what became of an event that is in the backlog no more."""
         self._counters.count(outcome)
         self._report(outcome)
         self._ledger.settle(record.id, outcome)
@@ -198,7 +250,7 @@ class PlainDestination:
             return
         self.ensure_running()
         waiter = asyncio.get_running_loop().create_future()
-        entry = (self._last_id, waiter)
+        entry = (self._backlog.last_id, waiter)
         self._waiters.append(entry)
         timer = None
         if timeout is not None:
@@ -241,10 +293,13 @@ class PlainDestination:
             return
         self._worker.cancel()
         await asyncio.wait({self._worker}, timeout=1.0)
-        if self._current is not None:
+        # A plugin that resists cancelling still has it: that one is given up here.
+        record = self._backlog.current
+        if record is not None:
             message = f"{self._too_late()}; it was at work on it"
             outcome = Outcome.dropped(DropReason.SHUTDOWN, message, attempts=1)
-            self._finish(self._current, outcome)
+            self._backlog.remove(record)
+            self._settle(record, outcome)
 
     def _too_late(self) -> str:
         return f"plugin {self.name!r} did not take it before the deadline"
@@ -256,35 +311,24 @@ class PlainDestination:
 
     def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
         """Settle what waits, all or of one user, without the plugin."""
-        taken: list[Record] = []
-        kept: deque[Record] = deque()
-        for record in self._queue:
-            chosen = user_id is None or record.user_id == user_id
-            (taken if chosen else kept).append(record)
-        self._queue = kept
-        current = self._current
+        taken = self._backlog.give_up(user_id)
         for record in taken:
-            self._finish(record, outcome)
-        self._current = current
+            self._settle(record, outcome)
         return len(taken)
 
     def rebind(self) -> None:
         """Move to another loop; the event that was with the plugin is done again."""
-        if self._current is not None:
-            self._queue.appendleft(self._current)
-            self._current = None
+        self._backlog.put_back()
         self._worker = None
         self._waiters = []
 
     def forget_parent(self) -> None:
         """Start empty in a forked child; inherited handles settle as DROPPED fork."""
-        inherited = [*self._queue, *([self._current] if self._current else [])]
+        self._backlog.put_back()
+        inherited = self._backlog.give_up(None)
         ledger = self._ledger
         self._counters = Counters()
         self._ledger = Ledger()
-        self._queue = deque()
-        self._current = None
-        self._bytes = 0
         self.rebind()
         message = "accepted before os.fork(): the parent process has it"
         outcome = Outcome.dropped(DropReason.FORK, message)

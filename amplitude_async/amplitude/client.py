@@ -148,6 +148,7 @@ class Amplitude(BaseClient):
             TypeError: an unknown field name or a wrong kind of argument.
             QueueFullError: no room, and the policy is Overflow.RAISE.
         """
+        # The commonest call by far: spare it the model where that changes nothing.
         if options is None and type(event) is str:
             record = self._encode_fields(event, fields)
             if record is not None:

@@ -70,6 +70,8 @@ class AmplitudeDoor:
 
     def admit(self, event: Event, record_id: int, wall: float) -> Record | Refusal:
         """Encode an event, or say why the server would refuse it."""
+        # Nearly every event has a usable user id and no bad device id: looked at here,
+        # so that the slow check, which finds the words, runs only for a problem.
         user_id, device_id = event.user_id, event.device_id
         if not self._usable(user_id) or (device_id and not self._usable(device_id)):
             problem = self._check_ids(event)

@@ -137,6 +137,7 @@ class EngineDestination(Plugin):
 
     def offer(self, event: Any) -> Delivery | None:
         """Accept without suspending; None where that needs a wait."""
+        # Asked each time: a storage that failed or came back changes the answer.
         if not self._engine.plain:
             return None
         admitted = self._admit(event)

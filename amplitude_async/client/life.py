@@ -210,6 +210,7 @@ class Life:
         if move is Move.NONE:
             return
         if move is Move.FORK:
+            # Whatever is accepted from here on needs ids that the parent never makes.
             self._in_child()
             self._roster.forget_parent()
         elif move is Move.LOOP:
@@ -280,6 +281,7 @@ class Life:
         if self._state is State.CLOSED:
             return self.stats
         self._settle_in()
+        # At once and not in the task: no event may slip in before it runs.
         self._state = State.CLOSING
         self._choose_road()
         task = self._home.farewell
@@ -287,6 +289,7 @@ class Life:
             task = self._home.take_leave(self._shut_down(limit))
         elif id(self) in inside_user_code.get():
             return self.stats  # it waits for this very callback
+        # Who gives up waiting must not leave the drain half done.
         await asyncio.shield(task)
         return self.stats
 

@@ -112,13 +112,9 @@ class PlainDestination:
         record = self._door.admit(event, self._backlog.last_id + 1, wall)
         if isinstance(record, Refusal):
             return self.settle(event, verdict_on(record, strict=config.strict))
-        size = len(record.body)
+        size = self._backlog.bytes + len(record.body)
         full = self.pending >= config.max_storage_capacity
-        if (
-            full
-            or self._backlog.bytes + size > config.max_storage_bytes
-            or self._closed
-        ):
+        if full or size > config.max_storage_bytes or self._closed:
             message = f"the queue of plugin {self.name!r} is full"
             return self.settle(event, Outcome.dropped(DropReason.OVERFLOW, message))
         page = self._ledger.enter(record.id)
@@ -169,6 +165,7 @@ class PlainDestination:
     def ensure_running(self) -> None:
         """Start the worker where events wait without one."""
         if (self._worker is None or self._worker.done()) and self._backlog.waiting:
+            # An empty one: a trace or request of the host must not leak in here.
             context = contextvars.Context()
             context.run(inside_user_code.set, self._mark())
             self._worker = asyncio.get_running_loop().create_task(
@@ -182,6 +179,7 @@ class PlainDestination:
             try:
                 outcome = await self._execute(record)
             except asyncio.CancelledError:
+                # Cancelled from outside, not by shutdown: the next worker does it.
                 if backlog.current is record:
                     backlog.put_back()
                 raise
@@ -248,6 +246,7 @@ class PlainDestination:
     async def _drain(self, timeout: float | None) -> None:
         if not self.pending:
             return
+        # A host may have cancelled the worker, and then nobody would answer.
         self.ensure_running()
         waiter = asyncio.get_running_loop().create_future()
         entry = (self._backlog.last_id, waiter)
@@ -265,6 +264,7 @@ class PlainDestination:
     async def _call(self, hook: Callable[[], Any], left: float) -> None:
         token = inside_user_code.set(inside_user_code.get() | self._mark())
         try:
+            # Even without time left a hook gets a moment: it may have a file to close.
             async with asyncio.timeout(None if math.isinf(left) else max(left, 0.05)):
                 await call_hook(hook)
         except Exception as error:  # noqa: BLE001 - user code, fenced
@@ -279,6 +279,7 @@ class PlainDestination:
         if self._closed:
             return self.stats
         deadline = math.inf if timeout is None else self._clock.now() + timeout
+        # A plugin that shuts its own client down would wait for itself.
         if not self._inside:
             await self._drain(timeout)
             await self._stop_worker()
@@ -326,6 +327,7 @@ class PlainDestination:
         """Start empty in a forked child; inherited handles settle as DROPPED fork."""
         self._backlog.put_back()
         inherited = self._backlog.give_up(None)
+        # The old ledger still knows the handles that the parent gave out.
         ledger = self._ledger
         self._counters = Counters()
         self._ledger = Ledger()

@@ -118,6 +118,7 @@ class Roster:
         Raises:
             ValueError: another plugin has the name.
         """
+        # A name that nobody chose gives way, one that somebody chose does not.
         if not plugin.name:
             plugin.name = self._free_name(type(plugin).__name__)
         elif plugin.name in self._names:
@@ -166,6 +167,8 @@ class Roster:
         """
         if not self._waiting:
             return False
+        # It leaves the line when it is installed: one whose setup raised is tried
+        # again by the next verb.
         plugin = self._waiting[0]
         await self.install(plugin, client)
         # Its setup may have removed a plugin that waited, even itself.
@@ -178,6 +181,7 @@ class Roster:
         Raises:
             Exception: whatever its setup raised; it does not take part then.
         """
+        # Set up first: it runs on no event before that, and on none if it raises.
         with self._inside(plugin):
             await call_hook(plugin.setup, client)
         destination = self._destination_of(plugin)
@@ -215,6 +219,7 @@ class Roster:
         """
         for destination in self.destinations:
             if destination.name == name:
+                # A new tuple: somebody may be going through the old one and waiting.
                 rest = tuple(d for d in self.destinations if d is not destination)
                 self.destinations = rest
                 return Leaver(name, destination.plugin, destination)

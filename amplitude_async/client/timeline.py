@@ -73,11 +73,13 @@ class Timeline:
         An event tracked by a plugin skips every plugin already on the stack.
         """
         outer = inside_user_code.get()
+        # The tuple as it is now: who is removed meanwhile still sees this event.
         for plugin in self._plugins:
             if id(plugin) not in outer:
                 yield plugin, outer | {id(plugin), self._client_id}
 
     def _judge(self, plugin: Plugin, event: Any, answer: Any) -> Any:
+        # None is a decision, also of a plugin whose author forgot the return.
         if answer is None:
             msg = f"dropped by plugin {plugin.name!r}"
             raise PluginDrop(msg)

@@ -12,8 +12,8 @@ from amplitude_async.amplitude.encoder import (
     encode_fields,
 )
 from amplitude_async.amplitude.events import GROUP_IDENTIFY, Event
+from amplitude_async.client.destination import Refusal
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.destination import Refusal
 from amplitude_async.encoding import ValuePolicy, unix_ms, with_members
 from amplitude_async.storage.base import Record
 
@@ -69,6 +69,8 @@ class AmplitudeDoor:
 
     def admit(self, event: Event, record_id: int, wall: float) -> Record | Refusal:
         """Encode an event, or say why the server would refuse it."""
+        # Nearly every event has a usable user id and no bad device id: looked at here,
+        # so that the slow check, which finds the words, runs only for a problem.
         user_id, device_id = event.user_id, event.device_id
         if not self._usable(user_id) or (device_id and not self._usable(device_id)):
             problem = self._check_ids(event)

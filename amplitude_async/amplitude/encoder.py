@@ -61,7 +61,7 @@ class EncodedEvent(NamedTuple):
 # Without slots: what is cached needs a place.
 @dataclass(frozen=True)
 class EventDefaults:
-    """What events get that lack it, encoded once."""
+    """What events get that lack it, each encoded once."""
 
     library: str | None = None
     plan: Plan | None = None
@@ -183,8 +183,8 @@ def encode_event(
     policy: ValuePolicy,
     defaults: EventDefaults,
     *,
-    insert_id: Callable[[], str],
     wall: float,
+    insert_id: Callable[[], str],
 ) -> EncodedEvent:
     """Encode an event once and for all; the event itself is not changed.
 
@@ -192,9 +192,10 @@ def encode_event(
         event: None fields are left out; None inside properties stays null.
         policy: How property values become JSON.
         defaults: Filled in where the event has none.
+        wall: When it was accepted, in seconds since the epoch: its time where it has
+            none.
         insert_id: Called where the event has none; gives ASCII text that needs no
             escape in JSON.
-        wall: Seconds since the epoch: the time of an event that has none.
     """
     losses: tuple[Loss, ...] = ()
     body = _encode_json(event, policy)

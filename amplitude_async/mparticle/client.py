@@ -8,14 +8,13 @@ from typing import Final, Literal, Self, Unpack
 import aiohttp
 from pydantic import ValidationError
 
-from amplitude_async.client import BaseClient
+from amplitude_async.client.base import BaseClient
+from amplitude_async.client.destination import EngineDestination, Refusal
 from amplitude_async.config import merge_config, read_environment
 from amplitude_async.delivery.clock import Clock, LoopClock
-from amplitude_async.delivery.engine import Engine
-from amplitude_async.delivery.handle import CombinedDelivery, Delivery
+from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.destination import Refusal
 from amplitude_async.exceptions import ClientClosedError, QueueFullError
 from amplitude_async.mparticle.config import (
     MParticleConfig,
@@ -199,7 +198,7 @@ class MParticle(BaseClient):
         return await self._uploader.upload_all(path, pieces, bisect=bisect)
 
     async def _open(self) -> None:
-        if self._closing:
+        if self._is_ending:
             msg = "this client was shut down: construct a new one"
             raise ClientClosedError(msg)
         await self._ready()
@@ -237,16 +236,15 @@ class MParticle(BaseClient):
                 deliveries.append(self._settle(piece, full))
         if len(deliveries) == 1:
             return deliveries[0]
-        return CombinedDelivery(self._own.engine, deliveries)
+        return self._own.combine(deliveries)
 
     async def _enqueue(self, piece: Piece) -> Delivery:
         delivery = self._offer_encoded(piece)
         if delivery is not None:
             return delivery
-        if not self._closing:
+        if not self._is_ending:
             await self._ready()
-        # Plugins and other destinations want a batch; the engine alone takes the bytes.
-        if not self._has_plugins and self._destinations == (self._own,):
+        if self._roster.is_bare:
             return await self._submit(piece)  # encoded already
         try:
             batch = piece.to_batch()
@@ -257,23 +255,24 @@ class MParticle(BaseClient):
 
     def _offer_encoded(self, piece: Piece) -> Delivery | None:
         """Take the short road; None where the long one is needed."""
-        if self._fast is None or asyncio.get_running_loop() is not self._loop:
+        if self._fast is None or asyncio.get_running_loop() is not self._home.loop:
             return None
-        intake = self._fast.engine.intake
-        return intake.offer(self._door.seal(piece, intake.next_id, self._clock.wall()))
+        own = self._fast
+        record = self._door.seal(piece, own.next_id, self._clock.wall())
+        return own.offer_record(record)
 
     def _settle(self, event: Batch | Piece, outcome: Outcome) -> Delivery:
         batch = event.source if isinstance(event, Piece) else event
         return super()._settle(batch, outcome)
 
+    @property
+    def _has_key(self) -> bool:
+        return self._config.api_key is not None
+
     # Lifecycle ---------------------------------------------------------------
 
-    def _bind_loop(self) -> None:
-        before = (self._loop, self._pid)
-        super()._bind_loop()
-        # A lock of another loop would never wake anybody here.
-        if before != (self._loop, self._pid):
-            self._uploader.rebind()
+    def _moved_in(self) -> None:
+        self._uploader.rebind()
 
     async def _shut_down(self, timeout: float | None) -> None:
         began = self._clock.now()
@@ -285,9 +284,9 @@ class MParticle(BaseClient):
     # For destinations that feed this client ----------------------------------
 
     @property
-    def engine(self) -> Engine:
-        """The engine behind ``send``."""
-        return self._own.engine
+    def queue(self) -> EngineDestination:
+        """The queue behind ``send``."""
+        return self._own
 
     @property
     def clock(self) -> Clock:

@@ -35,11 +35,11 @@ from amplitude_async.amplitude.events import (
     REVENUE,
     Event,
 )
+from amplitude_async.client.destination import EngineDestination, Refusal
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
-from amplitude_async.destination import EngineDestination, Refusal
 from amplitude_async.encoding import Loss, ValuePolicy
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.mparticle.client import MParticle
@@ -128,7 +128,7 @@ class MParticleDestination(EngineDestination):
         reporter = Reporter(mparticle.config.logger, mparticle.clock, "mparticle")
         mapper = mapping or _DefaultMapping(environment or "", reporter)
         door = _MappingDoor(mparticle, mapper, reporter)
-        super().__init__("mparticle", door, mparticle.engine, mparticle.clock)
+        super().__init__("mparticle", door, mparticle.queue, mparticle.clock)
 
     def offer(self, event: Any) -> Delivery | None:  # noqa: ARG002
         """Never take the short road: the client behind may have been shut down."""

@@ -4,8 +4,8 @@ from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
+from amplitude_async.client.destination import Refusal
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.destination import Refusal
 from amplitude_async.encoding import unix_ms
 from amplitude_async.mparticle.config import MParticleConfig
 from amplitude_async.mparticle.encoder import EncodedBatch, encode_stamped, new_uuid

@@ -17,6 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
+from amplitude_async.amplitude.compose import (
+    build_event,
+    check_field_names,
+    merge_options,
+)
 from amplitude_async.amplitude.encoder import (
     EncodedEvent,
     EventDefaults,
@@ -31,11 +36,8 @@ from amplitude_async.amplitude.events import (
     EventOptions,
     IngestionMetadata,
     Plan,
-    TypedEvent,
-    build_event,
-    check_field_names,
-    merge_options,
 )
+from amplitude_async.amplitude.typed import TypedEvent
 from amplitude_async.config import near_miss
 from amplitude_async.encoding import ValuePolicy
 

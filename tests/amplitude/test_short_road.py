@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amplitude_async.amplitude.compose import build_event
 from amplitude_async.amplitude.encoder import (
     EventDefaults,
     encode_event,
     encode_fields,
 )
-from amplitude_async.amplitude.events import Event, build_event
+from amplitude_async.amplitude.events import Event
 from amplitude_async.encoding import ValuePolicy
 
 POLICY = ValuePolicy()

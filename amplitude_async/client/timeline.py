@@ -1,13 +1,15 @@
 """Runs an event through before and enrichment plugins and fences their faults."""
 
 from collections.abc import Awaitable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.plugins import Plugin, PluginType
 
-__all__ = ["PluginDrop", "Timeline"]
+__all__ = ["PluginDrop", "Timeline", "finish_at_once"]
+
+_T = TypeVar("_T")
 
 _STAGES = {PluginType.BEFORE: 0, PluginType.ENRICHMENT: 1}
 _LAST_STAGE = 2
@@ -39,28 +41,13 @@ class Timeline:
         """Take a plugin out; events under way still finish with it."""
         self._plugins = tuple(p for p in self._plugins if p is not plugin)
 
-    async def run(self, event: Any) -> Any:
+    async def run(self, event: Any, *, may_wait: bool) -> Any:
         """Run all plugins on an event of our own.
 
-        Raises:
-            PluginDrop: a plugin dropped the event.
-        """
-        for plugin, inside in self._due():
-            token = inside_user_code.set(inside)
-            try:
-                answer = plugin.execute(event)
-                if answer is not event and isinstance(answer, Awaitable):
-                    answer = await answer
-            except Exception as error:  # noqa: BLE001 - user code, fenced
-                event = self._survive(plugin, event, error)
-            else:
-                event = self._judge(plugin, event, answer)
-            finally:
-                inside_user_code.reset(token)
-        return event
-
-    def run_nowait(self, event: Any) -> Any:
-        """Run all plugins without suspending; one that would suspend has failed.
+        Args:
+            event: a copy that plugins may change.
+            may_wait: False makes the run one that never suspends; a plugin that
+                would suspend has failed.
 
         Raises:
             PluginDrop: a plugin dropped the event.
@@ -69,8 +56,9 @@ class Timeline:
             token = inside_user_code.set(inside)
             try:
                 answer = plugin.execute(event)
+                # The event itself first: to ask what else it is takes longer.
                 if answer is not event and isinstance(answer, Awaitable):
-                    answer = _finish_at_once(answer)
+                    answer = await answer if may_wait else finish_at_once(answer)
             except Exception as error:  # noqa: BLE001 - user code, fenced
                 event = self._survive(plugin, event, error)
             else:
@@ -85,11 +73,13 @@ class Timeline:
         An event tracked by a plugin skips every plugin already on the stack.
         """
         outer = inside_user_code.get()
+        # The tuple as it is now: who is removed meanwhile still sees this event.
         for plugin in self._plugins:
             if id(plugin) not in outer:
                 yield plugin, outer | {id(plugin), self._client_id}
 
     def _judge(self, plugin: Plugin, event: Any, answer: Any) -> Any:
+        # None is a decision, also of a plugin whose author forgot the return.
         if answer is None:
             msg = f"dropped by plugin {plugin.name!r}"
             raise PluginDrop(msg)
@@ -119,13 +109,19 @@ def _stage(plugin: Plugin) -> int:
     return _LAST_STAGE if plugin.last else _STAGES[plugin.plugin_type]
 
 
-def _finish_at_once(answer: Awaitable[Any]) -> Any:
-    """Run a coroutine that must not suspend."""
+def finish_at_once(answer: Awaitable[_T]) -> _T:
+    """Run a coroutine that must not suspend, without a loop's help.
+
+    Raises:
+        RuntimeError: it would have suspended; it is closed.
+    """
     iterator = answer.__await__()
     try:
         next(iterator)
     except StopIteration as end:
-        return end.value
+        result: _T = end.value
+        return result
+    # Any awaitable may come out of a plugin, and not each has a coroutine's close.
     close = getattr(iterator, "close", None)
     if close is not None:
         close()

@@ -1,4 +1,4 @@
-"""The two kinds of destination: one with the delivery engine, one that is a plugin."""
+"""A destination that is a plugin: a bounded queue and one worker in front of it."""
 
 import asyncio
 import contextvars
@@ -6,13 +6,12 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from amplitude_async.client.destination import Door, Refusal, verdict_on
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock
-from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.handle import Delivery, Ledger
 from amplitude_async.delivery.outcome import (
     QUIET_REASONS,
@@ -22,164 +21,58 @@ from amplitude_async.delivery.outcome import (
 )
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Counters, Stats
-from amplitude_async.plugins import DestinationPlugin, Plugin, PluginType, call_hook
+from amplitude_async.plugins import DestinationPlugin, call_hook
 from amplitude_async.storage.base import Record
 
-__all__ = ["Destination", "Door", "EngineDestination", "PlainDestination", "Refusal"]
+__all__ = ["PlainDestination"]
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The door's verdict on an event the server would not take."""
+class _Backlog:
+    """What waits for a plugin, in order, and the one event that is with it."""
 
-    message: str
+    def __init__(self) -> None:
+        self.waiting: deque[Record] = deque()
+        self.current: Record | None = None
+        self.bytes = 0
+        self.last_id = 0
 
+    def __len__(self) -> int:
+        return len(self.waiting) + (self.current is not None)
 
-class Door(Protocol):
-    """Checks an event as its server would and encodes it once."""
+    def add(self, record: Record) -> None:
+        """Put an event behind all others."""
+        self.waiting.append(record)
+        self.bytes += len(record.body)
+        self.last_id = record.id
 
-    def admit(self, event: Any, record_id: int, wall: float) -> "Record | Refusal":
-        """Encode an event, or say why the server would refuse it."""
+    def take(self) -> Record:
+        """Make the first event the one that is with the plugin."""
+        self.current = record = self.waiting.popleft()
+        return record
 
-    def insert_id(self, event: Any) -> str:
-        """The id of an event that is settled without being encoded."""
+    def put_back(self) -> None:
+        """Let the event that is with the plugin be the first that waits again."""
+        if self.current is not None:
+            self.waiting.appendleft(self.current)
+            self.current = None
 
+    def remove(self, record: Record) -> None:
+        """Forget the event that was with the plugin."""
+        self.current = None
+        self.bytes -= len(record.body)
 
-class Destination(Protocol):
-    """Where events go, as the client sees it."""
-
-    name: str
-
-    def offer(self, event: Any) -> Delivery | None:
-        """Accept without suspending; None where that needs a wait."""
-
-    async def accept(self, event: Any) -> Delivery:
-        """Accept an event, waiting for room or storage."""
-
-    def offer_nowait(self, event: Any) -> Delivery:
-        """Accept an event for synchronous code, or shed it."""
-
-    def settle(self, event: Any, outcome: Outcome) -> Delivery:
-        """Accept an event and settle it at once."""
-
-    @property
-    def stats(self) -> Stats:
-        """Snapshot of the account."""
-
-    async def start(self) -> None:
-        """Make ready on the running loop."""
-
-    async def flush(self, timeout: float | None) -> Stats:
-        """Bring all that was accepted to an outcome, or return at the deadline."""
-
-    async def shutdown(self, timeout: float | None) -> Stats:
-        """Drain until the deadline and settle the rest."""
-
-    async def purge(self, user_id: str | None) -> int:
-        """Give up waiting events, all or of one user."""
-
-    def rebind(self) -> None:
-        """Move to another loop after the old one was closed."""
-
-    def forget_parent(self) -> None:
-        """Start empty in a forked child."""
-
-
-class EngineDestination(Plugin):
-    """A destination with its own delivery engine; encodes at the door."""
-
-    plugin_type = PluginType.DESTINATION
-
-    def __init__(
-        self,
-        name: str,
-        door: Door,
-        engine: Engine,
-        clock: Clock,
-        *,
-        strict: bool = False,
-    ) -> None:
-        self.name = name
-        self._door = door
-        self._engine = engine
-        self._clock = clock
-        self._strict = strict
-
-    @property
-    def engine(self) -> Engine:
-        """The engine that delivers."""
-        return self._engine
-
-    def offer(self, event: Any) -> Delivery | None:
-        """Accept without suspending; None where that needs a wait."""
-        engine = self._engine
-        if not engine.plain:
-            return None
-        intake = engine.intake
-        record = self._door.admit(event, intake.next_id, self._clock.wall())
-        if isinstance(record, Refusal):
-            return self.settle(event, _verdict(record, strict=self._strict))
-        return intake.offer(record)
-
-    async def accept(self, event: Any) -> Delivery:
-        """Accept an event, waiting for room or storage.
-
-        Raises:
-            QueueFullError: no room, and the policy is RAISE.
-        """
-        record = self._door.admit(
-            event, self._engine.intake.next_id, self._clock.wall()
-        )
-        if isinstance(record, Refusal):
-            return self.settle(event, _verdict(record, strict=self._strict))
-        return await self._engine.accept(record)
-
-    def offer_nowait(self, event: Any) -> Delivery:
-        """Accept an event for synchronous code, or shed it.
-
-        Raises:
-            QueueFullError: no room, and the policy is RAISE.
-        """
-        record = self._door.admit(
-            event, self._engine.intake.next_id, self._clock.wall()
-        )
-        if isinstance(record, Refusal):
-            return self.settle(event, _verdict(record, strict=self._strict))
-        return self._engine.offer_nowait(record)
-
-    def settle(self, event: Any, outcome: Outcome) -> Delivery:
-        """Accept an event and settle it at once."""
-        insert_id = self._door.insert_id(event)
-        return self._engine.settle_at_door(event, insert_id, outcome)
-
-    @property
-    def stats(self) -> Stats:
-        """Snapshot of the account."""
-        return self._engine.stats
-
-    async def start(self) -> None:
-        """Open the storage and start the engine's tasks."""
-        await self._engine.start()
-
-    async def flush(self, timeout: float | None) -> Stats:
-        """Bring all that was accepted to an outcome, or return at the deadline."""
-        return await self._engine.flush(timeout)
-
-    async def shutdown(self, timeout: float | None) -> Stats:
-        """Drain until the deadline and settle the rest."""
-        return await self._engine.shutdown(timeout)
-
-    async def purge(self, user_id: str | None) -> int:
-        """Give up waiting events, all or of one user."""
-        return await self._engine.purge(user_id)
-
-    def rebind(self) -> None:
-        """Move to another loop after the old one was closed."""
-        self._engine.rebind()
-
-    def forget_parent(self) -> None:
-        """Start empty in a forked child."""
-        self._engine.forget_parent()
+    def give_up(self, user_id: str | None) -> list[Record]:
+        """Take out what waits, all or of one user; what is with the plugin stays."""
+        taken: list[Record] = []
+        kept: deque[Record] = deque()
+        # One pass: to look each event up among the taken would stop the loop for
+        # seconds where a queue is long.
+        for record in self.waiting:
+            chosen = user_id is None or record.user_id == user_id
+            (taken if chosen else kept).append(record)
+        self.waiting = kept
+        self.bytes -= sum(len(record.body) for record in taken)
+        return taken
 
 
 class PlainDestination:
@@ -188,9 +81,9 @@ class PlainDestination:
     def __init__(
         self,
         plugin: DestinationPlugin,
+        *,
         door: Door,
         config: DeliveryConfig,
-        *,
         decode: Callable[[bytes], Any],
         clock: Clock,
         client_id: int,
@@ -205,10 +98,7 @@ class PlainDestination:
         self._reporter = Reporter(config.logger, clock, plugin.name)
         self._counters = Counters()
         self._ledger = Ledger()
-        self._queue: deque[Record] = deque()
-        self._bytes = 0
-        self._last_id = 0
-        self._current: Record | None = None
+        self._backlog = _Backlog()
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
@@ -216,32 +106,26 @@ class PlainDestination:
 
     # Intake ------------------------------------------------------------------
 
-    def offer(self, event: Any) -> Delivery:
+    def offer_nowait(self, event: Any) -> Delivery:
         """Accept an event; a full queue sheds it."""
         config, wall = self._config, self._clock.wall()
-        record = self._door.admit(event, self._last_id + 1, wall)
+        record = self._door.admit(event, self._backlog.last_id + 1, wall)
         if isinstance(record, Refusal):
-            return self.settle(event, _verdict(record, strict=config.strict))
-        size = len(record.body)
+            return self.settle(event, verdict_on(record, strict=config.strict))
+        size = self._backlog.bytes + len(record.body)
         full = self.pending >= config.max_storage_capacity
-        if full or self._bytes + size > config.max_storage_bytes or self._closed:
+        if full or size > config.max_storage_bytes or self._closed:
             message = f"the queue of plugin {self.name!r} is full"
             return self.settle(event, Outcome.dropped(DropReason.OVERFLOW, message))
-        self._last_id = record.id
         page = self._ledger.enter(record.id)
         self._counters.accepted += 1
-        self._bytes += size
-        self._queue.append(record)
+        self._backlog.add(record)
         self.ensure_running()
         return Delivery(self, record, page)
 
     async def accept(self, event: Any) -> Delivery:
         """Accept an event; a full queue sheds it: a slow plugin delays nobody."""
-        return self.offer(event)
-
-    def offer_nowait(self, event: Any) -> Delivery:
-        """Accept an event; a full queue sheds it."""
-        return self.offer(event)
+        return self.offer_nowait(event)
 
     def settle(self, event: Any, outcome: Outcome) -> Delivery:
         """Accept an event and settle it at once."""
@@ -261,21 +145,27 @@ class PlainDestination:
         if self._pid not in {0, os.getpid()}:
             self.forget_parent()  # a child awaits a handle of its parent's
 
+    def __repr__(self) -> str:
+        return f"<PlainDestination {self.name!r} {self.pending} waiting>"
+
     @property
     def pending(self) -> int:
         """Undecided events, the one with the plugin included."""
-        return len(self._queue) + (self._current is not None)
+        return len(self._backlog)
 
     @property
     def stats(self) -> Stats:
         """Snapshot of the account."""
-        return self._counters.snapshot(pending=self.pending, queue_bytes=self._bytes)
+        return self._counters.snapshot(
+            pending=self.pending, queue_bytes=self._backlog.bytes
+        )
 
     # The worker --------------------------------------------------------------
 
     def ensure_running(self) -> None:
         """Start the worker where events wait without one."""
-        if (self._worker is None or self._worker.done()) and self._queue:
+        if (self._worker is None or self._worker.done()) and self._backlog.waiting:
+            # An empty one: a trace or request of the host must not leak in here.
             context = contextvars.Context()
             context.run(inside_user_code.set, self._mark())
             self._worker = asyncio.get_running_loop().create_task(
@@ -283,18 +173,20 @@ class PlainDestination:
             )
 
     async def _work(self) -> None:
-        while self._queue:
-            record = self._current = self._queue.popleft()
+        backlog = self._backlog
+        while backlog.waiting:
+            record = backlog.take()
             try:
                 outcome = await self._execute(record)
             except asyncio.CancelledError:
-                if self._current is record:
-                    self._queue.appendleft(record)
-                    self._current = None
+                # Cancelled from outside, not by shutdown: the next worker does it.
+                if backlog.current is record:
+                    backlog.put_back()
                 raise
-            if self._current is not record:
+            if backlog.current is not record:
                 return  # a plugin that resists cancelling: given up at shutdown
-            self._finish(record, outcome)
+            backlog.remove(record)
+            self._settle(record, outcome)
 
     async def _execute(self, record: Record) -> Outcome:
         limit = self._config.connection_timeout
@@ -312,9 +204,8 @@ class PlainDestination:
         message = f"plugin {self.name!r} returned"
         return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
 
-    def _finish(self, record: Record, outcome: Outcome) -> None:
-        self._current = None
-        self._bytes -= len(record.body)
+    def _settle(self, record: Record, outcome: Outcome) -> None:
+        """Write down what became of an event that is in the backlog no more."""
         self._counters.count(outcome)
         self._report(outcome)
         self._ledger.settle(record.id, outcome)
@@ -355,9 +246,10 @@ class PlainDestination:
     async def _drain(self, timeout: float | None) -> None:
         if not self.pending:
             return
+        # A host may have cancelled the worker, and then nobody would answer.
         self.ensure_running()
         waiter = asyncio.get_running_loop().create_future()
-        entry = (self._last_id, waiter)
+        entry = (self._backlog.last_id, waiter)
         self._waiters.append(entry)
         timer = None
         if timeout is not None:
@@ -372,6 +264,7 @@ class PlainDestination:
     async def _call(self, hook: Callable[[], Any], left: float) -> None:
         token = inside_user_code.set(inside_user_code.get() | self._mark())
         try:
+            # Even without time left a hook gets a moment: it may have a file to close.
             async with asyncio.timeout(None if math.isinf(left) else max(left, 0.05)):
                 await call_hook(hook)
         except Exception as error:  # noqa: BLE001 - user code, fenced
@@ -386,6 +279,7 @@ class PlainDestination:
         if self._closed:
             return self.stats
         deadline = math.inf if timeout is None else self._clock.now() + timeout
+        # A plugin that shuts its own client down would wait for itself.
         if not self._inside:
             await self._drain(timeout)
             await self._stop_worker()
@@ -400,10 +294,13 @@ class PlainDestination:
             return
         self._worker.cancel()
         await asyncio.wait({self._worker}, timeout=1.0)
-        if self._current is not None:
+        # A plugin that resists cancelling still has it: that one is given up here.
+        record = self._backlog.current
+        if record is not None:
             message = f"{self._too_late()}; it was at work on it"
             outcome = Outcome.dropped(DropReason.SHUTDOWN, message, attempts=1)
-            self._finish(self._current, outcome)
+            self._backlog.remove(record)
+            self._settle(record, outcome)
 
     def _too_late(self) -> str:
         return f"plugin {self.name!r} did not take it before the deadline"
@@ -415,47 +312,30 @@ class PlainDestination:
 
     def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
         """Settle what waits, all or of one user, without the plugin."""
-        taken = [r for r in self._queue if user_id is None or r.user_id == user_id]
-        self._queue = deque(r for r in self._queue if r not in taken)
-        current = self._current
+        taken = self._backlog.give_up(user_id)
         for record in taken:
-            self._finish(record, outcome)
-        self._current = current
+            self._settle(record, outcome)
         return len(taken)
 
     def rebind(self) -> None:
         """Move to another loop; the event that was with the plugin is done again."""
-        if self._current is not None:
-            self._queue.appendleft(self._current)
-            self._current = None
+        self._backlog.put_back()
         self._worker = None
         self._waiters = []
 
     def forget_parent(self) -> None:
         """Start empty in a forked child; inherited handles settle as DROPPED fork."""
-        inherited = [*self._queue, *([self._current] if self._current else [])]
+        self._backlog.put_back()
+        inherited = self._backlog.give_up(None)
+        # The old ledger still knows the handles that the parent gave out.
         ledger = self._ledger
         self._counters = Counters()
         self._ledger = Ledger()
-        self._queue = deque()
-        self._current = None
-        self._bytes = 0
         self.rebind()
         message = "accepted before os.fork(): the parent process has it"
         outcome = Outcome.dropped(DropReason.FORK, message)
         for record in inherited:
             ledger.settle(record.id, outcome)
-
-
-def _verdict(refusal: Refusal, *, strict: bool) -> Outcome:
-    """Turn what the door said into an outcome, or into an error where that is wanted.
-
-    Raises:
-        ValueError: the configuration is strict.
-    """
-    if strict:
-        raise ValueError(refusal.message)
-    return Outcome.rejected(refusal.message)
 
 
 def _finish(waiter: "asyncio.Future[None]") -> None:

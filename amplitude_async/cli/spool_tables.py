@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from amplitude_async.cli.printable import printable
-from amplitude_async.cli.spool_directory import FileStatus, Item
+from amplitude_async.storage.spool.directory import FileStatus, Item
 
 __all__ = [
     "export_line",

@@ -25,9 +25,9 @@ from amplitude_async.exceptions import (
     StorageFullError,
 )
 from amplitude_async.storage.base import DeadLetter, Record, Storage
-from amplitude_async.storage.spool_file import CorruptSpoolError, SpoolFile
-from amplitude_async.storage.spool_lock import SUFFIX, SpoolLock, new_spool_path
-from amplitude_async.storage.spool_thread import SpoolThread, answer
+from amplitude_async.storage.spool.file import CorruptSpoolError, SpoolFile
+from amplitude_async.storage.spool.lock import SUFFIX, SpoolLock, new_spool_path
+from amplitude_async.storage.spool.thread import SpoolThread, answer
 
 __all__ = ["SQLiteStorage"]
 

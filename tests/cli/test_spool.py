@@ -21,11 +21,11 @@ from typer.testing import CliRunner, Result
 import amplitude_async
 from amplitude_async import Amplitude
 from amplitude_async.cli.app import app
-from amplitude_async.cli.spool_directory import SpoolDirectory
 from amplitude_async.emulator import Emulator
 from amplitude_async.storage import DeadLetter, Record, SQLiteStorage
-from amplitude_async.storage.spool_file import SpoolFile
-from amplitude_async.storage.spool_lock import SpoolLock, new_spool_path
+from amplitude_async.storage.spool.directory import SpoolDirectory
+from amplitude_async.storage.spool.file import SpoolFile
+from amplitude_async.storage.spool.lock import SpoolLock, new_spool_path
 
 __all__: list[str] = []
 
@@ -502,7 +502,7 @@ def test_a_read_only_directory_can_be_read() -> None:
     """Looking needs no right to write."""
     program = (
         "import os, sys\n"
-        "from amplitude_async.cli.spool_directory import SpoolDirectory\n"
+        "from amplitude_async.storage.spool.directory import SpoolDirectory\n"
         "from pathlib import Path\n"
         # For root no mode means anything.
         "os.getuid() or os.setuid(65534)\n"

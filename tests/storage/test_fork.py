@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import amplitude_async
-from amplitude_async.storage.spool_file import SpoolFile
-from amplitude_async.storage.spool_lock import SpoolLock
+from amplitude_async.storage.spool.file import SpoolFile
+from amplitude_async.storage.spool.lock import SpoolLock
 
 __all__: list[str] = []
 

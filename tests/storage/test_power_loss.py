@@ -16,7 +16,7 @@ import pytest
 import amplitude_async
 from amplitude_async import Amplitude
 from amplitude_async.emulator import Emulator, Fault
-from amplitude_async.storage.spool_file import SpoolFile
+from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.testing.storage_contract import make_record
 
 __all__: list[str] = []

@@ -23,8 +23,8 @@ import amplitude_async
 from amplitude_async import ConfigurationError
 from amplitude_async.exceptions import StorageError, StorageFullError
 from amplitude_async.storage import DeadLetter, SQLiteStorage
-from amplitude_async.storage.spool_file import SpoolFile
-from amplitude_async.storage.spool_lock import SpoolLock, new_spool_path
+from amplitude_async.storage.spool.file import SpoolFile
+from amplitude_async.storage.spool.lock import SpoolLock, new_spool_path
 from amplitude_async.testing.storage_contract import make_record
 
 __all__: list[str] = []

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from amplitude_async.exceptions import StorageError
-from amplitude_async.storage import DeadLetter, Record
-from amplitude_async.storage.spool_file import SpoolFile
-from amplitude_async.storage.spool_lock import SUFFIX, SpoolLock, new_spool_path
+from amplitude_async.storage.base import DeadLetter, Record
+from amplitude_async.storage.spool.file import SpoolFile
+from amplitude_async.storage.spool.lock import SUFFIX, SpoolLock, new_spool_path
 
 __all__ = [
     "FileStatus",

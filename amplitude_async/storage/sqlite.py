@@ -25,8 +25,9 @@ from amplitude_async.exceptions import (
     StorageFullError,
 )
 from amplitude_async.storage.base import DeadLetter, Record, Storage
-from amplitude_async.storage.spool.file import CorruptSpoolError, SpoolFile
+from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import SUFFIX, SpoolLock, new_spool_path
+from amplitude_async.storage.spool.schema import CorruptSpoolError
 from amplitude_async.storage.spool.thread import SpoolThread, answer
 
 __all__ = ["SQLiteStorage"]

@@ -192,7 +192,7 @@ async def test_a_spool_that_cannot_be_closed_is_let_go(tmp_path: Path) -> None:
     storage = SQLiteStorage(tmp_path)
     await storage.open(HERE, counter())
     await storage.append([make_record(1)])
-    own = storage._own
+    own = storage._sources.own
     assert own is not None
     own.file._connection.close()
     with pytest.raises(StorageError, match="closed database"):
@@ -266,7 +266,7 @@ async def test_the_sync_level_is_the_one_chosen(
     """SQLite is told; its log is written ahead either way."""
     async with opened(tmp_path, synchronous=synchronous) as storage:
         await storage.append([make_record(1)])
-        own = storage._own
+        own = storage._sources.own
         assert own is not None
         connection = own.file._connection
         assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
@@ -276,7 +276,7 @@ async def test_the_sync_level_is_the_one_chosen(
 async def test_concurrent_appends_share_a_transaction(tmp_path: Path) -> None:
     """64 that come in one turn of the loop cost one commit."""
     async with opened(tmp_path) as storage:
-        own = storage._own
+        own = storage._sources.own
         assert own is not None
         commits: list[str] = []
         own.file._connection.set_trace_callback(commits.append)

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import amplitude_async
-from amplitude_async.cli.chaos import chaos_faults
-from amplitude_async.cli.demo import run_demo
-from amplitude_async.cli.purchases import sample_log
+from amplitude_async.cli.demo.chaos import chaos_faults
+from amplitude_async.cli.demo.purchases import sample_log
+from amplitude_async.cli.demo.run import run_demo
 
 __all__: list[str] = []
 

@@ -159,7 +159,7 @@ def test_a_missing_extra_is_named(missing: str) -> None:
 def test_another_missing_module_is_no_missing_extra() -> None:
     """A broken installation is not explained away."""
     program = (
-        "import sys; sys.modules['amplitude_async.cli.demo'] = None\n"
+        "import sys; sys.modules['amplitude_async.cli.demo.run'] = None\n"
         "from amplitude_async.cli import main; main()"
     )
     finished = subprocess.run(

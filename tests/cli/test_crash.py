@@ -14,15 +14,15 @@ from aiohttp.test_utils import TestServer
 
 import amplitude_async
 from amplitude_async import Amplitude
-from amplitude_async.cli.crash import run_crash_demo
-from amplitude_async.cli.purchase_service import (
+from amplitude_async.cli.demo.crash import run_crash_demo
+from amplitude_async.cli.demo.purchase_service import (
     KEY_HEADER,
     PURCHASE_JSON,
     PurchaseService,
 )
-from amplitude_async.cli.purchases import parse_log, sample_log
-from amplitude_async.cli.replay import replay_stubbornly
-from amplitude_async.cli.service_process import ServiceProcess, ServiceProcessError
+from amplitude_async.cli.demo.purchases import parse_log, sample_log
+from amplitude_async.cli.demo.replay import replay_stubbornly
+from amplitude_async.cli.demo.service_process import ServiceProcess, ServiceProcessError
 from amplitude_async.emulator import Emulator
 
 __all__: list[str] = []
@@ -103,9 +103,9 @@ def test_a_service_that_cannot_start_is_told(tmp_path: Path) -> None:
     """The demo ends with one line of its own and 2, and leaves nothing behind."""
     program = (
         "import sys\n"
-        "from amplitude_async.cli import crash\n"
+        "from amplitude_async.cli.demo import crash\n"
         "from amplitude_async.cli.app import app\n"
-        "import amplitude_async.cli.service_process as service\n"
+        "import amplitude_async.cli.demo.service_process as service\n"
         "service._MODULE = 'amplitude_async.cli.nothing'\n"
         "app(['demo', '--crash', '--limit', '3'])"
     )

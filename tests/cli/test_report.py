@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from amplitude_async import Stats
-from amplitude_async.cli.purchases import parse_log
-from amplitude_async.cli.replay import Replay
-from amplitude_async.cli.report import Crash, Report, print_report
-from amplitude_async.cli.totals import Ledger, Totals
+from amplitude_async.cli.demo.purchases import parse_log
+from amplitude_async.cli.demo.replay import Replay
+from amplitude_async.cli.demo.report import Crash, Report, print_report
+from amplitude_async.cli.demo.totals import Ledger, Totals
 
 __all__: list[str] = []
 

@@ -13,9 +13,9 @@ import pytest
 
 import amplitude_async
 from amplitude_async import Event, Revenue
-from amplitude_async.cli.demo import run_demo
-from amplitude_async.cli.purchases import sample_log
-from amplitude_async.cli.second_vendor import (
+from amplitude_async.cli.demo.purchases import sample_log
+from amplitude_async.cli.demo.run import run_demo
+from amplitude_async.cli.demo.second_vendor import (
     PURCHASED_AT,
     ledger_of_batches,
     purchase_batch,

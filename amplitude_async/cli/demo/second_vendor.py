@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from amplitude_async import Event
-from amplitude_async.cli.totals import Ledger
+from amplitude_async.cli.demo.totals import Ledger
 from amplitude_async.mparticle import (
     Batch,
     MParticle,

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from amplitude_async import Stats
-from amplitude_async.cli.replay import Replay
-from amplitude_async.cli.totals import Ledger, Totals
+from amplitude_async.cli.demo.replay import Replay
+from amplitude_async.cli.demo.totals import Ledger, Totals
 from amplitude_async.emulator import EmulatorStats
 
 __all__ = ["Crash", "Report", "print_report"]

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from amplitude_async.cli.printable import printable
+from amplitude_async.cli.terminal import printable
 from amplitude_async.storage.spool.directory import FileStatus, Item
 
 __all__ = [

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from amplitude_async.cli.purchases import Purchase
+from amplitude_async.cli.demo.purchases import Purchase
 
 __all__ = ["Entry", "Ledger", "Totals"]
 

@@ -12,7 +12,6 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-import amplitude_async
 from amplitude_async import Amplitude
 from amplitude_async.cli.demo.crash import run_crash_demo
 from amplitude_async.cli.demo.purchase_service import (
@@ -31,24 +30,13 @@ PURCHASES = parse_log(
     "00004 1 19970101 2 29.33\n00021 2 19970101 3 63.34\n00004 1 19970118 1 0.00",
     "log",
 )
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(Path(amplitude_async.__file__).parents[1]),
-    "COLUMNS": "100",
-}
-
-
-@pytest.fixture(autouse=True)
-def importable_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let child processes find the package, installed or not."""
-    monkeypatch.setenv("PYTHONPATH", ENVIRONMENT["PYTHONPATH"])
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the demo to its end."""
     return subprocess.run(
         [sys.executable, "-m", "amplitude_async", "demo", "--crash", *arguments],
-        env={**ENVIRONMENT, **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         check=False,
         text=True,
@@ -111,7 +99,7 @@ def test_a_service_that_cannot_start_is_told(tmp_path: Path) -> None:
     )
     finished = subprocess.run(
         [sys.executable, "-c", program],
-        env={**ENVIRONMENT, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         check=False,
         text=True,

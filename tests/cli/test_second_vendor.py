@@ -2,16 +2,13 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
-import amplitude_async
 from amplitude_async import Event, Revenue
 from amplitude_async.cli.demo.purchases import sample_log
 from amplitude_async.cli.demo.run import run_demo
@@ -23,11 +20,6 @@ from amplitude_async.cli.demo.second_vendor import (
 
 __all__: list[str] = []
 
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(Path(amplitude_async.__file__).parents[1]),
-    "COLUMNS": "100",
-}
 SUMS = {
     "purchases": 6919,
     "customers": 2357,
@@ -40,7 +32,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the demo to its end."""
     return subprocess.run(
         [sys.executable, "-m", "amplitude_async", "demo", "--mparticle", *arguments],
-        env=ENVIRONMENT,
         capture_output=True,
         check=False,
         text=True,

@@ -21,7 +21,6 @@ from amplitude_async.testing.storage_contract import make_record
 
 __all__: list[str] = []
 
-PYTHONPATH = str(Path(amplitude_async.__file__).parents[1])
 DOWN = Fault(503, count=None)
 EVENTS = 200
 
@@ -98,7 +97,6 @@ async def test_a_full_disk_is_told_and_survived(
             emulator.httpapi_url,
             "0123456789abcdef-secret",
         ],
-        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         capture_output=True,
         check=False,
         text=True,

@@ -32,7 +32,6 @@ __all__: list[str] = []
 HERE = "https://example.org/ 0123"
 THERE = "https://example.org/ 4567"
 MUCH = 10**9
-PYTHONPATH = str(Path(amplitude_async.__file__).parents[1])
 
 
 def counter() -> Callable[[int], int]:
@@ -133,7 +132,7 @@ asyncio.run(Amplitude("key", storage=SQLiteStorage(sys.argv[1])).start())
         Path(name).chmod(0o555)
         ended = subprocess.run(
             [sys.executable, "-c", script, name],
-            env={"PYTHONPATH": PYTHONPATH},
+            env={"PYTHONPATH": os.environ["PYTHONPATH"]},
             capture_output=True,
             check=False,
             text=True,
@@ -174,7 +173,6 @@ resource.setrlimit(resource.RLIMIT_FSIZE, limits[1:] * 2)
 """
     ended = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "spool")],
-        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         capture_output=True,
         check=True,
         text=True,

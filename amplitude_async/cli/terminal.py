@@ -1,8 +1,9 @@
-"""The progress bar of a command that takes its time."""
+"""What commands say to a terminal: refusals, progress, and text from elsewhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -12,7 +13,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["progress_bar"]
+__all__ = ["printable", "progress_bar", "refusal"]
+
+
+def refusal(message: str) -> typer.Exit:
+    """Say on standard error why nothing was done; the exit code is 2."""
+    typer.echo(f"Error: {message}", err=True)
+    return typer.Exit(2)
+
+
+def printable(text: str, longest: int = 80) -> str:
+    """Keep what others sent from steering the terminal or flooding it."""
+    shown = "".join(one if one.isprintable() else "?" for one in text)
+    return shown if len(shown) <= longest else f"{shown[:longest]}..."
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from amplitude_async.amplitude.config import ConfigFields
-from amplitude_async.cli.purchases import Purchase
+from amplitude_async.cli.demo.purchases import Purchase
 from amplitude_async.emulator import Fault
 
 __all__ = ["CHAOS_OPTIONS", "FORECAST", "chaos_faults"]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from amplitude_async.exceptions import StorageError
-from amplitude_async.storage import DeadLetter, Record
-from amplitude_async.storage.spool_file import SpoolFile
-from amplitude_async.storage.spool_lock import SUFFIX, SpoolLock, new_spool_path
+from amplitude_async.storage.base import DeadLetter, Record
+from amplitude_async.storage.spool.file import SpoolFile
+from amplitude_async.storage.spool.lock import ASIDE, SUFFIX, SpoolLock, new_spool_path
 
 __all__ = [
     "FileStatus",
@@ -24,8 +24,6 @@ __all__ = [
     "SpoolDirectory",
     "SpoolDirectoryError",
 ]
-
-_ASIDE = ".corrupt"
 
 
 class SpoolDirectoryError(Exception):
@@ -98,12 +96,12 @@ class SpoolDirectory:
         self.problems: list[str] = []
         """A sentence for each file that could not be read or changed."""
         names = _names(path)
-        spools = [one for one in names if SUFFIX in one or one.endswith(_ASIDE)]
+        spools = [one for one in names if SUFFIX in one or one.endswith(ASIDE)]
         # A lock may outlive its file, and others have lock files as well.
         if not spools and not all(one.endswith(".lock") for one in names):
             msg = f"{path} holds no spool: give the directory that SQLiteStorage has"
             raise SpoolDirectoryError(msg)
-        self.set_aside = sorted(one for one in names if one.endswith(_ASIDE))
+        self.set_aside = sorted(one for one in names if one.endswith(ASIDE))
         """Files that a service could not read and renamed."""
 
     def _paths(self) -> list[Path]:
@@ -177,21 +175,22 @@ class SpoolDirectory:
             files: dict[str, _NewFile] = {}
             for path in self._paths():
                 with self._noting(path):
-                    destination, chosen = _dead_letters(
+                    chosen = _choose(
                         path, lambda one: not wanted or one.record.insert_id in wanted
                     )
-                    if not chosen:
+                    if not chosen.letters:
                         continue
-                    if destination not in files:
-                        new = stack.enter_context(_new_file(self.path, destination))
-                        files[destination] = new
+                    there = chosen.destination
+                    if there not in files:
+                        new = stack.enter_context(_new_file(self.path, there))
+                        files[there] = new
                         result.files.append(new.file.path.name)
                     # First there and then here: a crash in between doubles an event,
                     # which its insert_id undoes, and loses none.
-                    files[destination].put(chosen)
-                    _exhume(path, chosen)
-                    found |= {one.record.insert_id for one in chosen}
-                    result.moved += len(chosen)
+                    files[there].put(chosen.letters)
+                    _exhume(path, chosen.letters)
+                    found |= {one.record.insert_id for one in chosen.letters}
+                    result.moved += len(chosen.letters)
         result.missing = sorted(wanted - found)
         return result
 
@@ -259,13 +258,13 @@ def _status(path: Path) -> FileStatus:
     # First: a file whose owner dies meanwhile is called alive, never the reverse.
     alive = SpoolLock.is_held(path)
     with closing(SpoolFile.view(path)) as file:
-        events, size, _, _ = file.extent()
+        held = file.extent()
         return FileStatus(
             name=path.name,
             alive=alive,
             destination=file.destination,
-            events=events,
-            bytes=size,
+            events=held.events,
+            bytes=held.size,
             oldest=file.oldest(),
             dead_letters=file.buried(),
             quarantined=file.quarantined(),
@@ -305,13 +304,17 @@ def _new_file(directory: Path, destination: str) -> Iterator[_NewFile]:
         lock.release(remove=True)
 
 
-def _dead_letters(
-    path: Path, chosen: Callable[[DeadLetter], bool]
-) -> tuple[str, list[DeadLetter]]:
-    """Read the destination of a file, and some of its dead letters."""
+class _Chosen(NamedTuple):
+    """Some of a file's dead letters."""
+
+    destination: str
+    letters: list[DeadLetter]
+
+
+def _choose(path: Path, wanted: Callable[[DeadLetter], bool]) -> _Chosen:
     with closing(SpoolFile.view(path)) as file:
         letters = file.dead_letters() if file.buried() else []
-        return file.destination, [one for one in letters if chosen(one)]
+        return _Chosen(file.destination, [one for one in letters if wanted(one)])
 
 
 def _exhume(path: Path, letters: Sequence[DeadLetter]) -> int:
@@ -325,9 +328,8 @@ def _exhume(path: Path, letters: Sequence[DeadLetter]) -> int:
 
 
 def _old_letters(path: Path, before: float | None) -> list[DeadLetter]:
-    return _dead_letters(path, lambda one: before is None or one.rejected_at < before)[
-        1
-    ]
+    chosen = _choose(path, lambda one: before is None or one.rejected_at < before)
+    return chosen.letters
 
 
 def _old_events(file: SpoolFile, before: float | None) -> Iterator[int]:
@@ -346,7 +348,7 @@ def _purge_events(path: Path, before: float | None) -> int | None:
     with _claimed(path) as file:
         if file is None:
             return None if path.exists() else 0
-        return file.delete(list(_old_events(file, before)))[0]
+        return file.delete(list(_old_events(file, before))).events
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from amplitude_async import Amplitude, Revenue
-from amplitude_async.cli.purchases import Purchase
+from amplitude_async.cli.demo.purchases import Purchase
 
 __all__ = ["KEY_HEADER", "PURCHASE_JSON", "PurchaseService"]
 

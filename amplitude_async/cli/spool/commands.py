@@ -17,21 +17,19 @@ from typing import Annotated, BinaryIO
 import typer
 from rich.console import Console
 
-from amplitude_async.cli.printable import printable
-from amplitude_async.cli.progress import progress_bar
-from amplitude_async.cli.refusal import refusal
-from amplitude_async.cli.spool_directory import (
-    Item,
-    Purge,
-    SpoolDirectory,
-    SpoolDirectoryError,
-)
-from amplitude_async.cli.spool_tables import (
+from amplitude_async.cli.spool.tables import (
     export_line,
     item_json,
     print_items,
     print_status,
     status_json,
+)
+from amplitude_async.cli.terminal import printable, progress_bar, refusal
+from amplitude_async.storage.spool.directory import (
+    Item,
+    Purge,
+    SpoolDirectory,
+    SpoolDirectoryError,
 )
 
 __all__ = ["spool_app"]

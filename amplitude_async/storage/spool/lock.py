@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 from typing import Self
 
-__all__ = ["SUFFIX", "SpoolLock", "new_spool_path"]
+__all__ = ["ASIDE", "SUFFIX", "SpoolLock", "new_spool_path"]
 
 SUFFIX = ".spool"
+ASIDE = ".corrupt"
+"""Of files that could not be read and were renamed: nobody takes them for a spool."""
 
 
 def new_spool_path(directory: Path) -> Path:
@@ -36,7 +38,10 @@ class SpoolLock:
         lock_path = path.with_suffix(".lock")
         descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
+            # Of a descriptor and not of a process (lockf): two spools of one process
+            # must keep each other out as well.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # What we have locked may be a file that has no name any more.
             same = os.path.samestat(os.fstat(descriptor), lock_path.stat())
         except OSError:
             os.close(descriptor)
@@ -66,6 +71,7 @@ class SpoolLock:
         """Free the lock; ``remove`` deletes its file where nothing is left to lock."""
         if self._descriptor < 0:
             return
+        # While it is still locked, or it could be the next owner's by now.
         if remove:
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)

@@ -12,7 +12,8 @@ from amplitude_async.amplitude.config import ConfigFields
 
 __all__ = ["ServiceProcess", "ServiceProcessError"]
 
-_MODULE = "amplitude_async.cli.crash_service"
+# By name, since it runs in an interpreter of its own.
+_MODULE = "amplitude_async.cli.demo.crash_service"
 _TIMEOUT = 60.0
 
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from amplitude_async.cli.chaos import CHAOS_OPTIONS, chaos_faults
-from amplitude_async.cli.demo import demo_options
-from amplitude_async.cli.purchases import Purchase
-from amplitude_async.cli.replay import Replay, replay_stubbornly
-from amplitude_async.cli.report import Crash, Report
-from amplitude_async.cli.service_process import ServiceProcess
-from amplitude_async.cli.totals import Ledger
+from amplitude_async.cli.demo.chaos import CHAOS_OPTIONS, chaos_faults
+from amplitude_async.cli.demo.purchases import Purchase
+from amplitude_async.cli.demo.replay import Replay, replay_stubbornly
+from amplitude_async.cli.demo.report import Crash, Report
+from amplitude_async.cli.demo.run import demo_options
+from amplitude_async.cli.demo.service_process import ServiceProcess
+from amplitude_async.cli.demo.totals import Accounts
 from amplitude_async.emulator import Emulator
 
 __all__ = ["run_crash_demo"]
@@ -57,8 +57,8 @@ async def run_crash_demo(
             replay=replayed,
             served=replayed.answered,
             stats=stats,
-            log=Ledger.of_log(purchases),
-            server=Ledger.of_events(emulator.events),
+            log=Accounts.of_log(purchases),
+            server=Accounts.of_events(emulator.events),
             trouble=emulator.stats if chaos else None,
             crash=Crash(kill.killed_at, emulator.stats.duplicates),
         )

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from amplitude_async.cli.purchase_service import KEY_HEADER, PURCHASE_JSON
-from amplitude_async.cli.purchases import Purchase, histories
+from amplitude_async.cli.demo.purchase_service import KEY_HEADER, PURCHASE_JSON
+from amplitude_async.cli.demo.purchases import Purchase, histories
 
 __all__ = ["Replay", "replay", "replay_stubbornly"]
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Sequence
 
 from amplitude_async import Amplitude
 from amplitude_async.amplitude.config import ConfigFields
-from amplitude_async.cli.chaos import CHAOS_OPTIONS, chaos_faults
-from amplitude_async.cli.purchase_service import PurchaseService
-from amplitude_async.cli.purchases import Purchase
-from amplitude_async.cli.replay import replay
-from amplitude_async.cli.report import Report
-from amplitude_async.cli.second_vendor import ledger_of_batches, second_vendor
-from amplitude_async.cli.totals import Ledger
+from amplitude_async.cli.demo.chaos import CHAOS_OPTIONS, chaos_faults
+from amplitude_async.cli.demo.purchase_service import PurchaseService
+from amplitude_async.cli.demo.purchases import Purchase
+from amplitude_async.cli.demo.replay import replay
+from amplitude_async.cli.demo.report import Report
+from amplitude_async.cli.demo.second_vendor import accounts_of_batches, second_vendor
+from amplitude_async.cli.demo.totals import Accounts
 from amplitude_async.emulator import Emulator
 
 __all__ = ["demo_options", "run_demo"]
@@ -64,8 +64,8 @@ async def run_demo(
             replay=replayed,
             served=service.served,
             stats=client.stats,
-            log=Ledger.of_log(purchases),
-            server=Ledger.of_events(emulator.events),
+            log=Accounts.of_log(purchases),
+            server=Accounts.of_events(emulator.events),
             trouble=emulator.stats if chaos else None,
-            mparticle=ledger_of_batches(emulator.batches) if mparticle else None,
+            mparticle=accounts_of_batches(emulator.batches) if mparticle else None,
         )

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from amplitude_async import Event
-from amplitude_async.cli.totals import Ledger
+from amplitude_async.cli.demo.totals import Accounts
 from amplitude_async.mparticle import (
     Batch,
     MParticle,
@@ -14,7 +14,7 @@ from amplitude_async.mparticle import (
     to_batch,
 )
 
-__all__ = ["PURCHASED_AT", "ledger_of_batches", "purchase_batch", "second_vendor"]
+__all__ = ["PURCHASED_AT", "accounts_of_batches", "purchase_batch", "second_vendor"]
 
 PURCHASED_AT: Final = "purchased_at"
 """The custom attribute with the purchase's own time, in milliseconds."""
@@ -56,15 +56,15 @@ def purchase_batch(event: Event) -> Batch | None:
     return to_batch(event, "development")
 
 
-def ledger_of_batches(batches: Iterable[Mapping[str, Any]]) -> Ledger:
+def accounts_of_batches(batches: Iterable[Mapping[str, Any]]) -> Accounts:
     """Enter the purchases in the batches that a server stored."""
-    ledger = Ledger()
+    accounts = Accounts()
     for batch in batches:
         customer = str(batch.get("user_identities", {}).get("customer_id"))
         for event in batch.get("events", ()):
             if event["event_type"] == "commerce_event":
-                ledger.enter(customer, _entry_of(event["data"]))
-    return ledger
+                accounts.enter(customer, _entry_of(event["data"]))
+    return accounts
 
 
 def _entry_of(data: Mapping[str, Any]) -> tuple[int | None, int, Decimal]:

@@ -53,7 +53,7 @@ class Purchase:
 
 def sample_log() -> list[Purchase]:
     """Read the log that comes with the package."""
-    data = files("amplitude_async.cli") / "data" / "cdnow_sample.txt"
+    data = files("amplitude_async.cli.demo") / "data" / "cdnow_sample.txt"
     return parse_log(data.read_text(encoding="ascii"), "cdnow_sample.txt")
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from amplitude_async.cli.printable import printable
-from amplitude_async.cli.spool_directory import FileStatus, Item
+from amplitude_async.cli.terminal import printable
+from amplitude_async.storage.spool.directory import FileStatus, Item
 
 __all__ = [
     "export_line",

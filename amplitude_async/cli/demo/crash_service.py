@@ -1,7 +1,7 @@
 """The demo's web service in a process of its own, with a spool, made to be killed.
 
-Runs as ``python -m amplitude_async.cli.crash_service``, with the client's options as
-JSON. It prints where it listens, ends when its standard input does, and then prints
+Runs as ``python -m amplitude_async.cli.demo.crash_service``, with the client's options
+as JSON. It prints where it listens, ends when its standard input does, and then prints
 its account.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from amplitude_async import Amplitude
-from amplitude_async.cli.purchase_service import PurchaseService
+from amplitude_async.cli.demo.purchase_service import PurchaseService
 from amplitude_async.storage import SQLiteStorage
 
 __all__ = ["run_service"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from amplitude_async.cli.purchases import Purchase
+from amplitude_async.cli.demo.purchases import Purchase
 
-__all__ = ["Entry", "Ledger", "Totals"]
+__all__ = ["Accounts", "Entry", "Totals"]
 
 Entry = tuple[int | None, int, Decimal]
 """Time, units and amount of one purchase."""
@@ -33,46 +33,46 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class Accounts:
     """The purchases of each customer, in order."""
 
-    accounts: dict[str, list[Entry]] = field(default_factory=dict)
+    by_customer: dict[str, list[Entry]] = field(default_factory=dict)
 
     @classmethod
-    def of_log(cls, purchases: Iterable[Purchase]) -> "Ledger":
+    def of_log(cls, purchases: Iterable[Purchase]) -> "Accounts":
         """Enter the purchases of a log."""
-        ledger = cls()
+        accounts = cls()
         for one in purchases:
-            ledger.enter(one.customer, (one.time, one.units, one.amount))
-        return ledger
+            accounts.enter(one.customer, (one.time, one.units, one.amount))
+        return accounts
 
     @classmethod
-    def of_events(cls, events: Iterable[Mapping[str, Any]]) -> "Ledger":
+    def of_events(cls, events: Iterable[Mapping[str, Any]]) -> "Accounts":
         """Enter the revenue events that a server stored; others are left out."""
-        ledger = cls()
+        accounts = cls()
         for event in events:
             if event.get("event_type") == "revenue_amount":
-                ledger.enter(str(event.get("user_id")), _entry_of(event))
-        return ledger
+                accounts.enter(str(event.get("user_id")), _entry_of(event))
+        return accounts
 
     def enter(self, customer: str, entry: Entry) -> None:
         """Add one purchase to a customer's account."""
-        self.accounts.setdefault(customer, []).append(entry)
+        self.by_customer.setdefault(customer, []).append(entry)
 
     def totals(self) -> Totals:
         """Add everything up."""
-        entries = [entry for account in self.accounts.values() for entry in account]
+        entries = [entry for account in self.by_customer.values() for entry in account]
         return Totals(
             purchases=len(entries),
-            customers=len(self.accounts),
+            customers=len(self.by_customer),
             units=sum(units for _, units, _ in entries),
             revenue=sum((amount for _, _, amount in entries), Decimal()),
         )
 
-    def customers_equal_to(self, other: "Ledger") -> int:
+    def customers_equal_to(self, other: "Accounts") -> int:
         """Count the customers whose purchases are the same, in the same order."""
-        theirs = other.accounts
-        return sum(theirs.get(who) == mine for who, mine in self.accounts.items())
+        theirs = other.by_customer
+        return sum(theirs.get(who) == mine for who, mine in self.by_customer.items())
 
 
 def _entry_of(event: Mapping[str, Any]) -> Entry:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from amplitude_async import Stats
-from amplitude_async.cli.replay import Replay
-from amplitude_async.cli.totals import Ledger, Totals
+from amplitude_async.cli.demo.replay import Replay
+from amplitude_async.cli.demo.totals import Accounts, Totals
 from amplitude_async.emulator import EmulatorStats
 
 __all__ = ["Crash", "Report", "print_report"]
@@ -44,10 +44,10 @@ class Report:
     stats: Stats
     """The client's account after its shutdown."""
 
-    log: Ledger
+    log: Accounts
     """What the log says."""
 
-    server: Ledger
+    server: Accounts
     """What the server stored."""
 
     trouble: EmulatorStats | None = None
@@ -56,7 +56,7 @@ class Report:
     crash: Crash | None = None
     """Where the service was killed; the client's account begins after that."""
 
-    mparticle: Ledger | None = None
+    mparticle: Accounts | None = None
     """What mParticle's side of the server stored, where it was fed too."""
 
     @property
@@ -102,7 +102,7 @@ class Report:
             }
         }
 
-    def sides(self) -> Iterator[tuple[str, Ledger]]:
+    def sides(self) -> Iterator[tuple[str, Accounts]]:
         """Yield each place that must have every purchase, and what it has."""
         yield "the emulator", self.server
         if self.mparticle is not None:
@@ -152,15 +152,15 @@ class Report:
 
     def _at_the_server(self) -> Iterator[str]:
         log = self.log.totals()
-        for place, ledger in self.sides():
-            for name, expected, found in _pairs(log, ledger.totals()):
+        for place, accounts in self.sides():
+            for name, expected, found in _pairs(log, accounts.totals()):
                 if expected != found:
                     yield f"{name} at {place}: {found:,}, in the log: {expected:,}"
-            same = self.log.customers_equal_to(ledger)
+            same = self.log.customers_equal_to(accounts)
             if same != log.customers:
                 yield (
                     "customers whose purchases did not arrive complete and in order"
-                    f"{'' if ledger is self.server else f' at {place}'}: "
+                    f"{'' if accounts is self.server else f' at {place}'}: "
                     f"{log.customers - same:,}"
                 )
 
@@ -168,8 +168,8 @@ class Report:
 def print_report(report: Report, console: Console) -> None:
     """Print the report as tables, and a verdict."""
     console.print(_way(report))
-    for place, ledger in report.sides():
-        console.print(_comparison(report.log, place, ledger))
+    for place, accounts in report.sides():
+        console.print(_comparison(report.log, place, accounts))
     if report.ok:
         count = report.log.totals().purchases
         console.print(
@@ -205,15 +205,15 @@ def _way(report: Report) -> Table:
     return table
 
 
-def _comparison(log: Ledger, place: str, ledger: Ledger) -> Table:
+def _comparison(log: Accounts, place: str, accounts: Accounts) -> Table:
     table = Table(title="Where they went", title_justify="left", min_width=40)
     table.add_column("total")
     for name in ("in the log", f"at {place}", "same"):
         table.add_column(name, justify="right")
     wanted = log.totals()
-    for name, expected, found in _pairs(wanted, ledger.totals()):
+    for name, expected, found in _pairs(wanted, accounts.totals()):
         table.add_row(name, f"{expected:,}", f"{found:,}", _tick(expected == found))
-    same = log.customers_equal_to(ledger)
+    same = log.customers_equal_to(accounts)
     table.add_row(
         "customers in order",
         f"{wanted.customers:,}",

@@ -108,7 +108,8 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session
 def measure(session: nox.Session) -> None:
-    """Print the size and shape of the code beside two libraries we look up to."""
+    """Print the size and shape of the code beside four libraries we look up to."""
+    session.install(*_group("measure"))
     session.run("python", "scripts/measure.py")
 
 

@@ -344,7 +344,7 @@ class EngineMachine(RuleBasedStateMachine):
 TestEngine = EngineMachine.TestCase
 TestEngine.settings = settings(
     # Or what the profile asks for, where that is more.
-    max_examples=max(400, settings.default.max_examples),
+    max_examples=max(400, settings().max_examples),
     stateful_step_count=40,
     deadline=None,
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
 
 import amplitude_async
 
@@ -36,15 +37,42 @@ CLI_TESTS = Path(__file__).parent / "cli"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 START_TIMEOUT = 20.0
 
+# In checks a failure must come from the change, not from the dice or the machine.
+settings.register_profile(
+    "ci",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+# `nox -s model` throws other dice, for longer, and says with which seed.
+settings.register_profile(
+    "long",
+    settings.get_profile("ci"),
+    derandomize=False,
+    max_examples=int(os.environ.get("AMPLITUDE_ASYNC_EXAMPLES", "100")),
+)
+# Cut off in the middle, an example looks to Hypothesis like one that does not repeat.
+EXAMPLES_TIMEOUT = 600
+
 # Without the extra, these files could not even be imported.
 collect_ignore = [] if find_spec("typer") else ["cli"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of the command line as needing its extra."""
+@pytest.hookimpl(trylast=True)  # when Hypothesis has marked its own
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Mark tests of the command line, and give those of many examples their time."""
     for item in items:
         if item.path.is_relative_to(CLI_TESTS):
             item.add_marker("cli")
+        if (
+            item.get_closest_marker("hypothesis")
+            and config.getoption("timeout") is None
+        ):
+            item.add_marker(pytest.mark.timeout(EXAMPLES_TIMEOUT))
 
 
 @pytest.fixture(autouse=True)

@@ -118,7 +118,7 @@ class PlainDestination:
             message = f"the queue of plugin {self.name!r} is full"
             return self.settle(event, Outcome.dropped(DropReason.OVERFLOW, message))
         page = self._ledger.enter(record.id)
-        self._counters.accepted += 1
+        self._counters.accept()
         self._backlog.add(record)
         self.ensure_running()
         return Delivery(self, record, page)
@@ -129,7 +129,7 @@ class PlainDestination:
 
     def settle(self, event: Any, outcome: Outcome) -> Delivery:
         """Accept an event and settle it at once."""
-        self._counters.accepted += 1
+        self._counters.accept()
         self._counters.count(outcome)
         self._report(outcome)
         return Delivery.settled(self, event, self._door.insert_id(event), outcome)

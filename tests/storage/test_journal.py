@@ -19,7 +19,8 @@ from amplitude_async import (
     Overflow,
     QueueFullError,
 )
-from amplitude_async.delivery.journal import TRY_AGAIN_INTERVAL, Journal
+from amplitude_async.delivery.journal import Journal
+from amplitude_async.delivery.outages import TRY_AGAIN_INTERVAL
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.exceptions import StorageError, StorageFullError

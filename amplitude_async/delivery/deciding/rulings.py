@@ -36,7 +36,7 @@ MAX_ROUNDS = 3
 MAX_CRASHES = 3
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Ruling:
     """What is to be done after an answer; what goes again is back in its group."""
 
@@ -92,7 +92,7 @@ class Rulings:
 
     def _accepted(self, group: Group, piece: list[Record], verdict: Accept) -> Ruling:
         self._health.succeeded()
-        group.rounds = 0
+        group.name_none()
         group.widen(self._max_events)
         self._target.grow()
         status, code, message = DeliveryStatus.DELIVERED, verdict.code, verdict.message
@@ -121,7 +121,7 @@ class Rulings:
         self, group: Group, piece: list[Record], verdict: Retry, now: float
     ) -> Ruling:
         self._health.failed(now, verdict.wait)
-        ruling = Ruling()
+        settled: list[Settlement] = []
         survivors: list[Record] = []
         most = 0
         for record in piece:
@@ -130,14 +130,14 @@ class Rulings:
             if tries > self._config.flush_max_retries:
                 message = f"given up after {tries} failed requests: {verdict.message}"
                 outcome = self.drop(record, DropReason.RETRIES, message, verdict.code)
-                ruling.settled.append((record, outcome))
+                settled.append((record, outcome))
             else:
                 survivors.append(record)
-        if survivors:
-            self.retries += 1
-            group.put_back(survivors)
-            ruling.due = now + self._health.backoff(most)
-        return ruling
+        if not survivors:
+            return Ruling(settled)
+        self.retries += 1
+        group.put_back(survivors)
+        return Ruling(settled, due=now + self._health.backoff(most))
 
     def _paused(
         self, group: Group, piece: list[Record], verdict: Pause, now: float
@@ -153,7 +153,7 @@ class Rulings:
         if len(piece) == 1:
             return Ruling([(piece[0], self._rejected(piece[0], verdict))])
         group.put_back_halves(piece)
-        group.rounds = 0
+        group.name_none()
         if isinstance(verdict, Halve):
             self._target.shrink(piece)
         return Ruling()
@@ -166,36 +166,32 @@ class Rulings:
     ) -> Ruling:
         named = range(len(piece))
         rejected = {i: text for i, text in verdict.rejected.items() if i in named}
-        ruling = Ruling(
-            [
-                (piece[i], Outcome.rejected(text, verdict.code, self.tries(piece[i])))
-                for i, text in sorted(rejected.items())
-            ]
-        )
+        settled = [
+            (piece[i], Outcome.rejected(text, verdict.code, self.tries(piece[i])))
+            for i, text in sorted(rejected.items())
+        ]
         slowed = {piece[i].identity for i in verdict.throttled if i in named}
         rest = [record for i, record in enumerate(piece) if i not in rejected]
         if group.throttled and slowed:
             group.put_back(rest)
             group.narrow()
-            if group.pieces:
-                ruling.due = now + self._config.retry_throttled_interval
-            return ruling
-        ruling.slowed = sorted(slowed)
-        group.rounds += 1
-        if rejected and group.rounds >= MAX_ROUNDS and not slowed:
+            hold = now + self._config.retry_throttled_interval
+            return Ruling(settled, due=hold if group.pieces else None)
+        rounds = group.name_some()
+        if rejected and rounds >= MAX_ROUNDS and not slowed:
             # The API may name one event at a time: finding the others by halves
             # bounds the requests.
             group.put_back_halves(rest)
-            group.rounds = 0
+            group.name_none()
         else:
             group.put_back(rest)
-        return ruling
+        return Ruling(settled, slowed=sorted(slowed))
 
     def crash(self, group: Group, now: float) -> Ruling:
         """Say what follows where sending died of a fault of ours; give up at three."""
-        group.crashes += 1
-        if group.crashes < MAX_CRASHES:
-            return Ruling(due=now + self._health.backoff(group.crashes))
+        crashes = group.crash()
+        if crashes < MAX_CRASHES:
+            return Ruling(due=now + self._health.backoff(crashes))
         message = "sending this batch failed three times with an internal error"
         reason = DropReason.INTERNAL
         records = group.take_piece()

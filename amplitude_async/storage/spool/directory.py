@@ -5,7 +5,7 @@ letters are ever changed. Nothing here needs a key, so none can be wrong.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +70,14 @@ class Retry:
     missing: list[str] = field(default_factory=list)
     """Ids asked for that no dead letter has."""
 
+    def move(self, letters: int) -> None:
+        """Enter dead letters that are on their way again."""
+        self.moved += letters
+
+    def miss(self, ids: Iterable[str]) -> None:
+        """Enter ids that were asked for in vain."""
+        self.missing += sorted(ids)
+
 
 @dataclass(slots=True)
 class Purge:
@@ -80,6 +88,14 @@ class Purge:
     """How many files they lie in."""
     in_use: int = 0
     """Files of living processes whose events are left alone."""
+
+    def enter(self, count: int | None) -> None:
+        """Enter a file of which so much was removed; None: it is in use."""
+        if count is None:
+            self.in_use += 1
+        else:
+            self.count += count
+            self.files += bool(count)
 
 
 class SpoolDirectory:
@@ -190,8 +206,8 @@ class SpoolDirectory:
                     files[there].put(chosen.letters)
                     _exhume(path, chosen.letters)
                     found |= {one.record.insert_id for one in chosen.letters}
-                    result.moved += len(chosen.letters)
-        result.missing = sorted(wanted - found)
+                    result.move(len(chosen.letters))
+        result.miss(wanted - found)
         return result
 
     def purgeable(self, *, dead: bool, before: float | None) -> Purge:
@@ -199,12 +215,8 @@ class SpoolDirectory:
         result = Purge()
         for path in self._paths():
             with self._noting(path):
-                if not dead and SpoolLock.is_held(path):
-                    result.in_use += 1
-                    continue
-                count = _count(path, dead=dead, before=before)
-                result.count += count
-                result.files += bool(count)
+                in_use = not dead and SpoolLock.is_held(path)
+                result.enter(None if in_use else _count(path, dead=dead, before=before))
         return result
 
     def purge(self, *, dead: bool, before: float | None) -> Purge:
@@ -218,16 +230,11 @@ class SpoolDirectory:
         with self._alone():
             for path in self._paths():
                 with self._noting(path):
-                    count = (
+                    result.enter(
                         _exhume(path, _old_letters(path, before))
                         if dead
                         else _purge_events(path, before)
                     )
-                    if count is None:
-                        result.in_use += 1
-                    else:
-                        result.count += count
-                        result.files += bool(count)
         return result
 
 

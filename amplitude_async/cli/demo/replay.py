@@ -116,6 +116,8 @@ class _Worker:
                 headers = dict(_JSON)
                 if self.mail.stubborn:
                     headers[KEY_HEADER] = f"{purchase.customer}-{number}"
+                # The address is asked for anew each time: a service that was killed
+                # comes back on another port.
                 while not await self._post(purchase, headers):
                     self.mail.result.repeated += 1
                 self.mail.advance()

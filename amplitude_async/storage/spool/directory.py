@@ -123,6 +123,7 @@ class SpoolDirectory:
         """Look into every file."""
         found = []
         for path in self._paths():
+            # Each by itself: one that is in trouble hides no other.
             with self._noting(path):
                 found.append(_status(path))
         return found
@@ -145,6 +146,7 @@ class SpoolDirectory:
     def _alone(self) -> Iterator[None]:
         """Keep another command from moving the same dead letters."""
         try:
+            # A name without the suffix of spools: services take no notice of it.
             lock = SpoolLock.try_acquire(self.path / "maintenance")
         except OSError as error:
             msg = (
@@ -199,6 +201,7 @@ class SpoolDirectory:
         result = Purge()
         for path in self._paths():
             with self._noting(path):
+                # Dead letters are nobody's to send; events are their owner's.
                 if not dead and SpoolLock.is_held(path):
                     result.in_use += 1
                     continue
@@ -348,6 +351,7 @@ def _purge_events(path: Path, before: float | None) -> int | None:
     with _claimed(path) as file:
         if file is None:
             return None if path.exists() else 0
+        # All ids first: what is being read must not be deleted meanwhile.
         return file.delete(list(_old_events(file, before))).events
 
 

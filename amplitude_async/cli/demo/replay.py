@@ -34,6 +34,14 @@ class Replay:
     repeated: int = 0
     """Requests without an answer that were sent again."""
 
+    def answer(self) -> None:
+        """Count a request that was answered well."""
+        self.answered += 1
+
+    def repeat(self) -> None:
+        """Count a request that has to be sent again."""
+        self.repeated += 1
+
     def fail(self, reason: str) -> None:
         """Count a failed request."""
         self.failed += 1
@@ -119,7 +127,7 @@ class _Worker:
                 # The address is asked for anew each time: a service that was killed
                 # comes back on another port.
                 while not await self._post(purchase, headers):
-                    self.mail.result.repeated += 1
+                    self.mail.result.repeat()
                 self.mail.advance()
 
     async def _post(self, purchase: Purchase, headers: Mapping[str, str]) -> bool:
@@ -130,7 +138,7 @@ class _Worker:
         try:
             async with self.session.post(url, data=body, headers=headers) as answer:
                 if answer.ok:
-                    result.answered += 1
+                    result.answer()
                 else:
                     result.fail(f"the service answered {answer.status}")
         except (aiohttp.ClientError, TimeoutError) as error:

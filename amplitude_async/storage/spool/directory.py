@@ -7,7 +7,7 @@ letters are ever changed. Nothing here needs a key, so none can be wrong.
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,14 +60,14 @@ class Item(NamedTuple):
     """The verdict, where it is a dead letter."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Retry:
     """What became of dead letters that were to be sent again."""
 
-    moved: int = 0
-    files: list[str] = field(default_factory=list)
+    moved: int
+    files: list[str]
     """The new files, one for each destination."""
-    missing: list[str] = field(default_factory=list)
+    missing: list[str]
     """Ids asked for that no dead letter has."""
 
 
@@ -80,6 +80,14 @@ class Purge:
     """How many files they lie in."""
     in_use: int = 0
     """Files of living processes whose events are left alone."""
+
+    def add(self, count: int | None) -> None:
+        """Count what one file had; None where a process lives in it."""
+        if count is None:
+            self.in_use += 1
+        else:
+            self.count += count
+            self.files += bool(count)
 
 
 class SpoolDirectory:
@@ -170,11 +178,11 @@ class SpoolDirectory:
         Args:
             insert_ids: only these; all, where there is none.
         """
-        result = Retry()
+        moved = 0
         wanted = set(insert_ids)
         found: set[str] = set()
+        files: dict[str, _NewFile] = {}
         with self._alone(), ExitStack() as stack:
-            files: dict[str, _NewFile] = {}
             for path in self._paths():
                 with self._noting(path):
                     chosen = _choose(
@@ -186,15 +194,14 @@ class SpoolDirectory:
                     if there not in files:
                         new = stack.enter_context(_new_file(self.path, there))
                         files[there] = new
-                        result.files.append(new.file.path.name)
                     # First there and then here: a crash in between doubles an event,
                     # which its insert_id undoes, and loses none.
                     files[there].put(chosen.letters)
                     _exhume(path, chosen.letters)
                     found |= {one.record.insert_id for one in chosen.letters}
-                    result.moved += len(chosen.letters)
-        result.missing = sorted(wanted - found)
-        return result
+                    moved += len(chosen.letters)
+        names = [new.file.path.name for new in files.values()]
+        return Retry(moved, names, missing=sorted(wanted - found))
 
     def purgeable(self, *, dead: bool, before: float | None) -> Purge:
         """Count what `purge` would remove."""
@@ -202,12 +209,8 @@ class SpoolDirectory:
         for path in self._paths():
             with self._noting(path):
                 # Dead letters are nobody's to send; events are their owner's.
-                if not dead and SpoolLock.is_held(path):
-                    result.in_use += 1
-                    continue
-                count = _count(path, dead=dead, before=before)
-                result.count += count
-                result.files += bool(count)
+                held = not dead and SpoolLock.is_held(path)
+                result.add(None if held else _count(path, dead=dead, before=before))
         return result
 
     def purge(self, *, dead: bool, before: float | None) -> Purge:
@@ -221,16 +224,10 @@ class SpoolDirectory:
         with self._alone():
             for path in self._paths():
                 with self._noting(path):
-                    count = (
-                        _exhume(path, _old_letters(path, before))
-                        if dead
-                        else _purge_events(path, before)
-                    )
-                    if count is None:
-                        result.in_use += 1
+                    if dead:
+                        result.add(_exhume(path, _old_letters(path, before)))
                     else:
-                        result.count += count
-                        result.files += bool(count)
+                        result.add(_purge_events(path, before))
         return result
 
 

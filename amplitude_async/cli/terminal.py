@@ -43,6 +43,7 @@ def progress_bar(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         console=console,
+        # In a file or a pipe a bar would be lines of noise.
         disable=not console.is_terminal,
     )
     with bar:

@@ -112,6 +112,7 @@ class Storage(ABC):
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Take over records that another process left; returns how many."""
+        # Where no two processes share a storage, none leaves anything to another.
         return 0
 
     def after_fork(self) -> "Storage":

@@ -257,6 +257,7 @@ class SQLiteStorage(Storage):
         if self._thread is None:
             return
         try:
+            # Behind all that is queued: what was appended is written before the end.
             await self._run(self._sources.leave)
         finally:
             self._stop_thread()
@@ -281,6 +282,7 @@ class SQLiteStorage(Storage):
 def _end(futures: list["asyncio.Future[None]"], error: StorageError | None) -> None:
     """Tell everybody whose records were in one transaction."""
     for future in futures:
+        # A waiter that was cancelled settles its records itself.
         if future.done():
             continue
         if error is None:

@@ -39,6 +39,8 @@ def chaos_faults(purchases: Sequence[Purchase]) -> list[Fault]:
         _THROTTLED_CUSTOMERS
     )
     too_large = Fault.too_large(5)
+    # The first that matches a request fires: those that have to happen come before
+    # those that are drawn by lot.
     return [
         *(Fault.throttle([customer], count=2) for customer, _ in busiest),
         Fault(hang_up="before"),

@@ -43,6 +43,7 @@ async def run_crash_demo(
         kill.count()
         advance()
 
+    # Room for twice as many as expected, so that doubled events would be seen.
     async with Emulator(keep=2 * len(purchases)) as emulator:
         options = demo_options(emulator.httpapi_url)
         if chaos:
@@ -51,6 +52,7 @@ async def run_crash_demo(
         async with ServiceProcess(spool, options) as service:
             post = replay_stubbornly(purchases, service.address, step)
             replayed = await _both(post, kill.commit(service))
+            # The account of the second life alone: that of the first died with it.
             stats = await service.stop()
         return Report(
             seconds=time.perf_counter() - began,

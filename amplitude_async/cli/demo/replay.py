@@ -35,11 +35,11 @@ class Replay:
     """Requests without an answer that were sent again."""
 
     def answer(self) -> None:
-        """Count an answered request."""
+        """Count a request that was answered well."""
         self.answered += 1
 
     def repeat(self) -> None:
-        """Count a request that is sent again."""
+        """Count a request that has to be sent again."""
         self.repeated += 1
 
     def fail(self, reason: str) -> None:
@@ -124,6 +124,8 @@ class _Worker:
                 headers = dict(_JSON)
                 if self.mail.stubborn:
                     headers[KEY_HEADER] = f"{purchase.customer}-{number}"
+                # The address is asked for anew each time: a service that was killed
+                # comes back on another port.
                 while not await self._post(purchase, headers):
                     self.mail.result.repeat()
                 self.mail.advance()

@@ -86,6 +86,7 @@ def list_items(
     with _opened(directory) as spool:
         items = spool.items(dead=dead)
         shown = list(islice(items, limit))
+        # Read to the end, so that files that make trouble are named as well.
         more = sum(1 for _ in items)
         if as_json:
             found = [item_json(one, body=body) for one in shown]
@@ -196,6 +197,7 @@ def _opened(directory: Path) -> Iterator[SpoolDirectory]:
     """
     try:
         spool = SpoolDirectory(directory)
+        # A directory may turn out to be unusable in the middle of a command, too.
         yield spool
     except SpoolDirectoryError as error:
         raise refusal(str(error)) from None
@@ -209,6 +211,8 @@ def _opened(directory: Path) -> Iterator[SpoolDirectory]:
 def _new_output(path: Path) -> Iterator[BinaryIO]:
     """Make a file for this user alone: events tell about people."""
     try:
+        # Its mode from the first instant on: a file that is closed to others later has
+        # been open to them before.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise refusal(f"--output {path} exists: choose a new name") from None

@@ -5,9 +5,9 @@ letters are ever changed. Nothing here needs a key, so none can be wrong.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,23 +60,15 @@ class Item(NamedTuple):
     """The verdict, where it is a dead letter."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Retry:
     """What became of dead letters that were to be sent again."""
 
-    moved: int = 0
-    files: list[str] = field(default_factory=list)
+    moved: int
+    files: list[str]
     """The new files, one for each destination."""
-    missing: list[str] = field(default_factory=list)
+    missing: list[str]
     """Ids asked for that no dead letter has."""
-
-    def move(self, letters: int) -> None:
-        """Enter dead letters that are on their way again."""
-        self.moved += letters
-
-    def miss(self, ids: Iterable[str]) -> None:
-        """Enter ids that were asked for in vain."""
-        self.missing += sorted(ids)
 
 
 @dataclass(slots=True)
@@ -89,8 +81,8 @@ class Purge:
     in_use: int = 0
     """Files of living processes whose events are left alone."""
 
-    def enter(self, count: int | None) -> None:
-        """Enter a file of which so much was removed; None: it is in use."""
+    def add(self, count: int | None) -> None:
+        """Count what one file had; None where a process lives in it."""
         if count is None:
             self.in_use += 1
         else:
@@ -139,6 +131,7 @@ class SpoolDirectory:
         """Look into every file."""
         found = []
         for path in self._paths():
+            # Each by itself: one that is in trouble hides no other.
             with self._noting(path):
                 found.append(_status(path))
         return found
@@ -161,6 +154,7 @@ class SpoolDirectory:
     def _alone(self) -> Iterator[None]:
         """Keep another command from moving the same dead letters."""
         try:
+            # A name without the suffix of spools: services take no notice of it.
             lock = SpoolLock.try_acquire(self.path / "maintenance")
         except OSError as error:
             msg = (
@@ -184,11 +178,11 @@ class SpoolDirectory:
         Args:
             insert_ids: only these; all, where there is none.
         """
-        result = Retry()
+        moved = 0
         wanted = set(insert_ids)
         found: set[str] = set()
+        files: dict[str, _NewFile] = {}
         with self._alone(), ExitStack() as stack:
-            files: dict[str, _NewFile] = {}
             for path in self._paths():
                 with self._noting(path):
                     chosen = _choose(
@@ -200,23 +194,23 @@ class SpoolDirectory:
                     if there not in files:
                         new = stack.enter_context(_new_file(self.path, there))
                         files[there] = new
-                        result.files.append(new.file.path.name)
                     # First there and then here: a crash in between doubles an event,
                     # which its insert_id undoes, and loses none.
                     files[there].put(chosen.letters)
                     _exhume(path, chosen.letters)
                     found |= {one.record.insert_id for one in chosen.letters}
-                    result.move(len(chosen.letters))
-        result.miss(wanted - found)
-        return result
+                    moved += len(chosen.letters)
+        names = [new.file.path.name for new in files.values()]
+        return Retry(moved, names, missing=sorted(wanted - found))
 
     def purgeable(self, *, dead: bool, before: float | None) -> Purge:
         """Count what `purge` would remove."""
         result = Purge()
         for path in self._paths():
             with self._noting(path):
-                in_use = not dead and SpoolLock.is_held(path)
-                result.enter(None if in_use else _count(path, dead=dead, before=before))
+                # Dead letters are nobody's to send; events are their owner's.
+                held = not dead and SpoolLock.is_held(path)
+                result.add(None if held else _count(path, dead=dead, before=before))
         return result
 
     def purge(self, *, dead: bool, before: float | None) -> Purge:
@@ -230,11 +224,10 @@ class SpoolDirectory:
         with self._alone():
             for path in self._paths():
                 with self._noting(path):
-                    result.enter(
-                        _exhume(path, _old_letters(path, before))
-                        if dead
-                        else _purge_events(path, before)
-                    )
+                    if dead:
+                        result.add(_exhume(path, _old_letters(path, before)))
+                    else:
+                        result.add(_purge_events(path, before))
         return result
 
 
@@ -355,6 +348,7 @@ def _purge_events(path: Path, before: float | None) -> int | None:
     with _claimed(path) as file:
         if file is None:
             return None if path.exists() else 0
+        # All ids first: what is being read must not be deleted meanwhile.
         return file.delete(list(_old_events(file, before))).events
 
 

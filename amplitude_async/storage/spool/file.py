@@ -201,6 +201,7 @@ class SpoolFile:
                 " WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
                 (after, _LAST_ROW if up_to is None else up_to, limit),
             )
+            # Row by row: the limit in bytes decides how many are read at all.
             for row in rows:
                 record = _read(row)
                 total += len(record.body)
@@ -293,6 +294,8 @@ class SpoolFile:
             rows = other.read_table(table, names)
             if not rows:
                 continue
+            # Letters are numbered anew, as rows that are in order of their coming;
+            # quarantined rows have no key and keep their numbers.
             into = table if names == "*" else f"{table} ({names})"
             places = ", ".join("?" * len(rows[0]))
             with self._transaction() as connection:
@@ -335,6 +338,7 @@ class SpoolFile:
     def buried(self) -> int:
         """Count the dead letters; a file of version 1 has none."""
         with translated(self.path):
+            # One who only looks brings nothing up to date.
             if schema.schema_version(self._connection, self.path) < 2:
                 return 0
         return int(self._value("SELECT count(*) FROM dead_letters"))

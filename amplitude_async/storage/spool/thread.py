@@ -27,9 +27,11 @@ class SpoolThread:
     """
 
     def __init__(self) -> None:
+        # Its `put` is reentrant: a finalizer may post in the middle of another post.
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._at_work = threading.Lock()
         self._thread = threading.Thread(
+            # No method: a thread that knew `self` would keep a forgotten spool alive.
             target=_serve,
             args=(self._jobs, self._at_work),
             name="amplitude_async spool",
@@ -67,6 +69,7 @@ class SpoolThread:
 
 def answer(loop: asyncio.AbstractEventLoop, reply: Callable[[], object]) -> None:
     """Call on the loop's thread, unless the loop was closed meanwhile."""
+    # There is nobody left to tell then; what was written stays written.
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(reply)
 
@@ -82,6 +85,7 @@ def _serve(jobs: "SimpleQueue[Job | None]", at_work: threading.Lock) -> None:
 
 
 def _succeed(future: "asyncio.Future[T]", result: T) -> None:
+    # Done already where its waiter was cancelled.
     if not future.done():
         future.set_result(result)
 

@@ -18,7 +18,7 @@ from amplitude_async.emulator import Emulator
 
 __all__: list[str] = []
 
-TIMEOUT = 25.0
+TIMEOUT = 100.0
 COMMAND = [sys.executable, "-m", "amplitude_async"]
 GOOD = "00004 0001 19970101 2 29.33\n"
 

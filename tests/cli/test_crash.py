@@ -40,7 +40,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         capture_output=True,
         check=False,
         text=True,
-        timeout=28.0,
+        timeout=100.0,
     )
 
 
@@ -103,7 +103,7 @@ def test_a_service_that_cannot_start_is_told(tmp_path: Path) -> None:
         capture_output=True,
         check=False,
         text=True,
-        timeout=28.0,
+        timeout=100.0,
     )
 
     assert finished.returncode == 2

@@ -516,7 +516,7 @@ def test_a_read_only_directory_can_be_read() -> None:
             capture_output=True,
             check=False,
             text=True,
-            timeout=25.0,
+            timeout=100.0,
         )
         spool.chmod(0o755)
 

@@ -8,7 +8,7 @@ import math
 
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.health import HealthState
-from amplitude_async.delivery.endpoint import Accept, Pause, Refuse, Retry, Verdict
+from amplitude_async.delivery.endpoint import Accept, Broken, Busy, Refuse, Verdict
 from amplitude_async.delivery.outcome import DropReason, Outcome, Settlement
 from amplitude_async.delivery.parts import Parts, Site
 from amplitude_async.delivery.reader import Reader
@@ -157,9 +157,9 @@ class Flusher:
                 verdict.code,
                 verdict.message,
             )
-        elif isinstance(verdict, Retry | Pause):
+        elif isinstance(verdict, Busy | Broken):
             reporter.warning(
-                "retry" if isinstance(verdict, Retry) else "throttle",
+                type(verdict).__name__.lower(),
                 "%s; state %s, %d events wait",
                 verdict.message,
                 self._parts.schedule.health.state,

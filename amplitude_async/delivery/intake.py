@@ -244,12 +244,14 @@ class Intake:
     # Waiting for room --------------------------------------------------------
 
     def _may_wait(self, record: Record) -> bool:
-        config = self._config
+        config, health = self._config, self._schedule.health
         return (
             config.overflow is Overflow.WAIT
             and config.overflow_timeout > 0
             and self._room.could_hold(len(record.body))
-            and self._schedule.health.state is HealthState.HEALTHY
+            # A hiccup sheds nothing, and an outage delays nobody.
+            and health.state is not HealthState.REFUSED
+            and not health.takes_nothing(self._clock.now(), config.overflow_timeout)
             # What this very code holds up would never make room for it.
             and self._client_id not in inside_user_code.get()
         )
@@ -274,8 +276,8 @@ class Intake:
 
         All of them are told to go on where waiting does not help any more.
         """
-        unwell = self._schedule.health.state is not HealthState.HEALTHY
-        if unwell or self.closing:
+        refused = self._schedule.health.state is HealthState.REFUSED
+        if refused or self.closing:
             self._room.send_away()
         else:
             self._room.admit()

@@ -20,11 +20,11 @@ from amplitude_async.amplitude.endpoint import (
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
+    Broken,
+    Busy,
     Halve,
-    Pause,
     Refuse,
     Response,
-    Retry,
     Sort,
     Verdict,
     describe_failure,
@@ -304,51 +304,51 @@ THROTTLES = [
     case(
         "429 that names strangers only",
         answer(429, error=SLOW, throttled_users={"user-z": 31}, throttled_events=[6]),
-        Pause(429, SLOW),
+        Busy(429, SLOW),
     ),
-    case("429 without a body", Response(429), Pause(429, "HTTP 429")),
-    case("429 with {}", answer(429), Pause(429, "HTTP 429: {}")),
+    case("429 without a body", Response(429), Busy(429, "HTTP 429")),
+    case("429 with {}", answer(429), Busy(429, "HTTP 429: {}")),
     case(
         "429 without a body, with Retry-After",
         Response(429, b"", {"retry-after": "7"}),
-        Pause(429, "HTTP 429", 7.0),
+        Busy(429, "HTTP 429", 7.0),
     ),
     case(
         "429 Retry-After is capped",
         Response(429, b"", {"retry-after": "86400"}),
-        Pause(429, "HTTP 429", MAX_RETRY_AFTER),
+        Busy(429, "HTTP 429", MAX_RETRY_AFTER),
     ),
 ]
 FAILURES = [
-    case("408", answer(408), Retry(408, "HTTP 408: {}")),
-    case("timeout", fault("no complete answer"), Retry(0, "no complete answer")),
+    case("408", answer(408), Broken(408, "HTTP 408: {}")),
+    case("timeout", fault("no complete answer"), Broken(0, "no complete answer")),
     case(
         "connection refused",
         fault("ClientConnectorError: refused"),
-        Retry(0, "ClientConnectorError: refused"),
+        Broken(0, "ClientConnectorError: refused"),
     ),
     case(
         "answer broken off inside the body",
         Response(400, b"", {}, "ClientPayloadError: cut"),
-        Retry(400, "ClientPayloadError: cut"),
+        Broken(400, "ClientPayloadError: cut"),
     ),
-    case("500 with HTML", Response(500, b"<b>"), Retry(500, "HTTP 500: <b>")),
-    case("502", Response(502), Retry(502, "HTTP 502")),
+    case("500 with HTML", Response(500, b"<b>"), Broken(500, "HTTP 500: <b>")),
+    case("502", Response(502), Broken(502, "HTTP 502")),
     case(
         "503 with Retry-After",
         Response(503, b"", {"retry-after": "20"}),
-        Retry(503, "HTTP 503", 20.0),
+        Busy(503, "HTTP 503", 20.0),
     ),
-    case("504", Response(504), Retry(504, "HTTP 504")),
-    case("599", Response(599), Retry(599, "HTTP 599")),
+    case("504", Response(504), Broken(504, "HTTP 504")),
+    case("599", Response(599), Broken(599, "HTTP 599")),
     case(
         "302 is not followed",
         Response(302, b"", {"location": "http://elsewhere.test/"}),
-        Retry(302, "HTTP 302"),
+        Broken(302, "HTTP 302"),
     ),
-    case("304", Response(304), Retry(304, "HTTP 304")),
-    case("101", Response(101), Retry(101, "HTTP 101")),
-    case("600 and more", Response(999), Retry(999, "HTTP 999")),
+    case("304", Response(304), Broken(304, "HTTP 304")),
+    case("101", Response(101), Broken(101, "HTTP 101")),
+    case("600 and more", Response(999), Broken(999, "HTTP 999")),
 ]
 
 
@@ -375,7 +375,7 @@ def test_a_huge_answer_leaves_a_short_message() -> None:
     """At most 200 characters of a server's text get into a message."""
     verdict = interpret(Response(500, b"x" * 1_000_000), RECORDS, WALL)
 
-    assert isinstance(verdict, Retry)
+    assert isinstance(verdict, Broken)
     assert len(verdict.message) <= len("HTTP 500: ") + 200
 
 

@@ -20,11 +20,11 @@ from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
+    Broken,
+    Busy,
     Halve,
-    Pause,
     Refuse,
     Response,
-    Retry,
     Sort,
     Verdict,
 )
@@ -36,7 +36,7 @@ __all__: list[str] = []
 EPOCH = 1_000_000.0
 HOLD = 30.0
 OK = Accept(200, "delivered")
-FAILED = Retry(500, "HTTP 500")
+FAILED = Broken(500, "HTTP 500")
 # Thu, 01 Jan 1970 00:01:40 GMT, read five seconds before.
 RETRY_AT_100 = {"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}
 JUST_BEFORE = 95.0
@@ -293,7 +293,7 @@ def test_a_last_call_waits_for_nothing_but_the_limit() -> None:
 def test_a_pause_ends_for_the_paused_batch_too() -> None:
     """After the pause that batch goes first, and not before."""
     schedule = schedule_of(record(1))
-    schedule.apply(take(schedule, 0.0), Pause(429, "slow", 7.0), 0.0)
+    schedule.apply(take(schedule, 0.0), Busy(429, "slow", 7.0), 0.0)
 
     assert schedule.next_request_at(0.0, eager=True) == 7.0
 
@@ -388,7 +388,7 @@ def test_the_oldest_of_those_that_back_off_is_shed_first() -> None:
 
 @pytest.mark.parametrize(
     ("status", "verdict"),
-    [(199, Retry), (200, Accept), (299, Accept), (300, Retry), (402, Bisect)],
+    [(199, Broken), (200, Accept), (299, Accept), (300, Broken), (402, Bisect)],
 )
 def test_the_edges_of_success(status: int, verdict: type[Verdict]) -> None:
     """Only 200 to 299 is success."""
@@ -400,7 +400,7 @@ def test_a_date_to_retry_at_is_read_by_the_wall_clock(status: int) -> None:
     """Retry-After may be a date (RFC 9110, 10.2.3): it counts from now."""
     verdict = interpret(Response(status, b"", RETRY_AT_100), [record(1)], JUST_BEFORE)
 
-    assert isinstance(verdict, Retry | Pause)
+    assert isinstance(verdict, Broken | Busy)
     assert verdict.wait == 5.0
 
 

@@ -17,10 +17,10 @@ from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
+    Broken,
+    Busy,
     Halve,
-    Pause,
     Refuse,
-    Retry,
     Sort,
     Verdict,
 )
@@ -31,8 +31,8 @@ __all__: list[str] = []
 
 EPOCH = 1_000_000.0
 OK = Accept(200, "delivered")
-FAILED = Retry(500, "HTTP 500")
-SLOW = Pause(429, "HTTP 429")
+FAILED = Broken(500, "HTTP 500")
+SLOW = Busy(429, "HTTP 429", throttled=True)
 TOO_LARGE = Halve(413, "HTTP 413")
 UNNAMED = Bisect(400, "HTTP 400")
 REFUSED = Refuse(401, "HTTP 401")
@@ -426,7 +426,7 @@ def test_an_event_is_given_up_after_its_retries(retries: int) -> None:
     book = Book(flush_max_retries=retries)
     book.add("a1")
 
-    assert book.run(always(Retry(503, "HTTP 503"))) == retries + 1
+    assert book.run(always(Busy(503, "HTTP 503"))) == retries + 1
     message = f"given up after {retries + 1} failed requests: HTTP 503"
     assert book.settled["a1"] == Outcome.dropped(
         DropReason.RETRIES, message, 503, retries + 1
@@ -500,7 +500,7 @@ def test_a_probe_is_the_head_of_the_least_tried_identity() -> None:
     book.add("a1 a2 b1")
     group = book.take()
     book.add("b2 c1 c2")
-    book.answer(group, Retry(503, "HTTP 503", 5.0))
+    book.answer(group, Busy(503, "HTTP 503", 5.0))
     probes = []
 
     for _ in range(4):
@@ -547,8 +547,8 @@ def test_an_outage_sees_few_requests() -> None:
 @pytest.mark.parametrize(
     ("verdict", "wait"),
     [
-        pytest.param(Retry(503, "HTTP 503", 17.0), 17.0, id="Retry-After"),
-        pytest.param(Pause(429, "HTTP 429", 7.0), 7.0, id="429 with Retry-After"),
+        pytest.param(Busy(503, "HTTP 503", 17.0), 17.0, id="Retry-After"),
+        pytest.param(Busy(429, "HTTP 429", 7.0), 7.0, id="429 with Retry-After"),
         pytest.param(SLOW, 30.0, id="bare 429"),
     ],
 )
@@ -579,8 +579,8 @@ def test_a_pause_costs_no_attempt() -> None:
 @pytest.mark.parametrize(
     "verdict",
     [
-        pytest.param(Pause(429, "HTTP 429", 0.0), id="429"),
-        pytest.param(Retry(503, "HTTP 503", 0.0), id="503"),
+        pytest.param(Busy(429, "HTTP 429", 0.0), id="429"),
+        pytest.param(Busy(503, "HTTP 503", 0.0), id="503"),
     ],
 )
 def test_retry_after_zero_makes_no_hot_loop(verdict: Verdict) -> None:
@@ -926,7 +926,7 @@ def test_a_waiting_event_expires() -> None:
     """It is given up at its age, by a timer and not by chance."""
     book = Book(max_age=60.0)
     book.add("a1")
-    book.answer(book.take(), Retry(503, "HTTP 503", 300.0))
+    book.answer(book.take(), Busy(503, "HTTP 503", 300.0))
     book.add("b1")
 
     assert book.schedule.next_wake_at(book.now, book.wall) == book.now + 60.0
@@ -1134,7 +1134,7 @@ def test_a_last_call_sends_what_was_held_back() -> None:
     book.add("a1 b1 c1 d1")
     first, second = book.take(), book.take()
     book.answer(first, naming(slow=(0,), code=429))
-    book.answer(second, Retry(503, "HTTP 503", 300.0))
+    book.answer(second, Busy(503, "HTTP 503", 300.0))
     book.add("e1")
 
     assert book.schedule.last_call(book.now)
@@ -1158,7 +1158,7 @@ def test_a_last_call_ends_whatever_the_server_says(
     book = Book(max_batch_size=8, durable=True)
     book.add(many(16))
     if failing:
-        book.answer(book.take(), Retry(503, "HTTP 503", 300.0))
+        book.answer(book.take(), Busy(503, "HTTP 503", 300.0))
     book.schedule.last_call(book.now)
 
     for _ in range(100):

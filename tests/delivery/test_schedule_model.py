@@ -18,10 +18,10 @@ from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
+    Broken,
+    Busy,
     Halve,
-    Pause,
     Refuse,
-    Retry,
     Sort,
     Verdict,
 )
@@ -38,8 +38,8 @@ indexes = st.lists(st.integers(0, 9), max_size=4)
 waits = st.sampled_from([None, 0.0, 3.0, 300.0])
 verdicts: st.SearchStrategy[Verdict] = st.one_of(
     st.just(OK),
-    st.builds(Retry, st.just(500), st.just("failed"), waits),
-    st.builds(Pause, st.just(429), st.just("slow"), waits),
+    st.builds(Broken, st.just(500), st.just("failed")),
+    st.builds(Busy, st.just(429), st.just("slow"), waits, throttled=st.booleans()),
     st.just(Halve(413, "large")),
     st.just(Bisect(400, "unnamed")),
     st.just(Refuse(401, "refused")),

@@ -6,6 +6,7 @@ identity is parked at the owner. So events of one identity never overtake each o
 each event is touched a fixed number of times.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -53,6 +54,7 @@ class Batcher:
         self._queue: deque[Record] = deque()
         self._owners: dict[str, Group] = {}
         self._attempts = attempts
+        self._probed: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -79,11 +81,22 @@ class Batcher:
         return list({id(group): group for group in self._owners.values()}.values())
 
     def take(
-        self, size: int, max_bytes: int, park: Callable[[Group, Record], None]
+        self,
+        size: int,
+        max_bytes: int,
+        park: Callable[[Group, Record], None],
+        *,
+        horizon: float = -math.inf,
+        expire: Callable[[Record], None] | None = None,
     ) -> Group | None:
         """Form a group of up to so many events and bytes from the head of the queue.
 
-        ``park`` is told of each event whose identity another group owns.
+        Args:
+            size: most events.
+            max_bytes: most bytes of them, with a comma each.
+            park: is told of each event whose identity another group owns.
+            horizon: an event that was accepted before is too old to go.
+            expire: is told of each event that is.
         """
         queue, owners, attempts = self._queue, self._owners, self._attempts
         piece: list[Record] = []
@@ -92,10 +105,16 @@ class Batcher:
         # The loop must not stand still while a long queue is parked: the rest of it
         # is looked at next time.
         patience = max(PATIENCE * size, MIN_PATIENCE)
-        # Hardly any event has failed before: ask about each only where one has.
-        some_failed = bool(attempts)
+        # Hardly any event was charged with a failure: ask only where one was.
+        some_charged = attempts.charged > 0
         while queue and len(piece) < size:
             record = queue[0]
+            if record.accepted_at <= horizon and expire is not None:
+                expire(queue.popleft())
+                patience -= 1
+                if not patience:
+                    break
+                continue
             owner = owners.get(record.identity)
             if owner is not None and owner is not group:
                 park(owner, queue.popleft())
@@ -106,7 +125,7 @@ class Batcher:
             total += len(record.body) + 1
             if total > max_bytes and piece:
                 break
-            if some_failed and (limit := attempts.size_limit(record)) < size:
+            if some_charged and (limit := attempts.size_limit(record)) < size:
                 if len(piece) >= limit:
                     break
                 size = limit
@@ -120,25 +139,33 @@ class Batcher:
         return group
 
     def take_head(self) -> Group | None:
-        """Form a group of one: the head of the identity with the fewest failures."""
-        best, fewest = -1, 0
-        seen: set[str] = set()
-        for index, record in enumerate(self._queue):
-            if record.identity in seen or record.identity in self._owners:
-                continue
-            failures = self._attempts.of(record)
-            if best < 0 or failures < fewest:
-                best, fewest = index, failures
-            if not failures:
-                break
-            seen.add(record.identity)
-        if best < 0:
+        """Form a group of one: the head of an identity, of each identity in turn.
+
+        So one event that cannot be taken is not mistaken for an outage.
+        """
+        index = self._next_head()
+        if index is None and self._probed:
+            self._probed.clear()
+            index = self._next_head()
+        if index is None:
             return None
-        record = self._queue[best]
-        del self._queue[best]
+        record = self._queue[index]
+        del self._queue[index]
+        self._probed.add(record.identity)
         group = Group([[record]])
         self.own(group, record.identity)
         return group
+
+    def _next_head(self) -> int | None:
+        probed, owners = self._probed, self._owners
+        for index, record in enumerate(self._queue):
+            if record.identity not in probed and record.identity not in owners:
+                return index
+        return None
+
+    def forget_probes(self) -> None:
+        """Begin with the first identity again: something was taken."""
+        self._probed.clear()
 
     def own(self, group: Group, identity: str) -> None:
         """Make a group the owner of an identity."""

@@ -13,6 +13,7 @@ A group owns its identities from its first piece to its last: what comes later f
 of them is parked at the group, and goes when the group is over.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from enum import Enum
 
@@ -61,6 +62,7 @@ class Group:
         "parked",
         "pieces",
         "rounds",
+        "sent_at",
         "window",
     )
 
@@ -81,6 +83,8 @@ class Group:
         """Times in a row that sending it died of a fault of ours."""
         self.due: float | None = None
         """When it goes on; None unless it rests."""
+        self.sent_at = -math.inf
+        """When its last piece went out."""
         self.count = 0
         """Its events: in pieces, parked and in flight."""
         self._held = held
@@ -97,9 +101,10 @@ class Group:
     def _move(self, event: str) -> None:
         self.life = _MOVES[self.life, event]
 
-    def send(self) -> None:
+    def send(self, now: float) -> None:
         """Its next piece goes to the server."""
         self._move("send")
+        self.sent_at = now
 
     def answer(self) -> None:
         """Nothing of it is with the server any more."""

@@ -15,10 +15,10 @@ from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
+    Broken,
+    Busy,
     Halve,
-    Pause,
     Refuse,
-    Retry,
     Sort,
     Verdict,
 )
@@ -48,6 +48,10 @@ class Ruling:
     """Identities that the server throttles from now on."""
     refused: bool = False
     """The server refuses us: what waits elsewhere meets the same."""
+    charged: bool = False
+    """Some event may be at fault: others go before these go again, in small company."""
+    first: bool = False
+    """Nobody is at fault: the same events go again, before all others."""
 
 
 class Rulings:
@@ -61,8 +65,12 @@ class Rulings:
         target: ByteTarget,
         *,
         max_events: int,
+        durable: bool,
     ) -> None:
         self._config = config
+        self._durable = durable
+        # Who sets a number of retries means it, as in the official SDKs.
+        self._counts_all = "flush_max_retries" in config.model_fields_set
         self._health = health
         self._attempts = attempts
         self._target = target
@@ -76,22 +84,22 @@ class Rulings:
         """Say what a verdict means for the piece that was with the server."""
         match verdict:
             case Accept():
-                return self._accepted(group, piece, verdict)
-            case Retry():
-                return self._failed(group, piece, verdict, now)
-            case Pause():
-                return self._paused(group, piece, verdict, now)
+                return self._accepted(group, piece, verdict, now)
+            case Busy():
+                return self._busy(group, piece, verdict, now)
+            case Broken():
+                return self._broken(group, piece, verdict, now)
             case Halve() | Bisect():
                 return self._divided(group, piece, verdict, now)
             case Sort():
                 return self._sorted(group, piece, verdict, now)
             case Refuse():
-                self._health.refused(now, verdict.code, verdict.message)
-                group.put_back(piece)
-                return Ruling(due=now, refused=True)
+                return self._refused(group, piece, verdict, now)
 
-    def _accepted(self, group: Group, piece: list[Record], verdict: Accept) -> Ruling:
-        self._health.succeeded()
+    def _accepted(
+        self, group: Group, piece: list[Record], verdict: Accept, now: float
+    ) -> Ruling:
+        self._health.succeeded(now, group.sent_at)
         group.rounds = 0
         group.widen(self._max_events)
         self._target.grow()
@@ -109,42 +117,60 @@ class Rulings:
 
     def tries(self, record: Record) -> int:
         """Count the requests of an event, the one at hand included."""
-        return self._attempts.of(record) + 1
+        return self._attempts.failures(record) + 1
 
     def drop(
         self, record: Record, reason: DropReason, message: str, code: int = 0
     ) -> Outcome:
         """Build the end of an event that is given up."""
-        return Outcome.dropped(reason, message, code, self._attempts.of(record))
+        return Outcome.dropped(reason, message, code, self._attempts.failures(record))
 
-    def _failed(
-        self, group: Group, piece: list[Record], verdict: Retry, now: float
+    def _busy(
+        self, group: Group, piece: list[Record], verdict: Busy, now: float
     ) -> Ruling:
-        self._health.failed(now, verdict.wait)
-        ruling = Ruling()
-        survivors: list[Record] = []
-        most = 0
+        """The destination takes nothing just now: nobody is charged, nothing is cut."""
+        self._health.slowed(now, group.sent_at, broken=False)
+        if verdict.throttled:
+            self._health.hold(now + self._config.retry_throttled_interval)
+        elif verdict.wait is not None:
+            self._health.hold(now + verdict.wait)
         for record in piece:
-            tries = self._attempts.charge(record)
-            most = max(most, tries)
-            if tries > self._config.flush_max_retries:
-                message = f"given up after {tries} failed requests: {verdict.message}"
-                outcome = self.drop(record, DropReason.RETRIES, message, verdict.code)
-                ruling.settled.append((record, outcome))
-            else:
+            self._attempts.fail(record, self._health.taken, broken=False)
+        return self._again(group, piece, verdict)
+
+    def _broken(
+        self, group: Group, piece: list[Record], verdict: Broken, now: float
+    ) -> Ruling:
+        """The request came to nothing: the server's fault, until there is proof."""
+        taken, charge = self._health.taken, self._attempts.fail
+        # No generator: every event is entered, whatever the first of them says.
+        charged = any([charge(record, taken, broken=True) for record in piece])
+        if not charged:
+            self._health.slowed(now, group.sent_at, broken=True)
+        ruling = self._again(group, piece, verdict)
+        ruling.charged = charged
+        return ruling
+
+    def _again(
+        self, group: Group, piece: list[Record], verdict: Busy | Broken
+    ) -> Ruling:
+        """Let events go again, except those that have failed too often."""
+        most = self._config.flush_max_retries
+        count = self._attempts.failures if self._counts_all else self._attempts.charges
+        ruling = Ruling(first=True)
+        survivors: list[Record] = []
+        for record in piece:
+            if count(record) <= most:
                 survivors.append(record)
+                continue
+            failures = self._attempts.failures(record)
+            message = f"given up after {failures} failed requests: {verdict.message}"
+            outcome = self.drop(record, DropReason.RETRIES, message, verdict.code)
+            ruling.settled.append((record, outcome))
         if survivors:
             self.retries += 1
             group.put_back(survivors)
-            ruling.due = now + self._health.backoff(most)
         return ruling
-
-    def _paused(
-        self, group: Group, piece: list[Record], verdict: Pause, now: float
-    ) -> Ruling:
-        self._health.paused(now, verdict.wait)
-        group.put_back(piece)
-        return Ruling(due=self._health.not_before)
 
     def _divided(
         self, group: Group, piece: list[Record], verdict: Halve | Bisect, now: float
@@ -201,10 +227,24 @@ class Rulings:
         records = group.take_piece()
         return Ruling([(r, self.drop(r, reason, message)) for r in records])
 
+    def _refused(
+        self, group: Group, piece: list[Record], verdict: Refuse, now: float
+    ) -> Ruling:
+        self._health.refused(now, verdict.code, verdict.message)
+        if self._durable:
+            # A refusal never consumes a spool.
+            group.put_back(piece)
+            return Ruling(due=now, refused=True)
+        message, code = verdict.message, verdict.code
+        return Ruling(
+            [(r, Outcome.rejected(message, code, self.tries(r))) for r in piece],
+            refused=True,
+        )
+
     def refuse(self, record: Record) -> Settlement:
         """Reject an event that waits, by the word of a server that refuses us."""
         message, code = self._health.refusal_message, self._health.refusal_code
-        return record, Outcome.rejected(message, code, self._attempts.of(record))
+        return record, Outcome.rejected(message, code, self._attempts.failures(record))
 
     def __repr__(self) -> str:
         return f"<Rulings {self._health.state}, {self._attempts!r}>"

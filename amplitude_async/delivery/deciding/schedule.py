@@ -59,9 +59,14 @@ class Schedule:
         self._held = Held(max(1, config.max_storage_capacity // 2))
         self.linger = Linger(config.flush_interval)
         """How long a first event waits for company."""
-        self.health = Health.seeded(config, rng)
+        self.health = Health(config, rng.uniform)
         self._rulings = Rulings(
-            config, self.health, self._attempts, self._target, max_events=most
+            config,
+            self.health,
+            self._attempts,
+            self._target,
+            max_events=most,
+            durable=durable,
         )
         self._departed: list[Settlement] = []
         """Ended without an answer: expired or shed, not collected as yet."""
@@ -133,18 +138,33 @@ class Schedule:
         if slots <= 0:
             return None
         self._expire(wall)
-        if self._last_call:
-            if self._bucket.next_at(now) > now:
-                return None
-            most = self._bounds.max_events
-            return self._next_due(now, wall) or self._take(now, most)
-        if now < self.health.not_before:
-            return None
-        if self.health.state is not HealthState.HEALTHY:
-            return self._probe(now, wall) if not self.in_flight else None
         if self._bucket.next_at(now) > now:
             return None
-        return self._next_due(now, wall) or self._next_batch(now, slots, eager=eager)
+        if self._last_call:
+            most = self._bounds.max_events
+            return self._next_due(now, wall) or self._take(now, wall, most)
+        health = self.health
+        if health.state is HealthState.REFUSED:
+            due = now >= health.not_before and not self.in_flight
+            return self._probe(now, wall) if due else None
+        if not health.may_ask(now, self.in_flight):
+            if self._presses(now, eager=eager):
+                health.pace.press()
+            return None
+        if health.broken and health.state is HealthState.FAILING:
+            return self._probe(now, wall)
+        # While requests keep their distance, the next one need not leave anything to
+        # others: it goes as full as it can.
+        free = 1 if health.pace.gap else min(slots, health.places - self.in_flight)
+        return self._next_due(now, wall) or self._next_batch(
+            now, wall, free, eager=eager
+        )
+
+    def _presses(self, now: float, *, eager: bool) -> bool:
+        """Say whether anything would go now if the pace allowed it."""
+        return self._timetable.next_at(now) <= now or self._batch_is_due(
+            now, eager=eager
+        )
 
     def _next_due(self, now: float, wall: float) -> Group | None:
         self._timetable.ring(now)
@@ -153,18 +173,30 @@ class Schedule:
                 return self._start(group, now)
         return None
 
-    def _next_batch(self, now: float, slots: int, *, eager: bool) -> Group | None:
+    def _batch_is_due(self, now: float, *, eager: bool) -> bool:
         waiting = len(self._batcher)
-        config = self._config
-        due = eager or waiting >= config.flush_queue_size
-        if not due and not self.linger.over(now):
-            return None
-        size = max(math.ceil(waiting / slots), config.flush_queue_size)
-        return self._take(now, min(size, self._bounds.max_events))
+        if not waiting:
+            return False
+        full = waiting >= self._config.flush_queue_size
+        return eager or full or self.linger.over(now)
 
-    def _take(self, now: float, size: int) -> Group | None:
-        size = int(min(size, max(1, self._bucket.available(now))))
-        group = self._batcher.take(size, self._target.now, self._park)
+    def _next_batch(
+        self, now: float, wall: float, slots: int, *, eager: bool
+    ) -> Group | None:
+        if not self._batch_is_due(now, eager=eager):
+            return None
+        least = self._config.flush_queue_size
+        size = max(math.ceil(len(self._batcher) / slots), least)
+        return self._take(now, wall, min(size, self._bounds.max_events))
+
+    def _take(self, now: float, wall: float, size: int) -> Group | None:
+        group = self._batcher.take(
+            int(min(size, max(1, self._bucket.available(now)))),
+            self._target.now,
+            self._park,
+            horizon=wall - self._bounds.max_age,
+            expire=self._expire_one,
+        )
         if not len(self._batcher):
             self.linger.stop()
         if group is None:
@@ -189,11 +221,12 @@ class Schedule:
 
     def _start(self, group: Group, now: float) -> Group:
         limit = group.window or self._bounds.max_events
-        if self._attempts and not self._last_call:
+        if self._attempts.charged and not self._last_call:
             limit = min(limit, self._attempts.size_limit_of(group.piece))
         limit = int(max(1, min(limit, self._bucket.available(now))))
         group.cut(limit, self._bounds.max_bytes)
-        self._timetable.send(group)
+        self._timetable.send(group, now)
+        self.health.pace.started(now)
         self._bucket.spend(len(group.piece))
         return group
 
@@ -217,8 +250,11 @@ class Schedule:
         oldest = self._batcher.oldest
         while oldest is not None and oldest.accepted_at <= horizon:
             self._batcher.pop_oldest()
-            self._departed.append(self._expired(oldest))
+            self._expire_one(oldest)
             oldest = self._batcher.oldest
+
+    def _expire_one(self, record: Record) -> None:
+        self._departed.append(self._expired(record))
 
     def _expired(self, record: Record) -> Settlement:
         message = f"not delivered within max_event_age={self._bounds.max_age:g} s"
@@ -248,18 +284,19 @@ class Schedule:
 
     def next_request_at(self, now: float, *, eager: bool = False) -> float | None:
         """Say when a request may go at the earliest; None where nothing waits."""
-        unwell = self.health.state is not HealthState.HEALTHY and not self._last_call
-        if unwell and self.in_flight:
+        health, last = self.health, self._last_call
+        if not last and self.in_flight >= health.places:
             return None
+        unwell = health.state is not HealthState.HEALTHY and not last
         soonest = self._timetable.next_at(now)
         if len(self._batcher):
             full = len(self._batcher) >= self._config.flush_queue_size
             linger = now if self.linger.until is None else self.linger.until
-            hurried = eager or full or unwell or self._last_call
+            hurried = eager or full or unwell or last
             soonest = min(soonest, now if hurried else linger)
         if soonest == math.inf:
             return None
-        well_at = now if self._last_call else self.health.not_before
+        well_at = now if last else health.not_before
         return max(soonest, well_at, self._bucket.next_at(now))
 
     def next_wake_at(
@@ -312,7 +349,7 @@ class Schedule:
             settled = [self._rulings.refuse(r) for r in self._remove(_everything)]
         elif ruling.due is not None:
             self._postpone(group, ruling.due)
-        self._go_on(group, now)
+        self._go_on(group, ruling, now)
         return self._closed(settled)
 
     def _hold(self, group: Group, identity: str, now: float) -> None:
@@ -328,23 +365,43 @@ class Schedule:
         self._postpone(lane, now + self._config.retry_throttled_interval)
 
     def _postpone(self, group: Group, due: float) -> None:
-        if self._spent is None:
-            self._timetable.rest(group, due)
+        if self._last_call:
+            self._spend(group)
         else:
-            # It has had its last request: what is left of it goes nowhere.
-            self._spent += group.unpack() + group.unpark()
+            self._timetable.rest(group, due)
 
-    def _go_on(self, group: Group, now: float) -> None:
+    def _go_on(self, group: Group, ruling: Ruling, now: float) -> None:
         """Send a group's next piece, let it wait, or free its identities."""
         if group.life is Life.READY:
-            if group.goes_on:
-                self._timetable.resume(group)
-            else:
+            if not group.goes_on:
                 self._release(group)
+            elif self._last_call and ruling.first:
+                # It has had its last request: what is left of it goes nowhere.
+                self._spend(group)
+            elif ruling.charged and not group.throttled:
+                # Its events part company, so that a bad one stands alone in the end.
+                self._batcher.dissolve(group)
+                self.linger.end(now)
+            elif ruling.first:
+                self._timetable.resume_first(group)
+            else:
+                self._timetable.resume(group)
         # In a last call nothing is probed: pieces stay pieces, or halving a batch
         # would never end.
-        if self.health.state is not HealthState.HEALTHY and not self._last_call:
+        health = self.health
+        probes = health.state is HealthState.REFUSED or (
+            health.broken and health.state is HealthState.FAILING
+        )
+        if probes and not self._last_call:
             self._dissolve_all(now)
+        if health.state is HealthState.HEALTHY:
+            self._batcher.forget_probes()
+
+    def _spend(self, group: Group) -> None:
+        """Put a group's events aside: in a last call each goes once."""
+        if self._spent is not None:
+            self._spent += group.unpack() + group.unpark()
+            self._release(group)
 
     def _release(self, group: Group) -> None:
         """Free a group's identities; what was parked there was due at that time."""

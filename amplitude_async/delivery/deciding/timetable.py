@@ -65,9 +65,9 @@ class Timetable:
         self.out = 0
         """Groups of which a piece is with the server."""
 
-    def send(self, group: Group) -> None:
+    def send(self, group: Group, now: float) -> None:
         """Note that a group's next piece goes out."""
-        group.send()
+        group.send(now)
         self.out += 1
 
     def answer(self, group: Group) -> None:
@@ -78,6 +78,10 @@ class Timetable:
     def resume(self, group: Group) -> None:
         """Let a group go on at once, behind the others that can."""
         self._ready.append(group)
+
+    def resume_first(self, group: Group) -> None:
+        """Let a group go on at once, before the others that can."""
+        self._ready.appendleft(group)
 
     def rest(self, group: Group, due: float) -> None:
         """Let a group go on at a given time."""

@@ -1,6 +1,8 @@
 """Every check of this project: `nox` runs them all, `nox --list` names them."""
 
+import argparse
 import platform
+import random
 import sys
 from pathlib import Path
 
@@ -18,16 +20,57 @@ RUNNING = ".".join(platform.python_version_tuple()[:2])
 CLAIMED = nox.project.python_versions(PROJECT)
 PYTHONS = [*CLAIMED, *({RUNNING} - set(CLAIMED))]
 
-# One interpreter is enough for a change; `nox -s tests-3.13` runs another.
+# A claimed interpreter that this machine does not have is left out.
 nox.options.sessions = [
     "lint",
     "types",
     "contracts",
-    f"tests-{RUNNING}",
+    *(f"tests-{version}" for version in PYTHONS),
     "minimal",
     "lowest",
     "docs",
 ]
+
+# One worker per core, since half of the suite waits for processes and timers; four at
+# the most, since from there on the longest test sets the time.
+PYTEST = (
+    *("pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"),
+    "--hypothesis-profile=ci",
+)
+
+# Whatever could notice that an extra is missing: the doors to isal and to the settings,
+# every module's import, and one pass of what users do.
+TOUCHES_EXTRAS = (
+    "tests/amplitude/test_config.py",
+    "tests/client",
+    "tests/delivery/test_transport.py",
+    "tests/mparticle/test_client.py",
+    "tests/test_encoding.py",
+    "tests/test_examples.py",
+    "tests/test_house.py",
+    "tests/testing",
+)
+
+# Whatever meets aiohttp or pydantic. The engine knows of neither, the storage is
+# SQLite's, and the command line adds terminals, not requests.
+TOUCHES_DEPENDENCIES = (
+    "tests/amplitude",
+    "tests/client",
+    "tests/delivery/test_transport.py",
+    "tests/emulator",
+    "tests/faults",
+    "tests/lifecycle",
+    "tests/mparticle",
+    "tests/test_config_table.py",
+    "tests/test_encoding.py",
+    "tests/test_examples.py",
+    "tests/testing",
+)
+
+MODELS = (
+    "tests/delivery/test_engine_model.py",
+    "tests/delivery/test_schedule_model.py",
+)
 
 # Without the safe path, `python -m` and `python -c` would import the source tree.
 INSTALLED = {"PYTHONSAFEPATH": "1", "AMPLITUDE_ASYNC_EXPECT_WHEEL": "1"}
@@ -61,10 +104,17 @@ def contracts(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the suite on the built wheel, with every extra, and measure coverage."""
+    """Run the suite on the built wheel, with every extra.
+
+    The interpreter that runs nox measures coverage as well: the code is the same on the
+    others, and counting its lines takes as long again as running them.
+    """
     session.install(f"{_wheel(session)}[all]", *_group("tests"))
+    if session.python != RUNNING:
+        session.run(*PYTEST, *session.posargs, env=INSTALLED)
+        return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs, env=INSTALLED)
+    session.run("coverage", "run", "-m", *PYTEST, *session.posargs, env=INSTALLED)
     session.run("coverage", "combine", "--quiet")
     if not session.posargs:
         session.run("coverage", "report")
@@ -72,14 +122,21 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def minimal(session: nox.Session) -> None:
-    """Run the suite on the bare wheel: without its extras it must work as well."""
+    """Run on the bare wheel what its extras could change: it must work without them.
+
+    The rest is the same code with the same dependencies as in `tests`.
+    """
     session.install(_wheel(session), *_group("tests"))
-    session.run("pytest", "-m", "not cli", *session.posargs, env=INSTALLED)
+    chosen = session.posargs or ("-m", "not cli", *TOUCHES_EXTRAS)
+    session.run(*PYTEST, *chosen, env=INSTALLED)
 
 
 @nox.session
 def lowest(session: nox.Session) -> None:
-    """Run the suite with the oldest dependencies that the metadata allows."""
+    """Run with the oldest dependencies allowed what meets one of them.
+
+    The rest is the same code as in `tests`, and has no way to notice.
+    """
     if RUNNING not in CLAIMED:
         session.skip(f"the oldest releases have no wheels for Python {RUNNING}")
     oldest = [
@@ -87,7 +144,26 @@ def lowest(session: nox.Session) -> None:
         for requirement in PROJECT["project"]["dependencies"]
     ]
     session.install(f"{_wheel(session)}[all]", *oldest, *_group("tests"))
-    session.run("pytest", *session.posargs, env=INSTALLED)
+    chosen = session.posargs or TOUCHES_DEPENDENCIES
+    session.run(*PYTEST, *chosen, env=INSTALLED)
+
+
+@nox.session
+def model(session: nox.Session) -> None:
+    """Throw dice at the state machines for long: `nox -s model -- --examples 20000`.
+
+    The seed is in the command that is printed; `--seed` throws the same dice again.
+    """
+    parser = argparse.ArgumentParser(prog="nox -s model --")
+    parser.add_argument("--examples", type=int, default=5_000)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    chosen = parser.parse_args(session.posargs)
+    session.install("-e", ".[all]", *_group("tests"))
+    session.run(
+        *("pytest", "--numprocesses=2", "--timeout=0", "--hypothesis-show-statistics"),
+        *("--hypothesis-profile=long", f"--hypothesis-seed={chosen.seed}", *MODELS),
+        env={"AMPLITUDE_ASYNC_EXAMPLES": str(chosen.examples)},
+    )
 
 
 @nox.session
@@ -108,7 +184,8 @@ def mutation(session: nox.Session) -> None:
 
 @nox.session
 def measure(session: nox.Session) -> None:
-    """Print the size and shape of the code beside two libraries we look up to."""
+    """Print the size and shape of the code beside four libraries we look up to."""
+    session.install(*_group("measure"))
     session.run("python", "scripts/measure.py")
 
 

@@ -8,10 +8,10 @@ from amplitude_async.amplitude.events import (
     EventOptions,
     IngestionMetadata,
     Plan,
-    TypedEvent,
 )
 from amplitude_async.amplitude.identify import Identify
 from amplitude_async.amplitude.revenue import Revenue
+from amplitude_async.amplitude.typed import TypedEvent
 from amplitude_async.config import Overflow
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DeliveryResult, DeliveryStatus, DropReason

@@ -1,4 +1,4 @@
-"""Turns the values of event properties into JSON: one policy for every vendor.
+"""Turns values into JSON: one policy for every vendor, and one place that joins bytes.
 
 Values that are JSON already pass untouched. Everything else is converted where a
 faithful JSON form exists and otherwise loses its own key, never the event:
@@ -11,7 +11,7 @@ timedelta                              number of seconds
 UUID, Path                             text
 Decimal, Fraction and other numbers    number
 Enum                                   what its value becomes
-str, int, float subclasses             their plain value
+str, int, float subclasses             the value of the base type
 tuple, set, deque, other sequences     array (a set is sorted if it can be)
 mapping, dataclass, pydantic model     object
 NaN, infinity, bytes, anything else    lost, with a `Loss` that says where
@@ -43,6 +43,8 @@ __all__ = [
     "ValuePolicy",
     "is_encodable_text",
     "to_json",
+    "unix_ms",
+    "with_members",
 ]
 
 Json: TypeAlias = str | int | float | bool | list[Any] | dict[str, Any] | None
@@ -60,6 +62,7 @@ _MAX_LEVEL_WIDTH: Final = 100_000
 # The largest exponent of ten of a double, the number type of most JSON readers.
 _MAX_EXPONENT: Final = 308
 
+# Paths go into warnings, where a key of a megabyte has no place.
 _MAX_LABEL: Final = 80
 
 
@@ -97,10 +100,10 @@ class ValuePolicy:
     max_string: int | None = None
     """Longer strings are cut to so many characters. None: no limit."""
 
-    def is_plain(self, value: object) -> bool:
+    def is_json(self, value: object) -> bool:
         """Tell whether a value is JSON as it is and within the limits.
 
-        Lone surrogates are not looked for: `to_json` refuses them.
+        Lone surrogates are not looked for: `to_json` raises on them.
         """
         if type(value) is dict and self.max_string is None and self.max_depth > 1:
             # Nearly every event has one flat dict of scalars: no second pass.
@@ -115,10 +118,10 @@ class ValuePolicy:
                     break
             else:
                 return True
-        return self._is_plain_tree(value)
+        return self._is_json_tree(value)
 
     def convert(self, value: object, path: str, losses: list[Loss]) -> Json | Dropped:
-        """Copy a value into plain JSON types; never raises, never changes it.
+        """Copy a value into the types of JSON; never raises, never changes it.
 
         Args:
             value: Anything.
@@ -130,14 +133,14 @@ class ValuePolicy:
         """
         return _Conversion(self, losses).value(value, path, 0)
 
-    def _is_plain_tree(self, value: object) -> bool:
+    def _is_json_tree(self, value: object) -> bool:
         # Level by level instead of recursion: a circle ends at the depth limit and
         # a structure that multiplies itself at the width limit.
         level: list[Any] = [[value]]
         for _ in range(self.max_depth + 1):
             below: list[Any] = []
             for container in level:
-                if not self._is_plain_container(container, below):
+                if not self._is_json_container(container, below):
                     return False
             if not below:
                 return True
@@ -146,7 +149,7 @@ class ValuePolicy:
             level = below
         return False
 
-    def _is_plain_container(self, container: Any, below: list[Any]) -> bool:
+    def _is_json_container(self, container: Any, below: list[Any]) -> bool:
         if type(container) is dict:
             if not all(type(key) is str for key in container):
                 return False
@@ -168,13 +171,33 @@ class ValuePolicy:
 
 
 def to_json(value: Json) -> bytes:
-    """Encode a plain value as compact UTF-8 JSON.
+    """Encode a value that is JSON as compact UTF-8.
 
     Raises:
         pydantic_core.PydanticSerializationError: The value holds lone surrogates
-            or something that is not plain.
+            or something that is no JSON.
     """
     return pydantic_core.to_json(value)
+
+
+def with_members(body: bytes, members: bytes) -> bytes:
+    """Put members at the end of an encoded object.
+
+    Args:
+        body: An object as an encoder of ours wrote it, without white space.
+        members: Each of them encoded, and after a comma: ``,"name":value``. May be
+            empty.
+    """
+    # Nothing stands before the first member of an empty object. The comma is theirs
+    # and not put here because events come by the thousand and "{}" hardly ever.
+    if body == b"{}":
+        members = members[1:]
+    return b"%b%b}" % (body[:-1], members)
+
+
+def unix_ms(wall: float) -> int:
+    """Turn seconds since the epoch into whole milliseconds, as vendors want them."""
+    return int(wall * 1000)
 
 
 def is_encodable_text(text: str) -> bool:
@@ -219,6 +242,7 @@ class _Conversion:
         for types, convert in _RULES:
             if isinstance(value, types):
                 return convert(self, value, path, depth)
+        # A class that is a dataclass is no instance of one.
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return self._dataclass(value, path, depth)
         return self.no_form(value, path, depth)
@@ -231,6 +255,7 @@ class _Conversion:
         return self._lose(path, f"a {type(value).__name__} has no JSON form")
 
     def text(self, value: str, path: str, _depth: int) -> Json | Dropped:
+        # Not str(): a subclass may print something else than it holds.
         text = str.__str__(value)
         if not is_encodable_text(text):
             return self._lose(path, "holds a lone surrogate, which is not Unicode text")
@@ -323,6 +348,7 @@ class _Conversion:
         return result
 
     def _key(self, key: Any, path: str, taken: Collection[str]) -> str | None:
+        # An Enum and its text come to one name: the first of them is kept.
         if isinstance(key, enum.Enum):
             key = key.value
         if not isinstance(key, str):
@@ -362,6 +388,7 @@ class _Conversion:
         return result
 
     def _enter(self, container: object, path: str, depth: int) -> bool:
+        # By identity and only while inside: an object that comes twice is no circle.
         if id(container) in self._active:
             self._lose(path, "refers back to an object that contains it")
             return False

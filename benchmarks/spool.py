@@ -17,8 +17,8 @@ from typing import Any
 
 from amplitude_async import Amplitude
 from amplitude_async.storage import MemoryStorage, Record, SQLiteStorage, Storage
-from amplitude_async.storage.spool_file import SpoolFile
-from amplitude_async.storage.spool_lock import new_spool_path
+from amplitude_async.storage.spool.file import SpoolFile
+from amplitude_async.storage.spool.lock import new_spool_path
 
 __all__: list[str] = []
 

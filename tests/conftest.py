@@ -1,29 +1,78 @@
-"""Fixtures for the whole suite."""
+"""Fixtures for the whole suite: clients, processes, and what holds in every test."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
+
+import amplitude_async
 
 if TYPE_CHECKING:
+    from amplitude_async import Amplitude
     from amplitude_async.emulator import Emulator
 
-__all__ = ["blocking_calls_fail", "emulator"]
+__all__ = [
+    "accounted",
+    "blocking_calls_fail",
+    "clients",
+    "connect",
+    "default_options",
+    "emulator",
+    "importable_package",
+    "start_example",
+]
 
+KEY = "0123456789abcdef-secret"
 CLI_TESTS = Path(__file__).parent / "cli"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+START_TIMEOUT = 20.0
+
+# In checks a failure must come from the change, not from the dice or the machine.
+settings.register_profile(
+    "ci",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+# `nox -s model` throws other dice, for longer, and says with which seed.
+settings.register_profile(
+    "long",
+    settings.get_profile("ci"),
+    derandomize=False,
+    max_examples=int(os.environ.get("AMPLITUDE_ASYNC_EXAMPLES", "100")),
+)
+# Cut off in the middle, an example looks to Hypothesis like one that does not repeat.
+EXAMPLES_TIMEOUT = 600
 
 # Without the extra, these files could not even be imported.
 collect_ignore = [] if find_spec("typer") else ["cli"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of the command line as needing its extra."""
+@pytest.hookimpl(trylast=True)  # when Hypothesis has marked its own
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Mark tests of the command line, and give those of many examples their time."""
     for item in items:
         if item.path.is_relative_to(CLI_TESTS):
             item.add_marker("cli")
+        if (
+            item.get_closest_marker("hypothesis")
+            and config.getoption("timeout") is None
+        ):
+            item.add_marker(pytest.mark.timeout(EXAMPLES_TIMEOUT))
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +85,14 @@ def blocking_calls_fail(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def importable_package() -> Iterator[None]:
+    """Let child processes find the package that is being tested, installed or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(amplitude_async.__file__).parents[1]))
+        yield
+
+
 @pytest.fixture
 async def emulator() -> AsyncIterator["Emulator"]:
     """Yield a running local Amplitude server."""
@@ -44,3 +101,149 @@ async def emulator() -> AsyncIterator["Emulator"]:
 
     async with Emulator() as running:
         yield running
+
+
+# Clients --------------------------------------------------------------------
+
+
+@pytest.fixture
+def clients() -> list[Any]:
+    """Return the list of all clients that `accounted` looks after."""
+    return []
+
+
+@pytest.fixture
+async def accounted(
+    emulator: "Emulator", clients: list[Any], caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[Callable[..., Any]]:
+    """Yield a function that takes a client, and its secrets, into care.
+
+    Whatever the test does with them, the accounts of clients add up before and after
+    their shutdown, nothing stays undecided, and no line of the log holds a secret.
+    """
+    caplog.set_level(logging.DEBUG, logger="amplitude_async")
+    secrets: set[str] = set()
+
+    def take(client: Any, *hidden: str) -> Any:
+        clients.append(client)
+        secrets.update(hidden)
+        return client
+
+    yield take
+    for client in clients:
+        check_account(client.stats)
+        stats = await client.shutdown(0.2)
+        check_account(stats)
+        assert {stats.pending, *(d.pending for d in stats.destinations.values())} == {0}
+    lines = "".join(record.getMessage() for record in caplog.get_records("call"))
+    assert [secret for secret in secrets if secret in lines] == []
+
+
+def check_account(stats: "amplitude_async.Stats") -> None:
+    """Fail unless the account of each destination adds up."""
+    assert stats.balanced, stats
+    for name, other in stats.destinations.items():
+        assert other.balanced, (name, other)
+
+
+@pytest.fixture
+def default_options() -> Callable[[], dict[str, Any]]:
+    """Return what gives each client its options; folders have it in their own way."""
+    return dict
+
+
+@pytest.fixture
+def connect(
+    emulator: "Emulator",
+    # Before the clients and so after them: what it promises holds when they are gone.
+    default_options: Callable[[], dict[str, Any]],
+    accounted: Callable[..., Any],
+) -> Callable[..., "Amplitude"]:
+    """Return a function that makes clients of the emulator."""
+
+    def make(**options: Any) -> "Amplitude":
+        given = {"server_url": emulator.httpapi_url, **default_options(), **options}
+        client: Amplitude = accounted(amplitude_async.Amplitude(KEY, **given), KEY)
+        return client
+
+    return make
+
+
+# Services -------------------------------------------------------------------
+
+
+class Service:
+    """An example that runs in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._process = process
+        self._port = port
+
+    async def listening(self) -> None:
+        """Wait until it accepts connections; fail if it ends before."""
+        async with asyncio.timeout(START_TIMEOUT):
+            while self._process.returncode is None:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                except ConnectionError:
+                    await asyncio.sleep(0.02)
+                else:
+                    writer.close()
+                    await writer.wait_closed()
+                    return
+        pytest.fail("the service ended before it listened")
+
+    async def stop(self) -> tuple[int | None, str]:
+        """Terminate it as an orchestrator does; returns its exit code and its log."""
+        self._process.terminate()
+        ending = self._process.communicate()
+        _, log = await asyncio.wait_for(ending, START_TIMEOUT)
+        return self._process.returncode, log.decode()
+
+
+@pytest.fixture
+def start_example(
+    emulator: "Emulator",
+) -> Callable[..., AbstractAsyncContextManager[Service]]:
+    """Return a function that runs an example on the emulator, and leaves none behind.
+
+    Its arguments are the file's name and more variables of the environment.
+    """
+
+    @asynccontextmanager
+    async def start(name: str, **environment: str) -> AsyncIterator[Service]:
+        port = free_port()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(EXAMPLES / name),
+            env={
+                **os.environ,
+                "AMPLITUDE_API_KEY": "test-key-that-no-log-shows",
+                "AMPLITUDE_SERVER_URL": emulator.httpapi_url,
+                # A proxy of this machine has no business on loopback.
+                "AMPLITUDE_TRUST_ENV": "false",
+                "PORT": str(port),
+                **environment,
+            },
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        service = Service(process, port)
+        try:
+            await service.listening()
+            yield service
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    return start
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -4,6 +4,7 @@ import ast
 import asyncio
 import inspect
 import re
+import runpy
 import socket
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ __all__: list[str] = []
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PACKAGE = ROOT / "amplitude_async"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 BLOCK = re.compile(
@@ -166,6 +168,75 @@ def test_every_page_is_in_the_navigation() -> None:
     listed = set(re.findall(r"([\w/.-]+\.md)\s*$", navigation, re.MULTILINE))
 
     assert listed == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+
+
+@pytest.fixture(scope="module")
+def road() -> dict[str, Any]:
+    """Return the names of the script that draws the road of an event."""
+    return runpy.run_path(str(ROOT / "scripts" / "road.py"))
+
+
+def test_the_picture_of_the_road_is_the_one_the_script_draws(
+    road: dict[str, Any],
+) -> None:
+    """A picture that is older than its script fails here.
+
+    The remedy: ``python scripts/road.py --write``.
+    """
+    assert road["PICTURE"].read_text(encoding="utf-8") == road["draw"]()
+
+
+def test_the_script_of_the_road_prints_the_picture(
+    road: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without an argument nothing is written."""
+    road["main"]([])
+
+    assert capsys.readouterr().out == road["draw"]()
+
+
+def test_the_road_leads_through_files_that_exist(road: dict[str, Any]) -> None:
+    """A room that was moved or renamed is not left in the picture."""
+    names = {name for room in road["rooms"]() for name in room.files.split()}
+    paths = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
+    found = {n for n in names for path in paths if f"/{path}".endswith(f"/{n}")}
+
+    assert names - found == {"storage/"}
+
+
+def test_the_architecture_page_knows_every_room() -> None:
+    """No file is moved, renamed or added without a word on the page."""
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    named = {Path(name).name for name in re.findall(r"`([\w/]+\.py)`", page)}
+    # What lies in these folders is named by the folder.
+    folders = {"models", "demo", "testing"}
+    named_by_folder = {
+        "cli/emulator.py",
+        "cli/spool/commands.py",
+        "cli/spool/tables.py",
+    }
+    missing = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("[a-z]*.py")
+        if path.name not in named and folders.isdisjoint(path.parts)
+    }
+
+    assert missing - named_by_folder == set()
+    known = [*PACKAGE.rglob("*.py"), *(ROOT / "tests").glob("*.py")]
+    assert named <= {path.name for path in known}
+
+
+def test_the_architecture_page_tells_the_life_of_a_group_as_the_code_does() -> None:
+    """The table on the page is the one at the top of its file."""
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    code = (PACKAGE / "delivery/deciding/group.py").read_text(encoding="utf-8")
+    [table] = re.findall(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+    assert [line.strip() for line in table.splitlines()] == [
+        line.strip()
+        for line in code.splitlines()
+        if re.match(r" +[A-Z]+ +\w+ +->", line)
+    ]
 
 
 def test_the_runner_shares_names_awaits_and_counts_lines() -> None:

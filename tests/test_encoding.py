@@ -13,7 +13,7 @@ from fractions import Fraction
 from numbers import Integral
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 import pytest
@@ -28,9 +28,13 @@ from amplitude_async.encoding import (
     ValuePolicy,
     is_encodable_text,
     to_json,
+    unix_ms,
+    with_members,
 )
 
 POLICY = ValuePolicy()
+
+Members: TypeAlias = dict[str, int | str | None]
 
 
 class Colour(enum.Enum):
@@ -197,12 +201,12 @@ def convert(value: object, policy: ValuePolicy = POLICY) -> tuple[Any, list[Loss
     ],
 )
 def test_documented_form(value: object, expected: object) -> None:
-    """Each supported type has one JSON form, in plain types."""
+    """Each supported type has one JSON form, in types of JSON."""
     converted, losses = convert(value)
     assert converted == expected
     assert type(converted) is type(expected)
     assert losses == []
-    assert POLICY.is_plain(converted)
+    assert POLICY.is_json(converted)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +239,7 @@ def test_no_json_form(value: object) -> None:
     converted, losses = convert(properties)
     assert converted == {"good": 1, "list": [1, 2]}
     assert [loss.path for loss in losses] == ["p.bad", "p.list[1]"]
-    assert not POLICY.is_plain(properties) or not is_encodable_text(str(value))
+    assert not POLICY.is_json(properties) or not is_encodable_text(str(value))
 
 
 def test_reason_names_no_value() -> None:
@@ -298,7 +302,7 @@ def test_circles_are_cut_where_they_close() -> None:
     }
     paths = [loss.path for loss in losses]
     assert paths == ["p.loop.items[0]", "p.item.parts[0]"]
-    assert not POLICY.is_plain(loop)
+    assert not POLICY.is_json(loop)
 
 
 def test_same_object_twice_is_no_circle() -> None:
@@ -319,9 +323,9 @@ def nested(levels: int) -> Any:
 def test_depth_limit(limit: int) -> None:
     """As many containers as the limit are kept, the next one is lost."""
     policy = ValuePolicy(max_depth=limit)
-    assert policy.is_plain(nested(limit))
+    assert policy.is_json(nested(limit))
     assert convert(nested(limit), policy) == (nested(limit), [])
-    assert not policy.is_plain(nested(limit + 1))
+    assert not policy.is_json(nested(limit + 1))
     converted, losses = convert(nested(limit + 1), policy)
     assert json.dumps(converted) == "[" * limit + "]" * limit
     assert losses == [Loss("p" + "[0]" * limit, f"nested deeper than {limit} levels")]
@@ -342,7 +346,7 @@ def test_too_many_values_end() -> None:
     doubled: Any = [1]
     for _ in range(38):
         doubled = [doubled, doubled]
-    assert not POLICY.is_plain(doubled)
+    assert not POLICY.is_json(doubled)
     converted, losses = convert({"good": 1, "bad": Endless()})
     assert converted == {"good": 1}
     assert losses == [Loss("p.bad", "has more than 500000 values")]
@@ -352,11 +356,11 @@ def test_too_many_values_end() -> None:
 def test_long_text_is_cut(value: object) -> None:
     """Text beyond the limit is cut to it, keys are not."""
     policy = ValuePolicy(max_string=3)
-    assert not policy.is_plain(value)
+    assert not policy.is_json(value)
     converted, losses = convert(value, policy)
     assert json.dumps(converted) == json.dumps(value).replace("abcdef", "abc")
     assert [loss.reason for loss in losses] == ["cut to 3 characters"]
-    assert policy.is_plain({"long key": ["abc"]})
+    assert policy.is_json({"long key": ["abc"]})
 
 
 @pytest.mark.parametrize(
@@ -373,13 +377,13 @@ def test_long_text_is_cut(value: object) -> None:
         (1,),
     ],
 )
-def test_not_plain(value: object) -> None:
-    """Whatever the encoder could send otherwise than documented is not plain."""
-    assert not POLICY.is_plain(value)
+def test_not_json(value: object) -> None:
+    """Whatever the encoder could send otherwise than documented is not JSON."""
+    assert not POLICY.is_json(value)
 
 
 def test_to_json_refuses_lone_surrogates() -> None:
-    """The one thing `is_plain` does not look for is found by the encoder."""
+    """The one thing `is_json` does not look for is found by the encoder."""
     assert to_json({"k": ["é", None, 1.5]}) == '{"k":["é",null,1.5]}'.encode()
     with pytest.raises(PydanticSerializationError):
         to_json(["\ud800"])
@@ -458,13 +462,30 @@ def test_any_value_arrives_or_is_named(case: Case) -> None:
         assert case.expected is DROP
         return
     assert json.loads(to_json(converted)) == case.expected
-    assert POLICY.is_plain(converted)
-    if POLICY.is_plain(case.value) and not losses:
+    assert POLICY.is_json(converted)
+    if POLICY.is_json(case.value) and not losses:
         assert to_json(case.value) == to_json(converted)
 
 
 @given(CASES)
-def test_plain_values_need_no_conversion(case: Case) -> None:
-    """What `is_plain` accepts encodes to exactly what it is."""
-    if POLICY.is_plain(case.value) and not case.lost:
+def test_json_needs_no_conversion(case: Case) -> None:
+    """What `is_json` accepts encodes to exactly what it is."""
+    if POLICY.is_json(case.value) and not case.lost:
         assert json.loads(to_json(case.value)) == case.value
+
+
+objects = st.dictionaries(st.text(), st.none() | st.integers() | st.text(), max_size=3)
+
+
+@given(objects, objects)
+def test_members_are_put_at_the_end(given: Members, added: Members) -> None:
+    """Joined as bytes, two objects come to what they come to as dicts."""
+    members = b"".join(b",%b:%b" % (to_json(n), to_json(v)) for n, v in added.items())
+    joined = with_members(to_json(given), members)
+    assert json.loads(joined) == {**given, **added}
+    assert list(json.loads(joined)) == list({**given, **added})
+
+
+def test_milliseconds_are_whole() -> None:
+    """A vendor takes whole milliseconds; what is beyond them is cut."""
+    assert unix_ms(1_700_000_000.9999) == 1_700_000_000_999

@@ -7,10 +7,10 @@ from amplitude_async.amplitude.events import (
     EventOptions,
     IngestionMetadata,
     Plan,
-    TypedEvent,
 )
 from amplitude_async.amplitude.identify import Identify
 from amplitude_async.amplitude.revenue import Revenue
+from amplitude_async.amplitude.typed import TypedEvent
 
 __all__ = [
     "Amplitude",

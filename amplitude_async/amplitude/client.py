@@ -7,10 +7,16 @@ from typing import Any, Self, Unpack, cast
 import aiohttp
 from pydantic import ValidationError
 
+from amplitude_async.amplitude.compose import (
+    check_field_names,
+    check_kind,
+    compose,
+    invalid,
+    stand_in,
+)
 from amplitude_async.amplitude.config import Config, ConfigFields
 from amplitude_async.amplitude.context import ContextPlugin
 from amplitude_async.amplitude.door import AmplitudeDoor
-from amplitude_async.amplitude.encoder import unix_ms
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.amplitude.events import (
     GROUP_IDENTIFY,
@@ -19,19 +25,17 @@ from amplitude_async.amplitude.events import (
     Event,
     EventFields,
     EventOptions,
-    TypedEvent,
-    build_event,
-    check_field_names,
-    merge_options,
 )
 from amplitude_async.amplitude.identify import Identify
 from amplitude_async.amplitude.revenue import Revenue
-from amplitude_async.client import BaseClient
+from amplitude_async.amplitude.typed import TypedEvent
+from amplitude_async.client.base import BaseClient
 from amplitude_async.config import merge_config, read_environment
 from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.encoding import unix_ms
 from amplitude_async.plugins import Plugin
 from amplitude_async.storage.base import Record
 
@@ -144,14 +148,15 @@ class Amplitude(BaseClient):
             TypeError: an unknown field name or a wrong kind of argument.
             QueueFullError: no room, and the policy is Overflow.RAISE.
         """
+        # The commonest call by far: spare it the model where that changes nothing.
         if options is None and type(event) is str:
             record = self._encode_fields(event, fields)
             if record is not None:
-                intake = self._own.engine.intake
-                delivery = None if self._fast is None else intake.offer(record)
-                return delivery or await intake.accept(record)
+                own = self._own
+                delivery = None if self._fast is None else own.offer_record(record)
+                return delivery or await own.accept_record(record)
         try:
-            made = _compose(event, options, fields)
+            made = compose(event, options, fields)
         except ValidationError as error:
             return await self._reject(event, error)
         return self._offer(made) or await self._submit(made)
@@ -159,10 +164,10 @@ class Amplitude(BaseClient):
     def _encode_fields(self, event_type: str, fields: EventFields) -> Record | None:
         """Encode for the short road without an Event; None where one is needed."""
         own = self._fast or self._spooled
-        if own is None or asyncio.get_running_loop() is not self._loop:
+        if own is None or asyncio.get_running_loop() is not self._home.loop:
             return None
-        next_id = own.engine.intake.next_id
-        return self._door.admit_fields(event_type, fields, next_id, self._clock.wall())
+        wall = self._clock.wall()
+        return self._door.admit_fields(event_type, fields, own.next_id, wall)
 
     def track_nowait(
         self,
@@ -181,11 +186,11 @@ class Amplitude(BaseClient):
             AmplitudeError: the client was not started.
         """
         try:
-            made = _compose(event, options, fields)
+            made = compose(event, options, fields)
         except ValidationError as error:
             if self._config.strict:
                 raise
-            return self._settle(_stand_in(event), _invalid(error))
+            return self._settle(stand_in(event), invalid(error))
         return self._offer(made) or self._submit_nowait(made)
 
     async def identify(
@@ -200,7 +205,7 @@ class Amplitude(BaseClient):
         Raises:
             TypeError: an unknown field name or a wrong kind of argument.
         """
-        _check_kind("identify", identify, Identify)
+        check_kind("identify", identify, Identify)
         if identify.is_empty:
             return await self._refuse(IDENTIFY, fields, _EMPTY_IDENTIFY)
         own: EventFields = {"user_properties": identify.properties}
@@ -220,7 +225,7 @@ class Amplitude(BaseClient):
         Raises:
             TypeError: an unknown field name or a wrong kind of argument.
         """
-        _check_kind("identify", identify, Identify)
+        check_kind("identify", identify, Identify)
         if identify.is_empty:
             return await self._refuse(GROUP_IDENTIFY, fields, _EMPTY_IDENTIFY)
         own: EventFields = {
@@ -260,7 +265,7 @@ class Amplitude(BaseClient):
         Raises:
             TypeError: an unknown field name or a wrong kind of argument.
         """
-        _check_kind("revenue", revenue, Revenue)
+        check_kind("revenue", revenue, Revenue)
         if revenue.problem is not None:
             return await self._refuse(REVENUE, fields, revenue.problem)
         extra = fields.pop("event_properties", None) or {}
@@ -283,7 +288,7 @@ class Amplitude(BaseClient):
     async def _reject(self, event: object, error: ValidationError) -> Delivery:
         if self._config.strict:
             raise error
-        return await self._submit_settled(_stand_in(event), _invalid(error))
+        return await self._submit_settled(stand_in(event), invalid(error))
 
     async def _refuse(
         self, event_type: str, fields: EventFields, problem: str
@@ -295,6 +300,10 @@ class Amplitude(BaseClient):
         return await self._submit_settled(Event(event_type=event_type), outcome)
 
     # Parts of the base client ------------------------------------------------
+
+    @property
+    def _has_key(self) -> bool:
+        return self._config.api_key is not None
 
     def _in_child(self) -> None:
         self._door.renew_ids()
@@ -315,62 +324,8 @@ class Amplitude(BaseClient):
         if not event.insert_id:
             missing["insert_id"] = self._door.insert_id(event)
         if event.time is None:
-            missing["time"] = unix_ms()
+            missing["time"] = unix_ms(self._clock.wall())
         return event.model_copy(update=missing) if missing else event
 
 
 _EMPTY_IDENTIFY = "identify is empty: chain an operation such as .set('plan', 'pro')"
-
-
-def _compose(
-    event: Event | TypedEvent | str,
-    options: EventOptions | None,
-    fields: EventFields,
-) -> Event:
-    if options is not None:
-        _check_options(options)
-    given = cast("Mapping[str, Any]", fields)
-    if isinstance(event, str):
-        return build_event(event, options, given)
-    if isinstance(event, TypedEvent):
-        check_field_names(given)
-        extra = fields.pop("event_properties", None) or {}
-        event = event.to_event(event_properties=extra)
-    elif not isinstance(event, Event):
-        msg = f"event={event!r:.80} must be an Event, a TypedEvent or an event type"
-        raise TypeError(msg)
-    return merge_options(event, options, given)
-
-
-def _check_options(options: object) -> None:
-    if isinstance(options, EventOptions):
-        return
-    hint = (
-        ": properties go in event_properties=" if isinstance(options, Mapping) else ""
-    )
-    msg = f"options={options!r:.80} must be EventOptions{hint}"
-    raise TypeError(msg)
-
-
-def _check_kind(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        msg = f"{name}={value!r:.80} must be an instance of {kind.__name__}"
-        raise TypeError(msg)
-
-
-def _invalid(error: ValidationError) -> Outcome:
-    """Say field, value and remedy of what pydantic found."""
-    parts = [
-        f"{'.'.join(map(str, item['loc']))}={item['input']!r:.80}: {item['msg']}"
-        for item in error.errors(include_url=False, include_context=False)
-    ]
-    return Outcome.rejected("; ".join(parts))
-
-
-def _stand_in(event: object) -> Event:
-    """Build an event that can be shown where the real one could not be made."""
-    if isinstance(event, Event):
-        return event
-    if isinstance(event, TypedEvent):
-        return Event(event_type=event.event_type)
-    return Event(event_type=str(event))

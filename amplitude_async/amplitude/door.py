@@ -12,9 +12,9 @@ from amplitude_async.amplitude.encoder import (
     encode_fields,
 )
 from amplitude_async.amplitude.events import GROUP_IDENTIFY, Event
+from amplitude_async.client.destination import Refusal
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.destination import Refusal
-from amplitude_async.encoding import ValuePolicy
+from amplitude_async.encoding import ValuePolicy, unix_ms, with_members
 from amplitude_async.storage.base import Record
 
 __all__ = ["FORBIDDEN_IDS", "AmplitudeDoor"]
@@ -69,6 +69,8 @@ class AmplitudeDoor:
 
     def admit(self, event: Event, record_id: int, wall: float) -> Record | Refusal:
         """Encode an event, or say why the server would refuse it."""
+        # Nearly every event has a usable user id and no bad device id: looked at here,
+        # so that the slow check, which finds the words, runs only for a problem.
         user_id, device_id = event.user_id, event.device_id
         if not self._usable(user_id) or (device_id and not self._usable(device_id)):
             problem = self._check_ids(event)
@@ -77,7 +79,7 @@ class AmplitudeDoor:
         if not event.event_type.strip():
             return Refusal("event_type is empty: name the event")
         body, insert_id, losses = encode_event(
-            event, self._policy, self._defaults, insert_id=self._new_id
+            event, self._policy, self._defaults, insert_id=self._new_id, wall=wall
         )
         for loss in losses:
             if loss.path in {"user_id", "device_id"}:
@@ -122,20 +124,11 @@ class AmplitudeDoor:
         body = encode_fields(event_type, fields, self._policy)
         if body is None or len(body) > self._short_bytes:
             return None
-        insert_id = self._new_id()
+        insert_id, members = self._new_id(), self._defaults.members
         if "time" not in fields:
-            body = b'%b,"insert_id":"%b","time":%d%b}' % (
-                body[:-1],
-                insert_id.encode(),
-                wall * 1000,
-                self._defaults.members,
-            )
-        else:
-            body = b'%b,"insert_id":"%b"%b}' % (
-                body[:-1],
-                insert_id.encode(),
-                self._defaults.members,
-            )
+            members = b',"time":%d%b' % (unix_ms(wall), members)
+        members = b',"insert_id":"%b"%b' % (insert_id.encode(), members)
+        body = with_members(body, members)
         return Record(record_id, body, user_id, user_id, device_id, insert_id, wall)
 
     def _usable(self, value: object) -> bool:

@@ -6,9 +6,9 @@ values by the policy, and what is filled in where the event is silent.
 
 import itertools
 import secrets
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import BaseModel
@@ -26,6 +26,8 @@ from amplitude_async.encoding import (
     ValuePolicy,
     is_encodable_text,
     to_json,
+    unix_ms,
+    with_members,
 )
 
 __all__ = [
@@ -35,7 +37,6 @@ __all__ = [
     "decode_event",
     "encode_event",
     "encode_fields",
-    "unix_ms",
 ]
 
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
@@ -57,47 +58,38 @@ class EncodedEvent(NamedTuple):
     """
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots: what is cached needs a place.
+@dataclass(frozen=True)
 class EventDefaults:
-    """What events get that lack it, encoded once."""
+    """What events get that lack it, each encoded once."""
 
     library: str | None = None
     plan: Plan | None = None
     ingestion_metadata: IngestionMetadata | None = None
-    _library: bytes = field(init=False, repr=False)
-    _plan: bytes = field(init=False, repr=False)
-    _metadata: bytes = field(init=False, repr=False)
-    _all: bytes = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        parts = {
-            "_library": _member("library", self.library),
-            "_plan": _member("plan", self.plan),
-            "_metadata": _member("ingestion_metadata", self.ingestion_metadata),
-        }
-        for name, part in parts.items():
-            object.__setattr__(self, name, part)
-        object.__setattr__(self, "_all", b"".join(parts.values()))
-
-    @property
+    @cached_property
     def members(self) -> bytes:
         """All of them as JSON members, each after a comma."""
-        return self._all
+        return b"".join(self._each)
+
+    @cached_property
+    def _each(self) -> tuple[bytes, bytes, bytes]:
+        return (
+            _member("library", self.library),
+            _member("plan", self.plan),
+            _member("ingestion_metadata", self.ingestion_metadata),
+        )
 
     def missing_from(self, event: Event) -> bytes:
         """Give the JSON members that an event lacks, each after a comma."""
-        library = event.library is None
-        plan = event.plan is None
-        metadata = event.ingestion_metadata is None
-        if library and plan and metadata:
-            return self._all
-        return b"".join(
-            (
-                self._library if library else b"",
-                self._plan if plan else b"",
-                self._metadata if metadata else b"",
-            )
-        )
+        given = (event.library, event.plan, event.ingestion_metadata)
+        if given == _NOTHING_GIVEN:
+            return self.members
+        missing = zip(self._each, given, strict=True)
+        return b"".join(member for member, own in missing if own is None)
+
+
+_NOTHING_GIVEN: Final = (None, None, None)
 
 
 def _member(key: str, value: str | BaseModel | None) -> bytes:
@@ -156,9 +148,10 @@ def encode_fields(
     members: dict[str, Any] = {"event_type": event_type}
     for name, value in fields.items():
         kind = _SHORT_ROAD.get(name)
+        # Exact types alone: a bool is an int, and a subclass is the model's affair.
         if type(value) is not kind:
             return None
-        if kind is dict and not policy.is_plain(value):
+        if kind is dict and not policy.is_json(value):
             return None
         members[name] = value
     try:
@@ -185,18 +178,13 @@ class InsertIds:
         return f"{self._prefix}-{next(self._count):x}"
 
 
-def unix_ms() -> int:
-    """Give the time in whole milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
 def encode_event(
     event: Event,
     policy: ValuePolicy,
     defaults: EventDefaults,
     *,
+    wall: float,
     insert_id: Callable[[], str],
-    now_ms: Callable[[], int] = unix_ms,
 ) -> EncodedEvent:
     """Encode an event once and for all; the event itself is not changed.
 
@@ -204,24 +192,23 @@ def encode_event(
         event: None fields are left out; None inside properties stays null.
         policy: How property values become JSON.
         defaults: Filled in where the event has none.
+        wall: When it was accepted, in seconds since the epoch: its time where it has
+            none.
         insert_id: Called where the event has none; gives ASCII text that needs no
             escape in JSON.
-        now_ms: Called where the event has no time.
     """
     losses: tuple[Loss, ...] = ()
-    body = _encode_plain(event, policy)
+    body = _encode_json(event, policy)
     if body is None:
-        event, losses = _made_plain(event, policy)
+        event, losses = _made_json(event, policy)
         body = _serialise(event)
-    given_id, members = event.insert_id, defaults.missing_from(event)
+    event_id, members = event.insert_id, defaults.missing_from(event)
     if event.time is None:
-        members = b',"time":%d%b' % (now_ms(), members)
-    if given_id is not None:
-        # A JSON object with at least one member ends in a brace: open it again.
-        return EncodedEvent(b"%b%b}" % (body[:-1], members), given_id, losses)
-    new_id = insert_id()
-    body = b'%b,"insert_id":"%b"%b}' % (body[:-1], new_id.encode(), members)
-    return EncodedEvent(body, new_id, losses)
+        members = b',"time":%d%b' % (unix_ms(wall), members)
+    if event_id is None:
+        event_id = insert_id()
+        members = b',"insert_id":"%b"%b' % (event_id.encode(), members)
+    return EncodedEvent(with_members(body, members), event_id, losses)
 
 
 def decode_event(body: bytes) -> Event:
@@ -238,16 +225,17 @@ def _serialise(event: Event) -> bytes:
     )
 
 
-def _encode_plain(event: Event, policy: ValuePolicy) -> bytes | None:
+def _encode_json(event: Event, policy: ValuePolicy) -> bytes | None:
     """Encode an event whose values are JSON already; None if they are not."""
     fields = event.__dict__
     for name in _PROPERTY_FIELDS:
         value = fields[name]
-        if value is not None and not policy.is_plain(value):
+        if value is not None and not policy.is_json(value):
             return None
     groups = fields["groups"]
-    if groups is not None and not _GROUP_POLICY.is_plain(groups):
+    if groups is not None and not _GROUP_POLICY.is_json(groups):
         return None
+    # Empty counts as absent, which the serializer does not know.
     if fields["insert_id"] == "":
         return None
     try:
@@ -262,7 +250,7 @@ _PROPERTY_FIELDS: Final = ("event_properties", "user_properties", "group_propert
 _GROUP_POLICY: Final = ValuePolicy()
 
 
-def _made_plain(event: Event, policy: ValuePolicy) -> tuple[Event, tuple[Loss, ...]]:
+def _made_json(event: Event, policy: ValuePolicy) -> tuple[Event, tuple[Loss, ...]]:
     """Copy an event with everything that has no JSON form taken out."""
     losses: list[Loss] = []
     changes: dict[str, Any] = {}
@@ -270,12 +258,12 @@ def _made_plain(event: Event, policy: ValuePolicy) -> tuple[Event, tuple[Loss, .
         value = getattr(event, name)
         if value is not None:
             rules = _GROUP_POLICY if name == "groups" else policy
-            plain = rules.convert(value, name, losses)
-            changes[name] = None if plain is DROP else plain
+            converted = rules.convert(value, name, losses)
+            changes[name] = None if converted is DROP else converted
     if event.insert_id == "":
         changes["insert_id"] = None
-    plain_event = event.model_copy(update=changes)
-    return _without_bad_text(plain_event, "", losses), tuple(losses)
+    copy = event.model_copy(update=changes)
+    return _without_bad_text(copy, "", losses), tuple(losses)
 
 
 def _without_bad_text(model: _ModelT, prefix: str, losses: list[Loss]) -> _ModelT:

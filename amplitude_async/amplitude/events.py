@@ -5,14 +5,12 @@ documentation, section "Keys for the event argument". Attributes are snake_case;
 where the wire spells a key otherwise (``productId``), both spellings are accepted.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import (
     TYPE_CHECKING,
     Any,
-    ClassVar,
     Final,
     TypeAlias,
     TypedDict,
@@ -30,10 +28,10 @@ from amplitude_async.amplitude.fields import (
     Properties,
     WholeNumber,
     WireModel,
-    unknown_field,
 )
 
 __all__ = [
+    "ATTRIBUTE_OF",
     "GROUP_IDENTIFY",
     "IDENTIFY",
     "INPUT_NAMES",
@@ -44,10 +42,6 @@ __all__ = [
     "EventOptions",
     "IngestionMetadata",
     "Plan",
-    "TypedEvent",
-    "build_event",
-    "check_field_names",
-    "merge_options",
 ]
 
 IDENTIFY: Final = "$identify"
@@ -58,8 +52,6 @@ GROUP_IDENTIFY: Final = "$groupidentify"
 
 REVENUE: Final = "revenue_amount"
 """Event type of revenue events."""
-
-_WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+")
 
 
 class Plan(WireModel):
@@ -363,49 +355,6 @@ class Event(EventOptions):
     """Properties of a group, where the type is ``$groupidentify``."""
 
 
-class TypedEvent(BaseModel):
-    """Base of events described by a class: its fields are the event properties.
-
-    The event type is the class name in words, unless the class gives its own:
-    ``class CheckoutCompleted(TypedEvent)`` sends "Checkout Completed".
-    """
-
-    event_type: ClassVar[str] = ""
-    """The type on the wire; set from the class name where a class gives none."""
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
-        if "event_type" in cls.model_fields:
-            raise TypeError(
-                f"{cls.__name__}.event_type is a field, so it would be sent as a "
-                "property: declare it as event_type: ClassVar[str] = ..."
-            )
-        is_parametrised = cls.__pydantic_generic_metadata__["origin"] is not None
-        if "event_type" not in cls.__dict__ and not is_parametrised:
-            cls.event_type = _WORD_START.sub(" ", cls.__name__).strip()
-
-    def properties(self) -> dict[str, Any]:
-        """Give the event properties: the fields under their aliases, None left out.
-
-        Nested values stay Python values; the encoder's policy decides on them.
-        """
-        return self.model_dump(
-            mode="python", by_alias=True, exclude_none=True, warnings=False
-        )
-
-    def to_event(self, **fields: Unpack[EventFields]) -> Event:
-        """Make the event to send.
-
-        Args:
-            **fields: Further fields; ``event_properties`` are added to the class's
-                own, which win.
-        """
-        given = fields.get("event_properties") or {}
-        fields["event_properties"] = {**given, **self.properties()}
-        return Event(event_type=self.event_type, **fields)
-
-
 def _wire_names(model: type[BaseModel]) -> dict[str, str]:
     """Map each wire spelling that differs to its attribute."""
     return {
@@ -415,79 +364,10 @@ def _wire_names(model: type[BaseModel]) -> dict[str, str]:
     }
 
 
-_ATTRIBUTE_OF: Final = _wire_names(Event)
-_OPTION_NAMES: Final = frozenset(EventOptions.model_fields)
+ATTRIBUTE_OF: Final = _wire_names(Event)
+"""The attribute behind each wire spelling that is not its name."""
+
 _FIELD_NAMES: Final = frozenset(Event.model_fields) - {"event_type"}
-INPUT_NAMES: Final = _FIELD_NAMES | _ATTRIBUTE_OF.keys()
 
-
-# --- Building and merging ---
-
-
-def check_field_names(fields: Mapping[str, Any]) -> None:
-    """Refuse names that no event field has.
-
-    Raises:
-        TypeError: Names the unknown field and the one probably meant.
-    """
-    if fields.keys() <= INPUT_NAMES:
-        return
-    unknown = next(name for name in fields if name not in INPUT_NAMES)
-    if unknown == "event_type":
-        raise TypeError("event_type is the first argument, not a keyword field")
-    raise TypeError(unknown_field(unknown, Event))
-
-
-def build_event(
-    event_type: str, options: EventOptions | None, fields: Mapping[str, Any]
-) -> Event:
-    """Make an event from its type; explicit fields win over options.
-
-    Raises:
-        TypeError: A field name is unknown.
-        pydantic.ValidationError: A value is bad.
-    """
-    check_field_names(fields)
-    event = Event(event_type=event_type, **fields)
-    if options is not None:
-        own = event.__dict__
-        _fill(event, {k: v for k, v in _given(options) if own[k] is None})
-    return event
-
-
-def merge_options(
-    event: Event, options: EventOptions | None, fields: Mapping[str, Any]
-) -> Event:
-    """Lay options, and over them explicit fields, over an event.
-
-    Fields that are None overwrite nothing. The arguments are not changed; without
-    options and fields the event itself comes back, otherwise a shallow copy.
-
-    Raises:
-        TypeError: A field name is unknown.
-        pydantic.ValidationError: A value is bad.
-    """
-    if options is None and not fields:
-        return event
-    check_field_names(fields)
-    merged = event.model_copy()
-    if options is not None:
-        _fill(merged, dict(_given(options)))
-    for name, value in fields.items():
-        if value is not None:
-            setattr(merged, _ATTRIBUTE_OF.get(name, name), value)
-    return merged
-
-
-def _given(options: EventOptions) -> list[tuple[str, Any]]:
-    return [
-        (name, value)
-        for name, value in options.__dict__.items()
-        if value is not None and name in _OPTION_NAMES
-    ]
-
-
-def _fill(event: Event, values: Mapping[str, Any]) -> None:
-    # The values come out of a validated model: validating again would triple the cost.
-    event.__dict__.update(values)
-    event.__pydantic_fields_set__.update(values)
+INPUT_NAMES: Final = _FIELD_NAMES | ATTRIBUTE_OF.keys()
+"""All names that a keyword field may have, in both spellings."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, TypeAlias
 from pydantic import Field
 from pydantic_core import core_schema
 
-from amplitude_async.models import (
+from amplitude_async.wire import (
     ID_CHOICES,
     Finite,
     Id,

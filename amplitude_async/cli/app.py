@@ -12,20 +12,19 @@ import typer
 from rich.console import Console
 
 from amplitude_async import __version__
-from amplitude_async.cli.chaos import FORECAST
-from amplitude_async.cli.crash import run_crash_demo
-from amplitude_async.cli.demo import run_demo
-from amplitude_async.cli.emulator import serve
-from amplitude_async.cli.progress import progress_bar
-from amplitude_async.cli.purchases import (
+from amplitude_async.cli.demo.chaos import FORECAST
+from amplitude_async.cli.demo.crash import run_crash_demo
+from amplitude_async.cli.demo.purchases import (
     Purchase,
     PurchaseLogError,
     read_log,
     sample_log,
 )
-from amplitude_async.cli.refusal import refusal
-from amplitude_async.cli.report import Report, print_report
-from amplitude_async.cli.service_process import ServiceProcessError
+from amplitude_async.cli.demo.report import Report, print_report
+from amplitude_async.cli.demo.run import run_demo
+from amplitude_async.cli.demo.service_process import ServiceProcessError
+from amplitude_async.cli.emulator import serve
+from amplitude_async.cli.terminal import progress_bar, refusal
 from amplitude_async.emulator import Emulator
 
 __all__ = ["app"]
@@ -156,6 +155,6 @@ def _crash_report(
 
 if sys.platform != "win32":
     # Spools rest on file locks that Windows does not have.
-    from amplitude_async.cli.spool import spool_app
+    from amplitude_async.cli.spool.commands import spool_app
 
     app.add_typer(spool_app)

@@ -10,7 +10,7 @@ from types import FrameType
 from rich.console import Console
 from rich.text import Text
 
-from amplitude_async.cli.printable import printable
+from amplitude_async.cli.terminal import printable
 from amplitude_async.emulator import Emulator, EmulatorStats, ReceivedRequest
 
 __all__ = ["RequestWatch", "describe_request", "describe_stats", "serve"]

@@ -159,8 +159,8 @@ def interpret_trouble(
 ) -> Busy | Broken:
     """Tell a destination that is busy from a request that broke.
 
-    Busy is what says so: "too many", a gateway that has nobody behind it, a wait that is
-    asked for, and a connection that did not come about. Everything else may be the
+    Busy is what says so: "too many", a gateway that has nobody behind it, a wait that
+    is asked for, and a connection that did not come about. Everything else may be the
     fault of what was sent.
     """
     status = response.status

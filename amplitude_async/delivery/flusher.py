@@ -117,7 +117,8 @@ class Flusher:
         if self._paused:
             return -math.inf
         due = schedule.next_request_at(now, eager=True)
-        return math.inf if due is None else due
+        reads_at = self.reader.reads_at
+        return reads_at if due is None else min(due, reads_at)
 
     def _take_in(self, records: list[Record]) -> None:
         """Take records of the storage into memory, as the reader brings them."""

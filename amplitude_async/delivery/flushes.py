@@ -21,6 +21,10 @@ class _Stretch:
         self.undecided = undecided
         self.waiters: set[asyncio.Future[None]] = set()
 
+    def change(self, events: int) -> None:
+        """Enter events that came to this stretch, or were decided where negative."""
+        self.undecided += events
+
 
 class Flushes:
     """Everybody who waits until all events up to a certain one have an outcome.
@@ -82,7 +86,7 @@ class Flushes:
             return  # it was decided
         del self._marks[index], self._stretches[index]
         if index < len(self._stretches):
-            self._stretches[index].undecided += stretch.undecided
+            self._stretches[index].change(stretch.undecided)
         else:
             self._undecided -= stretch.undecided
         if not self._marks:
@@ -96,7 +100,7 @@ class Flushes:
         for number in ids:
             index = bisect_left(marks, number)
             if index < len(marks):
-                stretches[index].undecided -= 1
+                stretches[index].change(-1)
                 self._undecided -= 1
         decided = 0
         while decided < len(stretches) and stretches[decided].undecided <= 0:

@@ -48,6 +48,14 @@ class Page:
         self.rest: Outcome | None = None
         """The outcome of all events that have none of their own."""
 
+    def settle_rest(self, outcome: Outcome) -> None:
+        """Give all events that have none of their own the same outcome."""
+        self.rest = outcome
+        waiting, self.listeners = self.listeners, {}
+        for listeners in waiting.values():
+            for listener in listeners:
+                listener()
+
 
 class Ledger:
     """Finds the page of an event by its id; forgets pages that are decided."""
@@ -60,6 +68,7 @@ class Ledger:
         page = self._pages.get(record_id >> _PAGE_BITS)
         if page is None:
             page = self._pages[record_id >> _PAGE_BITS] = Page()
+        # Every event comes by here twice: a page's own verb would cost it a call.
         page.open += 1
         return page
 
@@ -82,11 +91,7 @@ class Ledger:
         """Give all events that are undecided the same outcome."""
         pages, self._pages = self._pages, {}
         for page in pages.values():
-            page.rest = outcome
-            waiting, page.listeners = page.listeners, {}
-            for listeners in waiting.values():
-                for listener in listeners:
-                    listener()
+            page.settle_rest(outcome)
 
 
 class Delivery:

@@ -80,8 +80,11 @@ class Intake:
         self._full_at = 1
         self.next_id = 1
         """The id of the next event that is accepted."""
-        self.closing = False
+
+    @property
+    def closing(self) -> bool:
         """True once no event is taken any more."""
+        return self._room.closed
 
     @property
     def fresh(self) -> int:
@@ -324,8 +327,7 @@ class Intake:
 
     def close(self) -> None:
         """Take no event any more; those who wait for room hear so."""
-        self.closing = True
-        self._room.send_away()
+        self._room.close()
 
     def rebind(self) -> None:
         """Forget what belongs to a closed loop; the queue is empty by now."""

@@ -5,11 +5,10 @@ records are only appended; while one of those is unread, all new ones queue behi
 """
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, Callable, Sequence
-from functools import partial
 
-from amplitude_async.delivery.clock import Clock, Timer
+from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.outages import Loose, Outages
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.settling import Settler
 from amplitude_async.exceptions import StorageError, StorageFullError
@@ -19,54 +18,7 @@ __all__ = ["Journal"]
 
 PAGE = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
-# A disk that was full may have room again.
-TRY_AGAIN_INTERVAL = 60.0
 CLOSE_TIMEOUT = 5.0
-
-
-class _Outages:
-    """When a storage did not work, in ids: what was accepted then is not in it."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._gaps: list[tuple[int, float]] = []
-        self._retry: Timer | None = None
-        self.failed = False
-        self.bypassed = False
-        """True while events go to memory without asking the storage."""
-
-    def cover(self, record_id: int) -> bool:
-        """Say whether an id was given while the storage did not work."""
-        return any(first <= record_id < end for first, end in self._gaps)
-
-    def filtered(self, ids: Sequence[int]) -> Sequence[int]:
-        """Leave out the ids that the storage never got."""
-        return [n for n in ids if not self.cover(n)] if self._gaps else ids
-
-    def begin(self, record_id: int) -> None:
-        """The storage failed at a record; ask it again after a while."""
-        if not self.failed:
-            self.failed = True
-            self._gaps.append((record_id, math.inf))
-        if not self.bypassed:
-            self.bypassed = True
-            self._retry = self._clock.call_later(TRY_AGAIN_INTERVAL, self._try_again)
-
-    def _try_again(self) -> None:
-        """Let the next event find out whether the storage works again."""
-        self._retry = None
-        self.bypassed = False
-
-    def end(self, record_id: int) -> None:
-        """The storage took a record again."""
-        self.failed = self.bypassed = False
-        first, _ = self._gaps.pop()
-        self._gaps.append((first, record_id))
-
-    def stop(self) -> None:
-        """Leave no timer behind."""
-        if self._retry is not None:
-            self._retry.cancel()
 
 
 class _Unread:
@@ -133,13 +85,12 @@ class Journal:
         self._destination = destination
         self._reporter = reporter
         self._opened = False
-        self._outages = _Outages(clock)
+        self._outages = Outages(clock)
         self._unread = _Unread()
         self._settler = Settler(storage, reporter, self._forgotten)
         self._appending: dict[int, None] = {}
         self._appended: asyncio.Event | None = None
-        self._late: set[asyncio.Future[None]] = set()
-        self._loose: set[int] = set()
+        self._loose = Loose()
         self._passed_over: set[int] = set()
 
     @property
@@ -252,18 +203,7 @@ class Journal:
         except StorageError as error:
             self._not_written(error, record.id)
             return
-        self._late.add(writing)
-        writing.add_done_callback(partial(self._written_late, record.id))
-
-    def _written_late(self, record_id: int, writing: "asyncio.Future[None]") -> None:
-        self._late.discard(writing)
-        if writing.cancelled():
-            return
-        error = writing.exception()
-        if error is None:
-            self._loose.discard(record_id)
-        elif isinstance(error, Exception):
-            self._not_written(error, record_id)
+        self._loose.watch(record.id, writing, self._not_written)
 
     def _not_written(self, error: Exception, record_id: int) -> None:
         if isinstance(error, StorageFullError):
@@ -280,8 +220,7 @@ class Journal:
 
     async def written(self) -> None:
         """Wait until what is written in the background is written, or is not."""
-        if self._late:
-            await asyncio.wait(self._late, timeout=CLOSE_TIMEOUT)
+        await self._loose.wait(CLOSE_TIMEOUT)
 
     def mark_read(self, record_id: int) -> None:
         """Note that an appended record is in memory too."""
@@ -389,8 +328,7 @@ class Journal:
         """Forget records in the background, many at a time."""
         if not self._storage.durable:
             return
-        if self._loose:
-            self._loose.difference_update(ids)
+        self._loose.forget(ids)
         self._settler.settle(self._outages.filtered(ids))
 
     def _forgotten(self, ids: Sequence[int]) -> None:
@@ -430,4 +368,4 @@ class Journal:
         self._passed_over.update(self._appending)
         self._settler.rebind(list(self._appending))
         self._appending.clear()
-        self._late.clear()
+        self._loose.rebind()

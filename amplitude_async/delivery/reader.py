@@ -75,6 +75,12 @@ class Reader:
             self._alarm.ring_at(self._next_look())
             await self._alarm.wait()
 
+    @property
+    def reads_at(self) -> float:
+        """When it reads on; infinity where nothing is unread, or there is no room."""
+        able = self._journal.unread and all(self._room.half_left())
+        return self._read_at if able else math.inf
+
     def _next_look(self) -> float:
         """Say when to look again where nobody calls."""
         # What is due already waits for room: whoever makes room calls.

@@ -27,6 +27,8 @@ class Room:
         """Their encoded bytes."""
         self.crowded = False
         """Somebody wanted in and found no room: what waits must go now."""
+        self.closed = False
+        """True once no event is taken any more."""
 
     def fits(self, size: int) -> bool:
         """Say whether so many bytes fit beside what is here or promised."""
@@ -122,6 +124,11 @@ class Room:
         while self._waiters:
             waiter, _ = self._waiters.popitem(last=False)
             _answer(waiter, promised=False)
+
+    def close(self) -> None:
+        """Take no event any more; those who wait in line hear so."""
+        self.closed = True
+        self.send_away()
 
     def rebind(self) -> None:
         """Forget those who waited on a closed loop."""

@@ -79,6 +79,10 @@ class Counters:
         self.bytes_sent = 0
         self.last_error: str | None = None
 
+    def accept(self) -> None:
+        """Enter an event for which a verb returned a handle."""
+        self.accepted += 1
+
     def recover(self, events: int) -> None:
         """Enter events taken over from a spool."""
         self.recovered += events

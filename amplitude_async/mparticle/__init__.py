@@ -1,14 +1,32 @@
-"""mParticle: the models of its Events API."""
+"""mParticle: a client of its Events API, and the models of what is sent."""
 
-from amplitude_async.mparticle.batch import (
+from amplitude_async.mparticle.client import MParticle
+from amplitude_async.mparticle.config import MParticleConfig
+from amplitude_async.mparticle.destination import MParticleDestination, to_batch
+from amplitude_async.mparticle.exceptions import (
+    AuthError,
+    BadRequestError,
+    BatchError,
+    MParticleError,
+    PayloadTooLargeError,
+    RateLimitedError,
+    RetryExhaustedError,
+    ServerError,
+    TransportError,
+)
+from amplitude_async.mparticle.limits import (
+    LimitMode,
+    check_limits,
+    truncate_names,
+)
+from amplitude_async.mparticle.models.batch import (
     Batch,
     Event,
     decode_batch,
     encode_batch,
-    stamp,
+    group_events,
 )
-from amplitude_async.mparticle.client import MParticle
-from amplitude_async.mparticle.commerce import (
+from amplitude_async.mparticle.models.commerce import (
     CommerceEvent,
     Product,
     ProductAction,
@@ -17,13 +35,12 @@ from amplitude_async.mparticle.commerce import (
     PromotionAction,
     ShoppingCart,
 )
-from amplitude_async.mparticle.config import MParticleConfig
-from amplitude_async.mparticle.consent import (
+from amplitude_async.mparticle.models.consent import (
     CCPAConsentState,
     ConsentState,
     GDPRConsentState,
 )
-from amplitude_async.mparticle.context import (
+from amplitude_async.mparticle.models.context import (
     ApplicationInformation,
     AttributionInfo,
     BatchContext,
@@ -34,12 +51,11 @@ from amplitude_async.mparticle.context import (
     GeoLocation,
     SourceInformation,
 )
-from amplitude_async.mparticle.destination import MParticleDestination, to_batch
-from amplitude_async.mparticle.device import (
+from amplitude_async.mparticle.models.device import (
     DeviceCurrentState,
     DeviceInformation,
 )
-from amplitude_async.mparticle.enums import (
+from amplitude_async.mparticle.models.enums import (
     ApplicationOS,
     ApplicationTransitionType,
     ATTAuthorizationStatus,
@@ -67,11 +83,11 @@ from amplitude_async.mparticle.enums import (
     SourceChannel,
     SystemNotificationType,
 )
-from amplitude_async.mparticle.envelope import (
+from amplitude_async.mparticle.models.envelope import (
     BaseEvent,
     GenericEvent,
 )
-from amplitude_async.mparticle.events import (
+from amplitude_async.mparticle.models.events import (
     BreadcrumbEvent,
     CrashReportEvent,
     CustomEvent,
@@ -85,22 +101,11 @@ from amplitude_async.mparticle.events import (
     UserAttributeChangeEvent,
     UserIdentityChangeEvent,
 )
-from amplitude_async.mparticle.exceptions import (
-    AuthError,
-    BadRequestError,
-    BatchError,
-    MParticleError,
-    PayloadTooLargeError,
-    RateLimitedError,
-    RetryExhaustedError,
-    ServerError,
-    TransportError,
-)
-from amplitude_async.mparticle.identities import (
+from amplitude_async.mparticle.models.identities import (
     UserIdentities,
     UserIdentity,
 )
-from amplitude_async.mparticle.lifecycle import (
+from amplitude_async.mparticle.models.lifecycle import (
     ApplicationStateTransitionEvent,
     FirstRunEvent,
     PreAttributionEvent,
@@ -109,20 +114,11 @@ from amplitude_async.mparticle.lifecycle import (
     PushRegistrationEvent,
     UninstallEvent,
 )
-from amplitude_async.mparticle.limits import (
-    LimitMode,
-    check_limits,
-    truncate_names,
-)
-from amplitude_async.mparticle.packing import (
-    group_events,
-    split_batch,
-)
-from amplitude_async.mparticle.responses import (
+from amplitude_async.mparticle.result import (
     ApiError,
     ApiErrorResponse,
+    UploadResult,
 )
-from amplitude_async.mparticle.result import UploadResult
 
 __all__ = [
     "ATTAuthorizationStatus",
@@ -217,8 +213,6 @@ __all__ = [
     "decode_batch",
     "encode_batch",
     "group_events",
-    "split_batch",
-    "stamp",
     "to_batch",
     "truncate_names",
 ]

@@ -8,16 +8,14 @@ from typing import Final, Literal, Self, Unpack
 import aiohttp
 from pydantic import ValidationError
 
-from amplitude_async.client import BaseClient
+from amplitude_async.client.base import BaseClient
+from amplitude_async.client.destination import EngineDestination, Refusal
 from amplitude_async.config import merge_config, read_environment
 from amplitude_async.delivery.clock import Clock, LoopClock
-from amplitude_async.delivery.engine import Engine
-from amplitude_async.delivery.handle import CombinedDelivery, Delivery
+from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.destination import Refusal
 from amplitude_async.exceptions import ClientClosedError, QueueFullError
-from amplitude_async.mparticle.batch import Batch
 from amplitude_async.mparticle.config import (
     MParticleConfig,
     MParticleConfigFields,
@@ -25,8 +23,9 @@ from amplitude_async.mparticle.config import (
 )
 from amplitude_async.mparticle.door import MParticleDoor, Piece, check_historical
 from amplitude_async.mparticle.endpoint import MAX_BATCH_BYTES, MParticleEndpoint
-from amplitude_async.mparticle.enums import Pod
 from amplitude_async.mparticle.exceptions import BatchError, error_of
+from amplitude_async.mparticle.models.batch import Batch
+from amplitude_async.mparticle.models.enums import Pod
 from amplitude_async.mparticle.result import UploadResult
 from amplitude_async.mparticle.upload import Uploader, pack
 from amplitude_async.storage.base import Record
@@ -134,6 +133,7 @@ class MParticle(BaseClient):
             ClientClosedError: the client was shut down.
         """
         pieces = self._prepare(batch)
+        # One result cannot tell of two requests of which one may fail.
         if len(pieces) > 1:
             raise BatchError(_TOO_LARGE)
         await self._open()
@@ -181,10 +181,11 @@ class MParticle(BaseClient):
                 young; nothing was sent.
             ClientClosedError: the client was shut down.
         """
+        # All are checked before any is sent: the server would not say which it dropped.
         given = list(batches)
         for number, batch in enumerate(given):
             _check_kind(batch)
-            check_historical(batch, number, self._now_ms())
+            check_historical(batch, number, self._clock.wall())
         pieces = [piece for one in given for piece in self._prepare(one, old=True)]
         return await self._upload_all("/bulkevents/historical", pieces, bisect=False)
 
@@ -197,17 +198,14 @@ class MParticle(BaseClient):
         return await self._uploader.upload_all(path, pieces, bisect=bisect)
 
     async def _open(self) -> None:
-        if self._closing:
+        if self._is_ending:
             msg = "this client was shut down: construct a new one"
             raise ClientClosedError(msg)
         await self._ready()
 
     def _prepare(self, batch: Batch, *, old: bool = False) -> list[Piece]:
         _check_kind(batch)
-        return self._door.prepare(batch, self._now_ms(), old=old)
-
-    def _now_ms(self) -> int:
-        return int(self._clock.wall() * 1000)
+        return self._door.prepare(batch, self._clock.wall(), old=old)
 
     # The queue ---------------------------------------------------------------
 
@@ -238,41 +236,43 @@ class MParticle(BaseClient):
                 deliveries.append(self._settle(piece, full))
         if len(deliveries) == 1:
             return deliveries[0]
-        return CombinedDelivery(self._own.engine, deliveries)
+        return self._own.combine(deliveries)
 
     async def _enqueue(self, piece: Piece) -> Delivery:
         delivery = self._offer_encoded(piece)
         if delivery is not None:
             return delivery
-        if not self._closing:
+        if not self._is_ending:
             await self._ready()
-        if not self._has_plugins and self._destinations == (self._own,):
+        if self._roster.is_bare:
             return await self._submit(piece)  # encoded already
         try:
             batch = piece.to_batch()
         except ValidationError as error:
-            refused = Outcome.rejected(f"the batch cannot be sent: {error!s:.300}")
-            return await self._submit_settled(piece, refused)
+            rejected = Outcome.rejected(f"the batch cannot be sent: {error!s:.300}")
+            return await self._submit_settled(piece, rejected)
         return await self._submit(batch)
 
     def _offer_encoded(self, piece: Piece) -> Delivery | None:
         """Take the short road; None where the long one is needed."""
-        if self._fast is None or asyncio.get_running_loop() is not self._loop:
+        if self._fast is None or asyncio.get_running_loop() is not self._home.loop:
             return None
-        intake = self._fast.engine.intake
-        return intake.offer(self._door.seal(piece, intake.next_id, self._clock.wall()))
+        own = self._fast
+        record = self._door.seal(piece, own.next_id, self._clock.wall())
+        return own.offer_record(record)
 
     def _settle(self, event: Batch | Piece, outcome: Outcome) -> Delivery:
         batch = event.source if isinstance(event, Piece) else event
         return super()._settle(batch, outcome)
 
+    @property
+    def _has_key(self) -> bool:
+        return self._config.api_key is not None
+
     # Lifecycle ---------------------------------------------------------------
 
-    def _bind_loop(self) -> None:
-        before = (self._loop, self._pid)
-        super()._bind_loop()
-        if before != (self._loop, self._pid):
-            self._uploader.rebind()
+    def _moved_in(self) -> None:
+        self._uploader.rebind()
 
     async def _shut_down(self, timeout: float | None) -> None:
         began = self._clock.now()
@@ -284,9 +284,9 @@ class MParticle(BaseClient):
     # For destinations that feed this client ----------------------------------
 
     @property
-    def engine(self) -> Engine:
-        """The engine behind ``send``."""
-        return self._own.engine
+    def queue(self) -> EngineDestination:
+        """The queue behind ``send``."""
+        return self._own
 
     @property
     def clock(self) -> Clock:
@@ -304,7 +304,7 @@ class MParticle(BaseClient):
     def admit(self, batch: Batch, record_id: int, wall: float) -> Record | Refusal:
         """Complete, check and encode a batch."""
         try:
-            [piece, *more] = self._door.prepare(batch, int(wall * 1000))
+            [piece, *more] = self._door.prepare(batch, wall)
         except BatchError as error:
             return Refusal(str(error))
         if more:

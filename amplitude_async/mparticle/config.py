@@ -7,8 +7,8 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from amplitude_async.config import DeliveryConfig, DeliveryFields, parse_http_url
-from amplitude_async.mparticle.context import DataPlanContext
-from amplitude_async.mparticle.enums import Pod
+from amplitude_async.mparticle.models.context import DataPlanContext
+from amplitude_async.mparticle.models.enums import Pod
 
 __all__ = ["MParticleConfig", "MParticleConfigFields", "MParticleFields"]
 

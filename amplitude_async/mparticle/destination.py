@@ -27,7 +27,7 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from amplitude_async.amplitude.events import (
     GROUP_IDENTIFY,
@@ -35,21 +35,26 @@ from amplitude_async.amplitude.events import (
     REVENUE,
     Event,
 )
+from amplitude_async.client.destination import EngineDestination, Refusal
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
-from amplitude_async.destination import EngineDestination, Refusal
 from amplitude_async.encoding import Loss, ValuePolicy
 from amplitude_async.exceptions import QueueFullError
-from amplitude_async.mparticle.batch import Batch
 from amplitude_async.mparticle.client import MParticle
-from amplitude_async.mparticle.commerce import CommerceEvent, Product, ProductAction
-from amplitude_async.mparticle.context import ApplicationInformation, GeoLocation
-from amplitude_async.mparticle.device import DeviceInformation
-from amplitude_async.mparticle.enums import Platform
-from amplitude_async.mparticle.events import CustomEvent
-from amplitude_async.mparticle.identities import UserIdentities
+from amplitude_async.mparticle.encoder import new_uuid
+from amplitude_async.mparticle.models.batch import Batch
+from amplitude_async.mparticle.models.commerce import (
+    CommerceEvent,
+    Product,
+    ProductAction,
+)
+from amplitude_async.mparticle.models.context import ApplicationInformation, GeoLocation
+from amplitude_async.mparticle.models.device import DeviceInformation
+from amplitude_async.mparticle.models.enums import Platform
+from amplitude_async.mparticle.models.events import CustomEvent
+from amplitude_async.mparticle.models.identities import UserIdentities
 from amplitude_async.storage.base import Record
 
 __all__ = ["MParticleDestination", "Mapper", "to_batch"]
@@ -123,7 +128,7 @@ class MParticleDestination(EngineDestination):
         reporter = Reporter(mparticle.config.logger, mparticle.clock, "mparticle")
         mapper = mapping or _DefaultMapping(environment or "", reporter)
         door = _MappingDoor(mparticle, mapper, reporter)
-        super().__init__("mparticle", door, mparticle.engine, mparticle.clock)
+        super().__init__("mparticle", door, mparticle.queue, mparticle.clock)
 
     def offer(self, event: Any) -> Delivery | None:  # noqa: ARG002
         """Never take the short road: the client behind may have been shut down."""
@@ -199,7 +204,7 @@ class _MappingDoor:
 
     def insert_id(self, event: Event) -> str:
         """The event's own insert_id, or a new one."""
-        return event.insert_id or str(uuid4())
+        return event.insert_id or new_uuid()
 
     def admit(self, event: Event, record_id: int, wall: float) -> Record | Refusal:
         """Encode the batch that an event becomes, or say why there is none."""
@@ -336,18 +341,18 @@ def _common(event: Event) -> dict[str, Any]:
     )
 
 
-def _plain(values: Mapping[Any, Any], path: str) -> dict[str, Any]:
+def _json(values: Mapping[Any, Any], path: str) -> dict[str, Any]:
     """Convert to JSON; what is lost on the way, Amplitude's own encoder reports."""
     losses: list[Loss] = []
-    plain = _POLICY.convert(values, path, losses)
-    return plain if isinstance(plain, dict) else {}
+    converted = _POLICY.convert(values, path, losses)
+    return converted if isinstance(converted, dict) else {}
 
 
 def _attributes(event: Event, properties: Mapping[Any, Any]) -> dict[str, Any] | None:
     """Make custom attributes of properties and groups, of which properties win."""
     named = {**(event.groups or {}), **properties}
-    plain = _plain(named, "event_properties")
-    return {name: _scalar(value) for name, value in plain.items()} or None
+    values = _json(named, "event_properties")
+    return {name: _scalar(value) for name, value in values.items()} or None
 
 
 def _scalar(value: Any) -> Any:
@@ -365,10 +370,10 @@ def _user(event: Event) -> dict[str, Any]:
     to_set |= properties.get("$set") or {}
     if event.event_type == IDENTIFY:
         to_set = {**(event.groups or {}), **to_set}
-    plain = _plain(to_set, "user_properties")
-    removed = [name for name in properties.get("$unset") or () if name not in plain]
+    values = _json(to_set, "user_properties")
+    removed = [name for name in properties.get("$unset") or () if name not in values]
     changes = {
-        "user_attributes": {name: _user_value(v) for name, v in plain.items()} or None,
+        "user_attributes": {name: _user_value(v) for name, v in values.items()} or None,
         "deleted_user_attributes": removed or None,
     }
     return _given(changes)

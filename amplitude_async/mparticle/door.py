@@ -1,40 +1,26 @@
 """What mParticle expects of a batch, checked before it is accepted."""
 
-from collections.abc import Iterator
 from typing import Final, NamedTuple
-from uuid import uuid4
 
 from pydantic import ValidationError
 
+from amplitude_async.client.destination import Refusal
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.destination import Refusal
-from amplitude_async.mparticle.batch import Batch, decode_batch, events_of
+from amplitude_async.encoding import unix_ms
 from amplitude_async.mparticle.config import MParticleConfig
-from amplitude_async.mparticle.context import BatchContext
-from amplitude_async.mparticle.encoder import EncodedBatch, encode_stamped
+from amplitude_async.mparticle.encoder import EncodedBatch, encode_stamped, new_uuid
 from amplitude_async.mparticle.endpoint import MAX_BATCH_BYTES
 from amplitude_async.mparticle.exceptions import BatchError
 from amplitude_async.mparticle.limits import check_limits, truncate_names
+from amplitude_async.mparticle.models.batch import Batch, decode_batch, events_of
+from amplitude_async.mparticle.models.context import BatchContext
 from amplitude_async.storage.base import Record
 
-__all__ = ["MParticleDoor", "Piece", "check_historical", "identity_of"]
+__all__ = ["MParticleDoor", "Piece", "check_historical"]
 
 # mParticle HTTP API documentation, "Historical data": younger events are thrown away.
 HISTORICAL_MIN_AGE_MS: Final = 72 * 3_600_000
 OLD_EVENT_MS: Final = 30 * 86_400_000
-
-_DEVICE_IDS: Final = (
-    "ios_idfv",
-    "ios_advertising_id",
-    "android_advertising_id",
-    "android_uuid",
-    "roku_advertising_id",
-    "roku_publisher_id",
-    "microsoft_advertising_id",
-    "microsoft_publisher_id",
-    "fire_advertising_id",
-    "amp_id",
-)
 
 
 class Piece(NamedTuple):
@@ -64,21 +50,21 @@ class MParticleDoor:
 
     def insert_id(self, batch: Batch) -> str:
         """The batch's idempotency key, or a new one."""
-        return batch.source_request_id or str(uuid4())
+        return batch.source_request_id or new_uuid()
 
-    def prepare(self, batch: Batch, now_ms: int, *, old: bool = False) -> list[Piece]:
+    def prepare(self, batch: Batch, wall: float, *, old: bool = False) -> list[Piece]:
         """Fill in what is absent, check the rules and split what is too large.
 
         Args:
             batch: not changed.
-            now_ms: the time of events that have none.
+            wall: seconds since the epoch: the time of events that have none.
             old: True where events are expected to be old.
 
         Raises:
             BatchError: the batch breaks a rule.
         """
         try:
-            return self._prepare(batch, now_ms, old=old)
+            return self._prepare(batch, wall, old=old)
         except ValidationError as error:
             # Not the whole of it: that would repeat the event.
             item = error.errors(include_url=False, include_context=False)[0]
@@ -90,25 +76,23 @@ class MParticleDoor:
         except (TypeError, ValueError) as error:
             raise BatchError(f"the batch cannot be sent: {error!s:.300}") from error
 
-    def _prepare(self, batch: Batch, now_ms: int, *, old: bool) -> list[Piece]:
+    def _prepare(self, batch: Batch, wall: float, *, old: bool) -> list[Piece]:
         batch = self._with_plan(batch)
         self._check_identity(batch)
         if not old:
-            self._warn_of_age(batch, now_ms)
-        encoded = encode_stamped(batch, now_ms=now_ms)
+            self._warn_of_age(batch, unix_ms(wall))
+        # Encoded first, judged second: what is short needs no look at each name.
+        encoded = encode_stamped(batch, wall=wall)
         # Attributes of the user are looked at in any case: their names may be no text.
         sure = encoded.surely_within_limits and not batch.user_attributes
         if self._config.limits != "off" and not sure:
             short = self._within_limits(batch)
             if short is not batch:
-                batch, encoded = short, encode_stamped(short, now_ms=now_ms)
-        whole = _piece(batch, encoded)
-        if len(whole.body) <= MAX_BATCH_BYTES:
-            return [whole]
+                batch, encoded = short, encode_stamped(short, wall=wall)
         return [_piece(batch, part) for part in encoded.split(MAX_BATCH_BYTES)]
 
     def _within_limits(self, batch: Batch) -> Batch:
-        """Refuse, cut or report what exceeds the limits of the service."""
+        """Reject, cut or report what exceeds the limits of the service."""
         mode = self._config.limits
         if mode == "truncate":
             batch = truncate_names(batch)
@@ -141,6 +125,7 @@ class MParticleDoor:
     def _warn_of_age(self, batch: Batch, now_ms: int) -> None:
         for event in events_of(batch):
             time_ms: int | None = getattr(event, "timestamp_unixtime_ms", None)
+            # One warning for a batch: its events are mostly of one age.
             if time_ms is not None and now_ms - time_ms > OLD_EVENT_MS:
                 self._reporter.warning(
                     "age", "an event is older than 30 days: use upload_historical"
@@ -155,7 +140,7 @@ class MParticleDoor:
             return self.seal(batch, record_id, wall)
         # A plugin may have changed it since it was prepared.
         try:
-            encoded = encode_stamped(batch, now_ms=int(wall * 1000))
+            encoded = encode_stamped(batch, wall=wall)
         except (TypeError, ValueError) as error:
             return Refusal(f"the batch cannot be sent: {error!s:.300}")
         piece = _piece(batch, encoded)
@@ -174,7 +159,7 @@ class MParticleDoor:
         return Record(
             record_id,
             body,
-            identity_of(batch) or request_id,
+            batch.identity or request_id,
             user_id,
             batch.mp_deviceid,
             request_id,
@@ -186,22 +171,7 @@ def _piece(batch: Batch, encoded: EncodedBatch) -> Piece:
     return Piece(batch, encoded.body, encoded.source_request_id)
 
 
-def identity_of(batch: Batch) -> str | None:
-    """Whom a batch is about: batches of one identity reach the server in order."""
-    return next((str(one) for one in _identities(batch) if one is not None), None)
-
-
-def _identities(batch: Batch) -> Iterator[object]:
-    yield batch.mpid
-    if batch.user_identities is not None:
-        yield from batch.user_identities.__dict__.values()
-    yield batch.mp_deviceid
-    if batch.device_info is not None:
-        yield from (getattr(batch.device_info, name) for name in _DEVICE_IDS)
-    yield from (batch.partner_identities or {}).values()
-
-
-def check_historical(batch: Batch, number: int, now_ms: int) -> None:
+def check_historical(batch: Batch, number: int, wall: float) -> None:
     """Check what the historical endpoint throws away without a word.
 
     Raises:
@@ -210,6 +180,7 @@ def check_historical(batch: Batch, number: int, now_ms: int) -> None:
     if not batch.events:
         msg = f"batch {number} has no events: historical batches need at least one"
         raise BatchError(msg)
+    latest = unix_ms(wall) - HISTORICAL_MIN_AGE_MS
     for index, event in enumerate(events_of(batch)):
         time_ms: int | None = getattr(event, "timestamp_unixtime_ms", None)
         if time_ms is None:
@@ -217,7 +188,7 @@ def check_historical(batch: Batch, number: int, now_ms: int) -> None:
                 f"event {index} of batch {number} has no timestamp_unixtime_ms: set it"
             )
             raise BatchError(msg)
-        if now_ms - time_ms < HISTORICAL_MIN_AGE_MS:
+        if time_ms > latest:
             msg = (
                 f"event {index} of batch {number} is younger than 72 hours: "
                 "use upload_many"

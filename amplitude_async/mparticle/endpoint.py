@@ -16,9 +16,9 @@ from amplitude_async.delivery.endpoint import (
     interpret_trouble,
     retry_after,
 )
-from amplitude_async.mparticle.batch import Batch, decode_batch
 from amplitude_async.mparticle.config import MParticleConfig
-from amplitude_async.mparticle.responses import ApiError, ApiErrorResponse
+from amplitude_async.mparticle.models.batch import Batch, decode_batch
+from amplitude_async.mparticle.result import ApiError, ApiErrorResponse
 from amplitude_async.storage.base import Record
 
 __all__ = ["MParticleEndpoint", "interpret", "parse_errors", "tell"]
@@ -97,6 +97,8 @@ def interpret(response: Response, records: Sequence[Record], wall: float) -> Ver
     documentation, section "Responses".
     """
     status = response.status
+    # Before the error: a batch that was taken is not sent again because the answer
+    # broke off.
     if 200 <= status < 300:
         return Accept(status, "queued by mParticle")
     if response.error is not None:
@@ -109,6 +111,7 @@ def interpret(response: Response, records: Sequence[Record], wall: float) -> Ver
         scope = response.headers.get(SCOPE_HEADER, "").strip(' "')
         reason = f"rate limit of {excerpt(scope)}: " if scope else ""
         return interpret_trouble(response, reason + message, wait)
+    # Whatever the batch: this key or address takes nothing.
     if status in {401, 403, 404, 405}:
         return Refuse(status, message)
     return Bisect(status, message)

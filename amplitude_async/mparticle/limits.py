@@ -7,13 +7,13 @@ cuts names, and may fail the whole request for the rest.
 from collections.abc import Iterator
 from typing import Any, Final, Literal, TypeAlias
 
-from amplitude_async.mparticle.batch import Batch, events_of
-from amplitude_async.mparticle.envelope import BaseEvent, Envelope
+from amplitude_async.mparticle.models.batch import Batch, events_of
+from amplitude_async.mparticle.models.envelope import BaseEvent, Envelope
 
 __all__ = ["MAX_NAME", "LimitMode", "check_limits", "truncate_names"]
 
 LimitMode: TypeAlias = Literal["error", "truncate", "off"]
-"""What to do about what exceeds a limit: refuse, cut names, or nothing."""
+"""What to do about what exceeds a limit: report it, cut names, or nothing."""
 
 MAX_NAME: Final = 256
 MAX_VALUE: Final = 4096
@@ -106,6 +106,7 @@ def _event_problems(event: BaseEvent, where: str) -> Iterator[str]:
     for key, value in attributes.items():
         if isinstance(value, str) and len(value) > MAX_VALUE:
             yield _too_long(f"{path}[{key[:40]!r}]", value, MAX_VALUE)
+    # Only push messages have one.
     action = event.__dict__.get("action_identifier") or ""
     if len(action) > MAX_ACTION:
         yield _too_long(f"{where}.action_identifier", action, MAX_ACTION)

@@ -1,10 +1,31 @@
-"""What a direct upload brings back."""
+"""What a direct upload brings back, and what the API answers when it refuses one."""
 
 from dataclasses import dataclass, field
 
-from amplitude_async.mparticle.responses import ApiError
+from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["UploadResult"]
+__all__ = ["ApiError", "ApiErrorResponse", "UploadResult"]
+
+
+class ApiError(BaseModel):
+    """One reason for a refusal."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    code: str | None = None
+    """A code, for example ``BAD_REQUEST``. There is no public list of them."""
+
+    message: str | None = None
+    """The reason in words."""
+
+
+class ApiErrorResponse(BaseModel):
+    """The body of a refusal. Servers may leave it out or send something else."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    errors: list[ApiError] = Field(default_factory=list)
+    """The reasons."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from dataclasses import replace
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.health import JITTER_FLOOR
 from amplitude_async.delivery.endpoint import Response, describe_failure, retry_after
-from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_body
+from amplitude_async.delivery.sender import Post
+from amplitude_async.delivery.transport import Transport
 from amplitude_async.mparticle.config import MParticleConfig
 from amplitude_async.mparticle.door import Piece
 from amplitude_async.mparticle.endpoint import (
@@ -36,7 +37,7 @@ class Parcel:
         self.bodies = bodies
         self.ids = tuple(ids)
 
-    def halves(self) -> "tuple[Parcel, Parcel]":
+    def halve(self) -> "tuple[Parcel, Parcel]":
         """Cut in two, in order."""
         middle = (len(self.bodies) + 1) // 2
         return (
@@ -49,6 +50,7 @@ def pack(pieces: Sequence[Piece]) -> Iterator[Parcel]:
     """Pack batches in order into requests within the API's limits."""
     bodies: list[bytes] = []
     ids: list[str] = []
+    # The brackets round the list; below, the comma of each batch.
     size = 2
     for piece in pieces:
         body = piece.body
@@ -77,7 +79,11 @@ class Uploader:
     ) -> None:
         self._config = config
         self._endpoint = endpoint
-        self._transport = transport
+        self._out = Post(
+            transport,
+            timeout=config.connection_timeout,
+            compress=endpoint.compress,
+        )
         self._clock = clock
         self._rng = rng
         self._closed_until: float | None = None
@@ -103,6 +109,7 @@ class Uploader:
         """
         results: list[UploadResult] = []
         refused: UploadResult | None = None
+        # A stack with the first on top: halves go before what follows them.
         waiting = list(pack(pieces))[::-1]
         while waiting:
             parcel = waiting.pop()
@@ -111,9 +118,9 @@ class Uploader:
                 results.append(result)
                 continue
             result = await self.upload(path, parcel, bulk=True)
-            split = result.status == 413 or (bisect and result.status == 400)
-            if split and len(parcel.bodies) > 1:
-                left, right = parcel.halves()
+            at_fault = result.status == 413 or (bisect and result.status == 400)
+            if at_fault and len(parcel.bodies) > 1:
+                left, right = parcel.halve()
                 waiting += [right, left]
                 continue
             results.append(result)
@@ -144,10 +151,12 @@ class Uploader:
                 return result
             attempts = result.attempts + 1
             result = self._result(response, attempts, ids)
+            # What may pass by itself; 0 is no answer at all.
             temporary = result.status in {0, 408, 429} or result.status >= 500
             if not temporary or attempts > self._config.flush_max_retries:
                 return result
             pause = max(self._backoff(attempts), result.retry_after or 0.0)
+            # A 429 is about every request of this input, a failure about this one.
             if result.status == 429:
                 self._close_for(pause)
             else:
@@ -172,19 +181,13 @@ class Uploader:
             return response
 
     async def _post(self, path: str, body: bytes) -> Response:
-        headers = self._endpoint.headers
-        if self._endpoint.compress and len(body) > GZIP_THRESHOLD:
-            body = await gzip_body(body)
-            headers = {**headers, "Content-Encoding": "gzip"}
-        return await self._transport.send(
-            f"{self._endpoint.base_url}{path}",
-            body,
-            headers,
-            self._config.connection_timeout,
-        )
+        url = f"{self._endpoint.base_url}{path}"
+        response, _ = await self._out.send(url, body, self._endpoint.headers)
+        return response
 
     def _close_for(self, seconds: float) -> None:
         until = self._clock.now() + seconds
+        # Never sooner than another answer has asked for.
         self._closed_until = max(self._closed_until or until, until)
 
     def _backoff(self, attempt: int) -> float:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 __all__ = ["DeadLetter", "Record", "Storage"]
 
@@ -28,6 +28,11 @@ class Record(NamedTuple):
     accepted_at: float
     """Wall clock at acceptance, seconds since the epoch."""
 
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> Self:
+        """Make a record of a row that begins with its fields, in their order."""
+        return cls(*row[: len(cls._fields)])
+
 
 class DeadLetter(NamedTuple):
     """One rejected event, kept for people to look at and to send again."""
@@ -38,6 +43,11 @@ class DeadLetter(NamedTuple):
     message: str
     rejected_at: float
     """Wall clock, seconds since the epoch."""
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> Self:
+        """Make a letter of a row: the record's fields, then its own."""
+        return cls(Record.from_row(row), *row[len(Record._fields) :])
 
 
 class Storage(ABC):
@@ -102,6 +112,7 @@ class Storage(ABC):
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Take over records that another process left; returns how many."""
+        # Where no two processes share a storage, none leaves anything to another.
         return 0
 
     def after_fork(self) -> "Storage":

@@ -6,18 +6,14 @@ are gone are taken over, each record exactly once.
 """
 
 import asyncio
-import bisect
 import contextlib
-import ctypes
-import logging
 import os
-import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from amplitude_async.exceptions import (
     ConfigurationError,
@@ -25,13 +21,10 @@ from amplitude_async.exceptions import (
     StorageFullError,
 )
 from amplitude_async.storage.base import DeadLetter, Record, Storage
-from amplitude_async.storage.spool_file import CorruptSpoolError, SpoolFile
-from amplitude_async.storage.spool_lock import SUFFIX, SpoolLock, new_spool_path
-from amplitude_async.storage.spool_thread import SpoolThread, answer
+from amplitude_async.storage.spool.sources import Sources, Tally
+from amplitude_async.storage.spool.thread import SpoolThread, answer
 
 __all__ = ["SQLiteStorage"]
-
-logger = logging.getLogger("amplitude_async.storage")
 
 T = TypeVar("T")
 
@@ -39,56 +32,13 @@ T = TypeVar("T")
 SIX_DAYS = 6 * 86400.0
 
 
-class _Source:
-    """One file and the range of ids under which its records are handed out."""
+class _Append(NamedTuple):
+    """Records that wait for the next transaction."""
 
-    __slots__ = ("__weakref__", "base", "count", "file", "first", "ids", "last", "lock")
-
-    def __init__(self, file: SpoolFile, lock: SpoolLock) -> None:
-        self.file = file
-        self.lock = lock
-        self.base = 0
-        """Added to a row's number to make an id; 0 for the own file."""
-        self.ids = range(0)
-        """The ids of an adopted file; empty for the own file."""
-        self.count = 0
-        """Unsettled records of an adopted file."""
-        self.first = self.last = 0
-        """The rows of an adopted file when it was taken over."""
-
-    def number(self, start: int) -> None:
-        """Hand the records out under ids from a given one on."""
-        self.base = start - self.first
-        self.ids = range(start, start + self.last - self.first + 1)
-
-    def leave(self) -> None:
-        """Close the file and free it; delete it where nothing is left in it."""
-        try:
-            kept = self.file.keeps
-            self.file.close()
-            if not kept:
-                self.file.remove()
-        finally:
-            self.lock.release(remove=True)
-
-
-# Records that wait for the next transaction, their bytes, and who waits for them.
-_Append = tuple[Sequence[Record], int, "asyncio.Future[None]"]
-
-
-class _Tally:
-    """A count that only one thread changes, so that it needs no lock."""
-
-    __slots__ = ("events", "size")
-
-    def __init__(self) -> None:
-        self.events = 0
-        self.size = 0
-
-    def add(self, events: int, size: int) -> None:
-        """Count so many events and bytes more, or less."""
-        self.events += events
-        self.size += size
+    records: Sequence[Record]
+    size: int
+    """Bytes of their bodies."""
+    written: "asyncio.Future[None]"
 
 
 class SQLiteStorage(Storage):
@@ -140,33 +90,35 @@ class SQLiteStorage(Storage):
         self._synchronous = synchronous
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._destination = ""
         self._thread: SpoolThread | None = None
-        self._own: _Source | None = None
-        self._claimed: deque[_Source] = deque()
-        self._adopted: list[_Source] = []
-        self._appended = _Tally()
-        self._settled = _Tally()
+        self._sources = Sources(
+            self.directory,
+            full_sync=synchronous == "full",
+            dead_letters=dead_letters,
+        )
+        # Two counts and not one, since each is changed by a thread of its own: this by
+        # the loop's, the other by the spool's.
+        self._appended = Tally()
         self._pending: deque[_Append] = deque()
         self._posting: asyncio.AbstractEventLoop | None = None
-        self._told: set[Path] = set()
 
     def __repr__(self) -> str:
         return f"<SQLiteStorage {str(self.directory)!r} {self._count} events>"
 
     @property
     def _count(self) -> int:
-        return self._appended.events - self._settled.events
+        return self._appended.events - self._sources.settled.events
 
     @property
     def _bytes(self) -> int:
-        return self._appended.size - self._settled.size
+        return self._appended.size - self._sources.settled.size
 
     def _run(self, function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
         """Call on the spool's thread, after all that was asked of it before."""
         if self._thread is None:
             msg = f"the spool {self.directory} is not open"
             raise StorageError(msg)
+        # What was appended in this turn of the loop is not posted yet.
         if self._pending:
             self._post()
         return self._thread.run(function, *args)
@@ -185,138 +137,23 @@ class SQLiteStorage(Storage):
                 "own SQLiteStorage (they may share the directory)"
             )
             raise StorageError(msg)
-        self._destination = destination
-        self._appended, self._settled = _Tally(), _Tally()
+        # What a last time left in the directory is counted when it is adopted again.
+        self._appended.clear()
+        self._sources.settled.clear()
         self._thread = SpoolThread()
         try:
-            await self._run(self._create)
+            await self._run(self._sources.create, destination)
             return await self.adopt(allot)
         except BaseException:
             # A waiter that was cancelled leaves no file behind that nobody can adopt.
-            self._thread.post(self._leave_all)
+            self._thread.post(self._sources.leave)
             self._stop_thread()
             raise
 
-    def _create(self) -> None:
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            msg = (
-                f"the spool directory {self.directory} cannot be made: "
-                f"{error.strerror or error}: choose another or make it writable"
-            )
-            raise StorageError(msg) from error
-        path = new_spool_path(self.directory)
-        try:
-            lock = SpoolLock.try_acquire(path)
-        except OSError as error:
-            msg = (
-                f"the spool directory {self.directory} is not writable: "
-                f"{error.strerror or error}: choose another or change its permissions"
-            )
-            raise StorageError(msg) from error
-        if lock is None:
-            msg = (
-                f"the spool directory {self.directory} cannot lock files: choose one "
-                "on a local disk"
-            )
-            raise StorageError(msg)
-        full = self._synchronous == "full"
-        try:
-            file = SpoolFile.create(path, self._destination, full_sync=full)
-        except BaseException:
-            lock.release(remove=True)
-            raise
-        self._own = _Source(file, lock)
-        _keep_from_children(self._own)
-
-    # Taking over -------------------------------------------------------------
-
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Take over the files of processes that are gone."""
-        await self._run(self._claim_orphans)
-        taken = 0
-        # Also those that an adoption claimed whose waiter was cancelled.
-        while self._claimed:
-            source = self._claimed.popleft()
-            source.number(allot(source.last - source.first + 1))
-            self._adopted.append(source)
-            taken += source.count
-        return taken
-
-    def _claim_orphans(self) -> None:
-        mine = {source.file.path for source in self._sources()}
-        for path in sorted(self.directory.glob(f"*{SUFFIX}")):
-            if path not in mine:
-                self._claim(path)
-
-    def _claim(self, path: Path) -> None:
-        lock = SpoolLock.try_acquire(path)
-        if lock is None:
-            return
-        source = None
-        try:
-            if path.exists():
-                source = self._take_over(path, lock)
-        except CorruptSpoolError as error:
-            aside = SpoolFile.set_aside(path)
-            # Our own message says it all, without a traceback.
-            logger.error(  # noqa: TRY400
-                "%s; moved to %s, its events are not sent", error, aside
-            )
-        except StorageError as error:
-            self._tell(logging.ERROR, path, str(error))
-        finally:
-            if source is None:
-                lock.release(remove=True)
-        if source is not None:
-            _keep_from_children(source)
-            self._claimed.append(source)
-
-    def _take_over(self, path: Path, lock: SpoolLock) -> _Source | None:
-        file = SpoolFile.open(path, migrate=False)
-        source = None
-        kept = True
-        try:
-            if file.blank:
-                kept = False
-            elif file.destination != self._destination:
-                message = "belongs to another destination: it is left alone"
-                self._tell(logging.WARNING, path, message)
-            else:
-                file.migrate()
-                source = self._measure(file, lock)
-                kept = file.keeps
-        finally:
-            if source is None:
-                file.close()
-        if not kept:
-            file.remove()
-        return source
-
-    def _measure(self, file: SpoolFile, lock: SpoolLock) -> _Source | None:
-        """Make a source of a file; None where it has no events."""
-        count, size, first, last = file.extent()
-        if self.dead_letters and self._own is not None:
-            # Where that cannot be, they stay with the file.
-            with contextlib.suppress(StorageError):
-                self._own.file.inherit(file, self.dead_letters)
-        if not count:
-            return None
-        source = _Source(file, lock)
-        source.count, source.first, source.last = count, first, last
-        self._settled.add(-count, -size)
-        return source
-
-    def _tell(self, level: int, path: Path, message: str) -> None:
-        """Log once about a file that is left where it is."""
-        if path not in self._told:
-            self._told.add(path)
-            logger.log(level, "spool file %s: %s", path, message)
-
-    def _sources(self) -> list[_Source]:
-        own = [self._own] if self._own is not None else []
-        return [*own, *self._adopted, *self._claimed]
+        await self._run(self._sources.claim_orphans)
+        return self._sources.number_claimed(allot)
 
     # Writing -----------------------------------------------------------------
 
@@ -329,7 +166,8 @@ class SQLiteStorage(Storage):
         count, size = len(records), 0
         for record in records:
             size += len(record.body)
-        appended, settled = self._appended, self._settled
+        # Without a lock: at worst a limit is felt a moment early or late.
+        appended, settled = self._appended, self._sources.settled
         events = appended.events + count
         total = appended.size + size
         if (
@@ -338,10 +176,10 @@ class SQLiteStorage(Storage):
             or self._thread is None
         ):
             raise self._no_room()
-        appended.events, appended.size = events, total
+        appended.add(count, size)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self._pending.append((records, size, future))
+        self._pending.append(_Append(records, size, future))
         if self._posting is not loop:
             # Not at once: what else appends in this turn of the loop comes along.
             self._posting = loop
@@ -370,119 +208,43 @@ class SQLiteStorage(Storage):
                 group.append(self._pending.popleft())
         if not group:
             return
-        own = self._own
-        records = [record for appended, _, _ in group for record in appended]
         error: StorageError | None = None
         try:
-            if own is not None:
-                own.file.insert(records)
-            else:
-                error = StorageError(f"the spool {self.directory} is not open")
+            self._sources.insert(
+                [record for one in group for record in one.records],
+                sum([one.size for one in group]),
+            )
         except StorageError as caught:
             error = caught
-        if error is not None:
-            self._settled.add(len(records), sum([size for _, size, _ in group]))
         # The first of them may belong to a loop that is closed by now.
         waiting: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-        for _, _, future in group:
-            waiting.setdefault(future.get_loop(), []).append(future)
+        for one in group:
+            waiting.setdefault(one.written.get_loop(), []).append(one.written)
         for loop, futures in waiting.items():
             answer(loop, partial(_end, futures, error))
 
     async def settle(self, ids: Sequence[int]) -> None:
         """Forget records whose fate is decided."""
-        await self._run(self._forget, sorted(ids))
-
-    def _forget(self, ids: list[int]) -> None:
-        for source in list(self._adopted):
-            start = bisect.bisect_left(ids, source.ids.start)
-            stop = bisect.bisect_left(ids, source.ids.stop)
-            if start < stop:
-                rows = [number - source.base for number in ids[start:stop]]
-                del ids[start:stop]
-                self._delete(source, rows)
-        if ids and self._own is not None:
-            self._delete(self._own, ids)
-            self._own.file.shrink()
-
-    def _delete(self, source: _Source, rows: list[int]) -> None:
-        events, size = source.file.delete(rows)
-        self._settled.add(events, size)
-        self._reduce(source, events)
-
-    def _reduce(self, source: _Source, events: int) -> None:
-        """Count an adopted file down, and be done with it at the end."""
-        if source is self._own:
-            return
-        source.count -= events
-        if source.count <= 0:
-            self._adopted.remove(source)
-            source.leave()
+        await self._run(self._sources.forget, sorted(ids))
 
     # Dead letters ------------------------------------------------------------
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep rejected events, the newest ``dead_letters`` of them."""
-        if self.dead_letters and self._own is not None:
-            await self._run(self._own.file.bury, letters, self.dead_letters)
+        if self.dead_letters and self._sources.own is not None:
+            await self._run(self._sources.bury, letters)
 
     async def list_dead_letters(self) -> list[DeadLetter]:
         """Read the rejected events that are kept, oldest first."""
-        if self._own is None:
+        if self._sources.own is None:
             return []
-        return await self._run(self._own.file.dead_letters)
+        return await self._run(self._sources.dead_letters)
 
     # Reading -----------------------------------------------------------------
 
     async def fetch(self, after: int, limit: int, max_bytes: int) -> list[Record]:
         """Read unsettled records above an id, in order of id."""
-        return await self._run(self._read, after, limit, max_bytes)
-
-    def _read(self, after: int, limit: int, max_bytes: int) -> list[Record]:
-        found: list[Record] = []
-        for source, above, up_to in self._stretches(after):
-            if len(found) >= limit or max_bytes <= 0:
-                break
-            rows = source.file.fetch(
-                max(above - source.base, 0),
-                limit - len(found),
-                max_bytes,
-                up_to=up_to - source.base,
-                one_at_least=not found,
-            )
-            max_bytes -= sum([len(record.body) for record in rows])
-            damaged = [record.id for record in rows if not record.body]
-            if damaged:
-                self._quarantine(source, damaged)
-            base = source.base
-            found += [r._replace(id=r.id + base) for r in rows] if base else rows
-        return found
-
-    def _stretches(self, after: int) -> Iterator[tuple[_Source, int, int]]:
-        """Cut the ids above one into stretches of one file each, in order."""
-        own = self._own
-        for source in sorted(self._adopted, key=lambda one: one.ids.start):
-            first, last = source.ids.start, source.ids.stop - 1
-            if last <= after:
-                continue
-            if own is not None:
-                yield own, after, first - 1
-            yield source, max(after, first - 1), last
-            after = last
-        if own is not None:
-            yield own, after, _HIGHEST
-
-    def _quarantine(self, source: _Source, rows: list[int]) -> None:
-        logger.error(
-            "spool file %s: %d damaged events are set aside and not sent",
-            source.file.path,
-            len(rows),
-        )
-        # On a full disk they stay where they are until they are settled.
-        with contextlib.suppress(StorageError):
-            events, size = source.file.quarantine(rows)
-            self._settled.add(events, size)
-            self._reduce(source, events)
+        return await self._run(self._sources.read, after, limit, max_bytes)
 
     async def size(self) -> int:
         """Count the unsettled records."""
@@ -495,23 +257,10 @@ class SQLiteStorage(Storage):
         if self._thread is None:
             return
         try:
-            await self._run(self._leave_all)
+            # Behind all that is queued: what was appended is written before the end.
+            await self._run(self._sources.leave)
         finally:
             self._stop_thread()
-
-    def _leave_all(self) -> None:
-        sources = self._sources()
-        self._own = None
-        self._adopted = []
-        self._claimed.clear()
-        problem: StorageError | None = None
-        for source in sources:
-            try:
-                source.leave()
-            except StorageError as error:
-                problem = error
-        if problem is not None:
-            raise problem
 
     def _stop_thread(self) -> None:
         thread, self._thread = self._thread, None
@@ -530,33 +279,13 @@ class SQLiteStorage(Storage):
         )
 
 
-_HIGHEST = 2**63 - 1
-
-
 def _end(futures: list["asyncio.Future[None]"], error: StorageError | None) -> None:
     """Tell everybody whose records were in one transaction."""
     for future in futures:
+        # A waiter that was cancelled settles its records itself.
         if future.done():
             continue
         if error is None:
             future.set_result(None)
         else:
             future.set_exception(error)
-
-
-def _keep_from_children(source: _Source) -> None:
-    """Let a forked child neither hold the lock nor touch the database.
-
-    The child shares the lock's descriptor and would keep the lock beyond the parent's
-    death. Its copy of the connection is never closed: closing it would fold away a log
-    that the parent is writing.
-    """
-    weak = weakref.ref(source)
-
-    def forget() -> None:
-        held = weak()
-        if held is not None:
-            held.lock.forget()
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(held.file))
-
-    os.register_at_fork(after_in_child=forget)

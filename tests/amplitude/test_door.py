@@ -10,8 +10,8 @@ import pytest
 from amplitude_async.amplitude.config import Config
 from amplitude_async.amplitude.door import FORBIDDEN_IDS, AmplitudeDoor
 from amplitude_async.amplitude.events import Event
+from amplitude_async.client.destination import Refusal
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.destination import Refusal
 from amplitude_async.storage.base import Record
 from amplitude_async.testing import FakeClock
 
@@ -223,6 +223,16 @@ def test_context_is_filled_in_unless_it_is_switched_off() -> None:
     assert json.loads(with_context.body)["plan"] == {"branch": "main"}
     assert json.loads(with_context.body)["library"].startswith("amplitude-async")
     assert not {"plan", "library"} & json.loads(without.body).keys()
+
+
+def test_both_roads_stamp_the_clocks_time() -> None:
+    """An event without a time gets that of its acceptance, however it was given."""
+    by_event = admitted(event(user_id="user-1"))
+    by_name = door().admit_fields("click", {"user_id": "user-1"}, 7, WALL)
+
+    assert by_name is not None
+    assert json.loads(by_event.body)["time"] == WALL * 1000
+    assert json.loads(by_name.body)["time"] == WALL * 1000
 
 
 def test_the_callers_event_stays_as_it_was() -> None:

@@ -17,13 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
+from amplitude_async.amplitude.compose import (
+    build_event,
+    check_field_names,
+    merge_options,
+)
 from amplitude_async.amplitude.encoder import (
     EncodedEvent,
     EventDefaults,
     InsertIds,
     decode_event,
     encode_event,
-    unix_ms,
 )
 from amplitude_async.amplitude.events import (
     Event,
@@ -32,16 +36,14 @@ from amplitude_async.amplitude.events import (
     EventOptions,
     IngestionMetadata,
     Plan,
-    TypedEvent,
-    build_event,
-    check_field_names,
-    merge_options,
 )
+from amplitude_async.amplitude.typed import TypedEvent
 from amplitude_async.config import near_miss
 from amplitude_async.encoding import ValuePolicy
 
 POLICY = ValuePolicy()
 NO_DEFAULTS = EventDefaults()
+WALL = 1_700_000_000.5
 
 
 def encode(
@@ -50,9 +52,7 @@ def encode(
     defaults: EventDefaults = NO_DEFAULTS,
 ) -> EncodedEvent:
     """Encode with a fixed insert id and time."""
-    return encode_event(
-        event, policy, defaults, insert_id=lambda: "new-id", now_ms=lambda: 7
-    )
+    return encode_event(event, policy, defaults, insert_id=lambda: "new-id", wall=0.007)
 
 
 def wire(event: Event, **options: Any) -> dict[str, Any]:
@@ -383,13 +383,13 @@ def test_insert_id_and_time_are_filled_in_the_bytes() -> None:
     """Where absent they are new for each encoding and never put into the event."""
     event = Event(event_type="e")
     first, second = (
-        encode_event(event, POLICY, NO_DEFAULTS, insert_id=InsertIds())
+        encode_event(event, POLICY, NO_DEFAULTS, insert_id=InsertIds(), wall=WALL)
         for _ in range(2)
     )
     assert first.insert_id != second.insert_id
     body = json.loads(first.body)
     assert body["insert_id"] == first.insert_id
-    assert abs(body["time"] - unix_ms()) < 60_000
+    assert body["time"] == 1_700_000_000_500
     assert event == Event(event_type="e")
     generators = [InsertIds() for _ in range(10)]
     assert len({make() for make in generators for _ in range(10)}) == 100

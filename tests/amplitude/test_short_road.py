@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amplitude_async.amplitude.compose import build_event
 from amplitude_async.amplitude.encoder import (
     EventDefaults,
     encode_event,
     encode_fields,
 )
-from amplitude_async.amplitude.events import Event, build_event
+from amplitude_async.amplitude.events import Event
 from amplitude_async.encoding import ValuePolicy
 
 POLICY = ValuePolicy()
@@ -44,7 +45,7 @@ def by_model(event_type: str, given_fields: dict[str, Any]) -> dict[str, Any] | 
     except ValueError:
         return None
     body = encode_event(
-        event, POLICY, EventDefaults(), insert_id=lambda: "new", now_ms=lambda: 1
+        event, POLICY, EventDefaults(), insert_id=lambda: "new", wall=0.001
     ).body
     members: dict[str, Any] = json.loads(body)
     for name, filled_in in (("insert_id", "new"), ("time", 1)):

@@ -2,34 +2,24 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
-import amplitude_async
-from amplitude_async.cli.chaos import chaos_faults
-from amplitude_async.cli.demo import run_demo
-from amplitude_async.cli.purchases import sample_log
+from amplitude_async.cli.demo.chaos import chaos_faults
+from amplitude_async.cli.demo.purchases import sample_log
+from amplitude_async.cli.demo.run import run_demo
 
 __all__: list[str] = []
-
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(Path(amplitude_async.__file__).parents[1]),
-    "COLUMNS": "100",
-}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the demo to its end."""
     return subprocess.run(
         [sys.executable, "-m", "amplitude_async", "demo", "--chaos", *arguments],
-        env=ENVIRONMENT,
         capture_output=True,
         check=False,
         text=True,
-        timeout=28.0,
+        timeout=100.0,
     )
 
 

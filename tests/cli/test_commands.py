@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import signal
 import subprocess
@@ -14,19 +13,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-import amplitude_async
 from amplitude_async import Amplitude, __version__
 from amplitude_async.emulator import Emulator
 
 __all__: list[str] = []
 
-TIMEOUT = 25.0
+TIMEOUT = 100.0
 COMMAND = [sys.executable, "-m", "amplitude_async"]
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(Path(amplitude_async.__file__).parents[1]),
-    "COLUMNS": "100",
-}
 GOOD = "00004 0001 19970101 2 29.33\n"
 
 
@@ -34,7 +27,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
         [*COMMAND, *arguments],
-        env=ENVIRONMENT,
         capture_output=True,
         check=False,
         text=True,
@@ -50,7 +42,6 @@ async def emulator_process() -> AsyncIterator[asyncio.subprocess.Process]:
         "emulator",
         "--port",
         "0",
-        env=ENVIRONMENT,
         stdout=asyncio.subprocess.PIPE,
     )
     try:
@@ -143,7 +134,6 @@ def test_a_missing_extra_is_named(missing: str) -> None:
     )
     finished = subprocess.run(
         [sys.executable, "-c", program],
-        env=ENVIRONMENT,
         capture_output=True,
         check=False,
         text=True,
@@ -159,12 +149,11 @@ def test_a_missing_extra_is_named(missing: str) -> None:
 def test_another_missing_module_is_no_missing_extra() -> None:
     """A broken installation is not explained away."""
     program = (
-        "import sys; sys.modules['amplitude_async.cli.demo'] = None\n"
+        "import sys; sys.modules['amplitude_async.cli.demo.run'] = None\n"
         "from amplitude_async.cli import main; main()"
     )
     finished = subprocess.run(
         [sys.executable, "-c", program],
-        env=ENVIRONMENT,
         capture_output=True,
         check=False,
         text=True,

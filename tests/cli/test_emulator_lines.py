@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from amplitude_async.cli.emulator import RequestWatch, describe_request, describe_stats
-from amplitude_async.cli.progress import progress_bar
+from amplitude_async.cli.terminal import progress_bar
 from amplitude_async.emulator import Emulator, EmulatorStats, ReceivedRequest
 
 __all__: list[str] = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from amplitude_async.cli.purchases import (
+from amplitude_async.cli.demo.purchases import (
     Purchase,
     PurchaseLogError,
     histories,

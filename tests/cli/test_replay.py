@@ -10,10 +10,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from amplitude_async import Amplitude
-from amplitude_async.cli.demo import run_demo
-from amplitude_async.cli.purchase_service import PURCHASE_JSON, PurchaseService
-from amplitude_async.cli.purchases import Purchase, parse_log
-from amplitude_async.cli.replay import replay
+from amplitude_async.cli.demo.purchase_service import PURCHASE_JSON, PurchaseService
+from amplitude_async.cli.demo.purchases import Purchase, parse_log
+from amplitude_async.cli.demo.replay import replay
+from amplitude_async.cli.demo.run import run_demo
 from amplitude_async.emulator import Emulator
 
 __all__: list[str] = []

@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from amplitude_async import Stats
-from amplitude_async.cli.purchases import parse_log
-from amplitude_async.cli.replay import Replay
-from amplitude_async.cli.report import Crash, Report, print_report
-from amplitude_async.cli.totals import Ledger, Totals
+from amplitude_async.cli.demo.purchases import parse_log
+from amplitude_async.cli.demo.replay import Replay
+from amplitude_async.cli.demo.report import Crash, Report, print_report
+from amplitude_async.cli.demo.totals import Accounts, Totals
 
 __all__: list[str] = []
 
@@ -48,24 +48,24 @@ def report(events: list[dict[str, Any]], **changes: Any) -> Report:
         replay=Replay(answered=3),
         served=3,
         stats=Stats(accepted=3, delivered=3, requests=1),
-        log=Ledger.of_log(PURCHASES),
-        server=Ledger.of_events(events),
+        log=Accounts.of_log(PURCHASES),
+        server=Accounts.of_events(events),
     )
     return replace(good, **changes)
 
 
 def test_sums_are_exact() -> None:
     """Ten times ten cents are one dollar, though floats would say otherwise."""
-    ledger = Ledger.of_events([event("00004", 0, 1, 0.1)] * 10)
+    accounts = Accounts.of_events([event("00004", 0, 1, 0.1)] * 10)
 
-    assert ledger.totals() == Totals(10, 1, 10, Decimal("1.0"))
+    assert accounts.totals() == Totals(10, 1, 10, Decimal("1.0"))
 
 
 def test_other_events_are_no_purchases() -> None:
     """Only revenue events count."""
     other = {**event("00004", 0, 1, 1.0), "event_type": "Signed Up"}
 
-    assert Ledger.of_events([other]).totals() == Totals(0, 0, 0, Decimal())
+    assert Accounts.of_events([other]).totals() == Totals(0, 0, 0, Decimal())
 
 
 def test_a_complete_run_is_ok() -> None:

@@ -19,6 +19,7 @@ from amplitude_async import (
     Event,
 )
 from amplitude_async.emulator import Emulator, Fault
+from amplitude_async.testing import FakeClock
 
 __all__: list[str] = []
 
@@ -268,7 +269,7 @@ async def test_a_destination_that_resists_cancelling(connect: Connect) -> None:
     await client.track("b", user_id="user-1")
     stats = (await client.shutdown(0.05)).destinations["stubborn"]
     end.set()
-    await asyncio.sleep(0.01)
+    await FakeClock().settle()  # what resisted has come to its end
 
     assert (stats.pending, stats.dropped) == (0, 2)
     assert client.stats.destinations["stubborn"] == stats

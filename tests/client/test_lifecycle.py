@@ -27,6 +27,7 @@ from amplitude_async import (
     EnrichmentPlugin,
     Event,
 )
+from amplitude_async.client.life import State
 from amplitude_async.emulator import Emulator, Fault
 
 __all__: list[str] = []
@@ -344,7 +345,7 @@ def _forget(client: Amplitude) -> None:
     asyncio.run(_coroutine(lambda: asyncio.sleep(0)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        client.__dict__["_started"] = False
+        client.__dict__["_state"] = State.NEW
 
 
 def test_an_unclosed_client_warns() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -118,14 +117,18 @@ class EngineMachine(RuleBasedStateMachine):
     ) -> None:
         """Start an engine of narrow bounds."""
         self.runner = asyncio.Runner()
-        self.runner.get_loop().set_debug(enabled=False)
+        loop = self.runner.get_loop()
+        loop.set_debug(enabled=False)
+        # In order of creation: `all_tasks` is a set, in the order of addresses.
+        self.tasks: list[asyncio.Task[Any]] = []
+        loop.set_task_factory(self.new_task)
         self.clock = FakeClock()
         self.server = Server()
         self.transport = ScriptedTransport(then=self.server, clock=self.clock)
         self.results: list[DeliveryResult] = []
         self.accepted: list[tuple[str, int, Delivery]] = []
-        self.tracking: set[asyncio.Task[None]] = set()
-        self.waiting: set[asyncio.Task[Any]] = set()
+        self.tracking: list[asyncio.Task[None]] = []
+        self.waiting: list[asyncio.Task[Any]] = []
         self.tracked = 0
         self.closing: asyncio.Task[Any] | None = None
         config = Config(
@@ -151,6 +154,17 @@ class EngineMachine(RuleBasedStateMachine):
             client_id=1,
         )
         self.run(self.engine.start())
+
+    def new_task(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Any,
+        **options: Any,
+    ) -> "asyncio.Task[Any]":
+        """Make a task of this loop, and remember it."""
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        self.tasks.append(task)
+        return task
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Let something happen, and then everything that follows from it at once."""
@@ -183,13 +197,13 @@ class EngineMachine(RuleBasedStateMachine):
         """Track from as many tasks as there are events."""
         for user in users:
             self.tracked += 1
-            self.tracking.add(self.spawn(self.track(user, self.tracked)))
+            self.tracking.append(self.spawn(self.track(user, self.tracked)))
         self.run(self.clock.settle())
 
     @rule(timeout=st.sampled_from([None, 0.0, 1.0, 40.0]))
     def flush(self, timeout: float | None) -> None:
         """Flush, in a task that may wait for long."""
-        self.waiting.add(self.spawn(self.engine.flush(timeout)))
+        self.waiting.append(self.spawn(self.engine.flush(timeout)))
         self.run(self.clock.settle())
 
     @precondition(lambda self: self.accepted)
@@ -201,16 +215,13 @@ class EngineMachine(RuleBasedStateMachine):
         async def wait() -> None:
             await delivery
 
-        self.waiting.add(self.spawn(wait()))
+        self.waiting.append(self.spawn(wait()))
         self.run(self.clock.settle())
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         """Cancel somebody who waits: for room, for a flush or for an outcome."""
-        everybody = [*self.tracking, *self.waiting]
-        waiting = sorted(
-            (t for t in everybody if not t.done()), key=lambda task: task.get_name()
-        )
+        waiting = [t for t in (*self.tracking, *self.waiting) if not t.done()]
         if waiting:
             data.draw(st.sampled_from(waiting)).cancel()
             self.run(self.clock.settle())
@@ -248,7 +259,7 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(["flush", "request", "callback"]))
     def kill(self, kind: str) -> None:
         """Somebody cancels tasks that are not his."""
-        for task in asyncio.all_tasks(self.runner.get_loop()):
+        for task in self.tasks:
             if task.get_name().startswith("amplitude_async") and (
                 task.get_name().endswith(kind)
             ):
@@ -322,7 +333,7 @@ class EngineMachine(RuleBasedStateMachine):
         """Check that nothing and nobody waits any more, and who was told what."""
         stats = self.engine.stats
         assert (stats.pending, stats.held, stats.queue_bytes) == (0, 0, 0)
-        assert all(task.done() for task in self.tracking | self.waiting)
+        assert all(task.done() for task in (*self.tracking, *self.waiting))
         taken = {number for _, number in self.server.taken}
         for _, number, delivery in self.accepted:
             result = delivery.result
@@ -332,9 +343,8 @@ class EngineMachine(RuleBasedStateMachine):
 
 TestEngine = EngineMachine.TestCase
 TestEngine.settings = settings(
-    max_examples=400,
+    # Or what the profile asks for, where that is more.
+    max_examples=max(400, settings().max_examples),
     stateful_step_count=40,
     deadline=None,
-    # On a server a failure must come from the change, not from the dice.
-    derandomize="CI" in os.environ,
 )

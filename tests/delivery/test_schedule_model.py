@@ -212,5 +212,8 @@ class ScheduleMachine(RuleBasedStateMachine):
 
 TestSchedule = ScheduleMachine.TestCase
 TestSchedule.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None
+    # Or what the profile asks for, where that is more.
+    max_examples=max(150, settings().max_examples),
+    stateful_step_count=40,
+    deadline=None,
 )

@@ -141,8 +141,8 @@ async def test_gzip_of_several_members_is_one_body(
     ("data", "encoding"),
     [
         (b"no gzip at all", "gzip"),
-        (gzip.compress(b'{"api_key": "key"}')[:-4], "gzip"),
-        (gzip.compress(b"{}") + b"tail", "gzip"),
+        (gzip.compress(b'{"api_key": "key"}', mtime=0)[:-4], "gzip"),
+        (gzip.compress(b"{}", mtime=0) + b"tail", "gzip"),
         (zlib.compress(b"{}"), "br"),
     ],
 )

@@ -1,28 +1,14 @@
-"""Clients of a local server, which end with the test."""
+"""Clients of a local server, without the proxies of this machine."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from amplitude_async import Amplitude
-from amplitude_async.emulator import Emulator
-
-__all__ = ["connect"]
+__all__ = ["default_options"]
 
 
 @pytest.fixture
-async def connect(emulator: Emulator) -> AsyncIterator[Callable[..., Amplitude]]:
-    """Yield a function that makes clients; their accounts add up at the end."""
-    clients: list[Amplitude] = []
-
-    def make(**options: Any) -> Amplitude:
-        given = {"server_url": emulator.httpapi_url, "trust_env": False}
-        clients.append(Amplitude("test-key", **{**given, **options}))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        stats = await client.shutdown(1.0)
-        assert stats.balanced, stats
-        assert stats.pending == 0
+def default_options() -> Callable[[], dict[str, Any]]:
+    """Return what gives each client its options."""
+    return lambda: {"trust_env": False}

@@ -7,6 +7,7 @@ import pytest
 
 from amplitude_async import Amplitude, DeliveryResult, DropReason
 from amplitude_async.emulator import Emulator
+from amplitude_async.testing import FakeClock
 
 __all__: list[str] = []
 
@@ -100,17 +101,18 @@ async def test_a_callback_ends_the_client(
 ) -> None:
     """Shutting down from a callback drains the rest, and waits for no callback."""
     heard = []
+    all_heard = asyncio.Event()
 
     async def first_is_last(result: DeliveryResult) -> None:
         heard.append(result)
+        if len(heard) == 3:
+            all_heard.set()
         await client.shutdown(timeout)
 
     client = connect(callback=first_is_last, flush_queue_size=1, max_batch_size=1)
     for number in range(3):
         await client.track("e", user_id=f"user-{number}")
-    async with asyncio.timeout(ENDED):
-        while len(heard) < 3:  # noqa: ASYNC110 - no event
-            await asyncio.sleep(0.001)
+    await asyncio.wait_for(all_heard.wait(), ENDED)
 
     assert client.stats.delivered == emulator.stats.events_ingested == 3
 
@@ -135,7 +137,7 @@ async def test_a_callback_that_tracks_without_end_ends_with_the_client(
     await asyncio.wait_for(client.shutdown(None), ENDED)
     await asyncio.gather(*tasks)
     accepted = client.stats.accepted
-    await asyncio.sleep(0.01)
+    await FakeClock().settle()  # all that could still run has run
 
     assert client.stats.accepted == accepted
     assert client.stats.pending == 0

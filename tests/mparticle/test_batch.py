@@ -2,6 +2,7 @@
 
 import json
 import string
+import time
 import uuid
 from collections.abc import Callable
 from itertools import count, pairwise
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-import amplitude_async.mparticle.batch as batch_module
+from amplitude_async.encoding import unix_ms
 from amplitude_async.mparticle import (
     Batch,
     BatchContext,
@@ -32,15 +33,18 @@ from amplitude_async.mparticle import (
     decode_batch,
     encode_batch,
     group_events,
-    split_batch,
-    stamp,
     truncate_names,
 )
-from amplitude_async.mparticle.fields import now_ms
+from amplitude_async.mparticle.encoder import (
+    EncodedBatch,
+    encode_stamped,
+    new_uuid,
+)
 
 __all__: list[str] = []
 
 MS = 1_700_000_000_000
+WALL = MS / 1000
 SIGNUP = {
     "event_type": "custom_event",
     "data": {"event_name": "signup", "custom_event_type": "other"},
@@ -238,9 +242,9 @@ def test_an_empty_identity_is_refused() -> None:
 def test_keys_of_the_server_are_not_sent_unasked() -> None:
     """What the server owns is absent, unless set on purpose."""
     owned = {"schema_version", "batch_id", "timestamp_unixtime_ms", "source_info"}
-    stamped = stamp(batch_of(CustomEvent(event_name="e")), now_ms=MS)
+    encoded = encode_stamped(batch_of(CustomEvent(event_name="e")), wall=WALL)
 
-    assert owned.isdisjoint(stamped.to_wire())
+    assert owned.isdisjoint(json.loads(encoded.body))
     assert batch_of(batch_id=-1, schema_version=2).to_wire() == {
         "environment": "development",
         "batch_id": -1,
@@ -250,11 +254,11 @@ def test_keys_of_the_server_are_not_sent_unasked() -> None:
 
 def test_a_refusal_is_sent() -> None:
     """GDPR: a decision against is on the wire, with the time it was made."""
-    before = now_ms()
+    before = unix_ms(time.time())
     refusal = GDPRConsentState(consented=False)
     batch = batch_of(consent_state=ConsentState(gdpr={"ads": refusal}))
 
-    assert before <= refusal.timestamp_unixtime_ms <= now_ms()
+    assert before <= refusal.timestamp_unixtime_ms <= unix_ms(time.time())
     assert batch.to_wire()["consent_state"] == {
         "gdpr": {
             "ads": {
@@ -297,20 +301,22 @@ def test_a_plan_without_a_version_has_none() -> None:
 @pytest.mark.parametrize(
     ("fields", "tied"),
     [
-        ({}, False),
-        ({"user_identities": {}}, False),
-        ({"device_info": {"brand": "b"}}, False),
-        ({"user_identities": {"email": "a@b.c"}}, True),
-        ({"mpid": 0}, True),
-        ({"mp_deviceid": UUID(int=1)}, True),
-        ({"device_info": DeviceInformation(ios_idfv=UUID(int=1))}, True),
+        ({}, None),
+        ({"user_identities": {}}, None),
+        ({"device_info": {"brand": "b"}}, None),
+        ({"user_identities": {"email": "a@b.c"}}, "a@b.c"),
+        ({"mpid": 0}, "0"),
+        ({"mp_deviceid": UUID(int=1)}, str(UUID(int=1))),
+        ({"device_info": DeviceInformation(ios_idfv=UUID(int=1))}, str(UUID(int=1))),
+        ({"partner_identities": {"partner": "p"}}, "p"),
     ],
 )
 def test_a_batch_knows_whether_it_is_anyones(
-    fields: dict[str, Any], tied: bool
+    fields: dict[str, Any], tied: str | None
 ) -> None:
     """Without an identity the server cannot tie a batch to a profile."""
-    assert batch_of(**fields).has_identity is tied
+    assert batch_of(**fields).identity == tied
+    assert batch_of(**fields).has_identity is (tied is not None)
 
 
 # --- Filling in ---
@@ -326,18 +332,19 @@ def test_stamping_fills_in_what_is_absent() -> None:
     )
     before = batch.model_copy(deep=True)
 
-    stamped = stamp(batch, now_ms=MS, new_id=ids())
+    encoded = encode_stamped(batch, wall=WALL, new_id=ids())
+    first, second, third = json.loads(encoded.body)["events"]
 
     assert batch == before
-    assert stamped.source_request_id == "id-3"
-    assert stamped.to_wire()["events"][0]["data"] == {
+    assert decode_batch(encoded.body).source_request_id == "id-3"
+    assert first["data"] == {
         "timestamp_unixtime_ms": MS,
         "source_message_id": "id-1",
         "event_name": "e",
         "custom_event_type": "other",
     }
-    assert stamped.events[1] is own
-    assert stamped.events[2].to_wire()["data"] == {
+    assert second == own.to_wire()
+    assert third["data"] == {
         "timestamp_unixtime_ms": MS,
         "source_message_id": "id-2",
     }
@@ -345,9 +352,12 @@ def test_stamping_fills_in_what_is_absent() -> None:
 
 def test_a_retry_has_the_same_ids_and_times() -> None:
     """Stamping again changes nothing, so a retry is the same to the byte."""
-    first = stamp(batch_of(CustomEvent(event_name="e")), now_ms=MS)
+    first = encode_stamped(batch_of(CustomEvent(event_name="e")), wall=WALL)
+    again = encode_stamped(decode_batch(first.body), wall=WALL + 9)
+    once_more = encode_stamped(decode_batch(again.body), wall=WALL + 18)
 
-    assert encode_batch(stamp(first, now_ms=MS + 9)) == encode_batch(first)
+    assert json.loads(again.body) == json.loads(first.body)
+    assert once_more.body == again.body
 
 
 def test_reading_invents_nothing() -> None:
@@ -473,19 +483,26 @@ def test_events_are_grouped_by_user() -> None:
 def test_a_batch_that_fits_is_not_split() -> None:
     """Where nothing has to be done, nothing is."""
     batch = batch_of(CustomEvent(event_name="e"), source_request_id="r")
+    encoded = encode_stamped(batch, wall=WALL)
 
-    assert split_batch(batch, len(encode_batch(batch))) == [batch]
-    assert split_batch(batch, 128_000)[0] is batch
+    assert encoded.split(len(encoded.body)) == [encoded]
+    assert encoded.split(128_000)[0] is encoded
 
 
 def test_a_big_batch_is_split_by_its_events() -> None:
     """Each part has the same user and an id of its own, and no part is too big."""
     events = [CustomEvent(event_name="é" * (1 + n % 7)) for n in range(50)]
     batch = batch_of(*events, user_identities={"email": "a@b.c"}, batch_id=7, mpid=3)
-    parts = split_batch(batch, 600)
+    encoded = encode_stamped(batch, wall=WALL)
+    split = encoded.split(600)
+    parts = [decode_batch(part.body) for part in split]
 
-    assert [event for part in parts for event in part.events] == events
-    assert all(len(encode_batch(part)) <= 600 for part in parts)
+    assert [event for part in split for event in part.events] == encoded.events
+    sent = [event for part in split for event in json.loads(part.body)["events"]]
+    assert [one["data"]["event_name"] for one in sent] == [
+        event.event_name for event in events
+    ]
+    assert all(len(part.body) <= 600 for part in split)
     assert {part.mpid for part in parts} == {3}
     assert {part.batch_id for part in parts} == {None}
     request_ids = {part.source_request_id for part in parts}
@@ -501,27 +518,28 @@ def test_a_big_batch_is_split_by_its_events() -> None:
 def test_no_part_is_ever_too_big(sizes: list[int], limit: int) -> None:
     """Whatever the sizes: no event is lost, and each part is as full as can be."""
     batch = batch_of(*(CustomEvent(event_name="x" * size) for size in sizes))
-    parts = split_batch(batch, limit)
+    # Short ids leave as much room as events without any would.
+    encoded = encode_stamped(batch, wall=WALL, new_id=lambda: "i")
+    parts = encoded.split(limit, new_id=lambda: "i")
 
-    assert [event for part in parts for event in part.events] == batch.events
-    assert all(len(encode_batch(part)) <= limit for part in parts)
+    assert [event for part in parts for event in part.events] == encoded.events
+    assert all(len(part.body) <= limit for part in parts)
     for part, following in pairwise(parts):
-        fuller = part.model_copy(update={"events": [*part.events, following.events[0]]})
-        assert len(encode_batch(fuller)) > limit
+        fuller = EncodedBatch(part.head, [*part.events, following.events[0]], "i")
+        assert len(fuller.body) > limit
 
 
 def test_an_event_that_fits_nowhere_is_named() -> None:
     """Splitting cannot help where one event or the user's part is too big."""
-    batch = batch_of(CustomEvent(event_name="small"), CustomEvent(event_name="x" * 900))
+    small, large = CustomEvent(event_name="small"), CustomEvent(event_name="x" * 900)
+    attributes = {"a": "x" * 900}
 
-    with pytest.raises(
-        ValueError, match=r"events\[1\] has \d+ bytes, the limit of 800"
-    ):
-        split_batch(batch, 800)
-    with pytest.raises(ValueError, match="without its events"):
-        split_batch(batch_of(user_attributes={"a": "x" * 900}), 800)
-    with pytest.raises(ValueError, match="without its events"):
-        split_batch(batch_of(*batch.events, user_attributes={"a": "x" * 900}), 800)
+    with pytest.raises(ValueError, match=r"event 1 has \d+ bytes.*at most 800"):
+        encode_stamped(batch_of(small, large), wall=WALL).split(800)
+    for events in ((), (small, large)):
+        batch = batch_of(*events, user_attributes=attributes)
+        with pytest.raises(ValueError, match="without its events"):
+            encode_stamped(batch, wall=WALL).split(800)
 
 
 # --- Round trips ---
@@ -641,7 +659,7 @@ def test_bytes_that_are_no_batch_are_refused() -> None:
 
 def test_a_new_id_is_a_random_uuid() -> None:
     """Ids are proper UUIDs of version 4, hyphenated, and differ."""
-    made = {batch_module.new_uuid() for _ in range(1_000)}
+    made = {new_uuid() for _ in range(1_000)}
     assert len(made) == 1_000
     for text in made:
         parsed = uuid.UUID(text)

@@ -16,7 +16,6 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from amplitude_async import mparticle
-from amplitude_async.models import WireModel
 from amplitude_async.mparticle import (
     BaseEvent,
     Batch,
@@ -28,7 +27,8 @@ from amplitude_async.mparticle import (
     GenericEvent,
     UserIdentities,
 )
-from amplitude_async.mparticle.fields import Known
+from amplitude_async.mparticle.models.fields import Known
+from amplitude_async.wire import WireModel
 
 __all__: list[str] = []
 

@@ -3,25 +3,22 @@
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import amplitude_async
-from amplitude_async import Amplitude
 from amplitude_async.emulator import Emulator
 from amplitude_async.storage import SQLiteStorage
 
-__all__ = ["connect", "start_tracker"]
+__all__ = ["default_options", "never_at_rest", "start_tracker"]
 
+# The one that `connect` gives to every client.
 KEY = "0123456789abcdef-secret"
-PYTHONPATH = str(Path(amplitude_async.__file__).parents[1])
 # So short that no test waits, and long enough to be waits.
 IMPATIENT: dict[str, Any] = {
     "flush_interval": 0.005,
@@ -59,36 +56,35 @@ asyncio.run(main())
 
 
 @pytest.fixture
-async def connect(
-    emulator: Emulator, tmp_path: Path
-) -> AsyncIterator[Callable[..., Amplitude]]:
-    """Yield a function that makes impatient clients with a spool in one directory.
-
-    The account of each adds up in the end, and the key is nowhere on the disk.
-    """
-    spool = tmp_path / "spool"
-    clients: list[Amplitude] = []
-
-    def make(**options: Any) -> Amplitude:
-        given = {"server_url": emulator.httpapi_url, **IMPATIENT, **options}
-        if "storage" not in given:
-            given["storage"] = SQLiteStorage(spool)
-        clients.append(Amplitude(KEY, **given))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        assert client.stats.balanced, client.stats
-        stats = await client.shutdown(0.5)
-        assert stats.balanced, stats
-        assert stats.pending == 0
-    assert not files_with(KEY, tmp_path)
+def never_at_rest(tmp_path: Path) -> Iterator[set[str]]:
+    """Yield a set for secrets, which are nowhere on the disk in the end."""
+    secrets: set[str] = set()
+    yield secrets
+    files = {path: content(path) for path in tmp_path.rglob("*")}
+    found = [
+        (path, secret)
+        for path, held in files.items()
+        for secret in secrets
+        if secret.encode() in held
+    ]
+    assert found == []
 
 
-def files_with(text: str, directory: Path) -> list[Path]:
-    """List the files below a directory in which a text can be found."""
-    files = [path for path in directory.rglob("*") if path.is_file()]
-    return [path for path in files if text.encode() in path.read_bytes()]
+def content(path: Path) -> bytes:
+    """Read a file; nothing where it is none, or where its process removes it."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        return b""
+
+
+@pytest.fixture
+def default_options(
+    tmp_path: Path, never_at_rest: set[str]
+) -> Callable[[], dict[str, Any]]:
+    """Return what makes each client impatient, with a spool in one directory."""
+    never_at_rest.add(KEY)
+    return lambda: {**IMPATIENT, "storage": SQLiteStorage(tmp_path / "spool")}
 
 
 class Tracker:
@@ -134,7 +130,6 @@ def start_tracker(emulator: Emulator, tmp_path: Path) -> Callable[..., Any]:
             "-c",
             textwrap.dedent(TRACKER),
             json.dumps(given),
-            env={**os.environ, "PYTHONPATH": PYTHONPATH},
             stdout=asyncio.subprocess.PIPE,
         )
         try:

@@ -1,7 +1,6 @@
 """A forked child has a spool of its own and leaves its parent's alone."""
 
 import json
-import os
 import subprocess
 import sys
 from contextlib import closing
@@ -9,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-import amplitude_async
-from amplitude_async.storage.spool_file import SpoolFile
-from amplitude_async.storage.spool_lock import SpoolLock
+from amplitude_async.storage.spool.file import SpoolFile
+from amplitude_async.storage.spool.lock import SpoolLock
 
 __all__: list[str] = []
 
-PYTHONPATH = str(Path(amplitude_async.__file__).parents[1])
 # Nothing listens there, so that everything stays where it is.
 NOWHERE = "http://127.0.0.1:9/"
 
@@ -94,7 +91,6 @@ def run(script: str, directory: Path) -> list[object]:
     """Run a script and return what it printed, line by line."""
     ended = subprocess.run(
         [sys.executable, "-c", script, str(directory)],
-        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         capture_output=True,
         check=False,
         text=True,
@@ -136,7 +132,6 @@ def test_a_childs_life_does_not_keep_the_parents_lock(tmp_path: Path) -> None:
     """When the parent dies, its events are free, though its child lives on."""
     process = subprocess.Popen(
         [sys.executable, "-c", PARENT_DIES, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -19,7 +19,8 @@ from amplitude_async import (
     Overflow,
     QueueFullError,
 )
-from amplitude_async.delivery.journal import TRY_AGAIN_INTERVAL, Journal
+from amplitude_async.delivery.journal import Journal
+from amplitude_async.delivery.outages import TRY_AGAIN_INTERVAL
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.exceptions import StorageError, StorageFullError
@@ -43,6 +44,10 @@ class Shelf(Storage):
         self.shelf: dict[int, Record] = {}
         self.broken: Exception | None = None
         self.unreadable = False
+        self.refused = asyncio.Event()
+        """Set once somebody wanted to read what cannot be read."""
+        self.settled = asyncio.Event()
+        """Set once something was taken off."""
         self.slow = asyncio.Event()
         self.slow.set()
 
@@ -63,6 +68,7 @@ class Shelf(Storage):
     async def fetch(self, after: int, limit: int, _: int) -> list[Record]:
         """Read on."""
         if self.unreadable:
+            self.refused.set()
             raise StorageError("the shelf is dark")
         return [r for n, r in sorted(self.shelf.items()) if n > after][:limit]
 
@@ -72,6 +78,7 @@ class Shelf(Storage):
             raise self.broken
         for number in ids:
             self.shelf.pop(number, None)
+        self.settled.set()
 
     async def size(self) -> int:
         """Count the records."""
@@ -359,7 +366,9 @@ async def test_shutting_down_while_verbs_are_at_it(
     late = asyncio.ensure_future(track(client, 2))
     await asyncio.sleep(0)
     ending = asyncio.ensure_future(client.shutdown(0.2))
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0)
+    # The other event is through: the end has come to those that are being stored.
+    await asyncio.wait_for(shelf.settled.wait(), 5.0)
     shelf.slow.set()
     (delivery,) = await late
     stats = await ending
@@ -524,14 +533,12 @@ async def test_a_storage_that_cannot_be_read_for_a_while(
     shelf.unreadable = True
     client = connect(storage=shelf)
     await client.start()
-    await asyncio.sleep(0.02)
+    await asyncio.wait_for(shelf.refused.wait(), 5.0)
     assert client.stats.pending == 3
     shelf.unreadable = False
-    async with asyncio.timeout(5.0):
-        while client.stats.pending:  # noqa: ASYNC110 - it has no event
-            await asyncio.sleep(0.001)
+    stats = await client.flush(5.0)
 
-    assert client.stats.delivered == 3
+    assert (stats.pending, stats.delivered) == (0, 3)
 
 
 async def test_events_that_a_storage_lost_are_written_off(
@@ -544,10 +551,7 @@ async def test_events_that_a_storage_lost_are_written_off(
     await track(client, *range(10))
     shelf.shelf = {}
     emulator.faults.clear()
-    await client.flush(2.0)
-    async with asyncio.timeout(5.0):
-        while client.stats.pending:  # noqa: ASYNC110 - it has no event
-            await asyncio.sleep(0.001)
+    assert (await client.flush(5.0)).pending == 0
     (delivery,) = await track(client, 10)
 
     assert (await delivery).ok

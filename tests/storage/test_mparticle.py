@@ -1,7 +1,6 @@
 """mParticle batches survive in the same spool."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,14 @@ KEY, SECRET = "key-of-the-tests", "secret-of-the-tests"
 
 
 @pytest.fixture
-async def make_client(
-    emulator: Emulator, tmp_path: Path
-) -> AsyncIterator[Callable[..., MParticle]]:
-    """Yield a function that makes clients with a spool in one directory."""
-    clients: list[MParticle] = []
+def make_client(
+    emulator: Emulator,
+    tmp_path: Path,
+    never_at_rest: set[str],
+    accounted: Callable[..., Any],
+) -> Callable[..., MParticle]:
+    """Return a function that makes clients with a spool in one directory."""
+    never_at_rest |= {KEY, SECRET}
 
     def make(**options: Any) -> MParticle:
         given = {
@@ -36,21 +38,10 @@ async def make_client(
             "storage": SQLiteStorage(tmp_path / "spool"),
             **options,
         }
-        clients.append(MParticle(KEY, SECRET, **given))
-        return clients[-1]
+        client: MParticle = accounted(MParticle(KEY, SECRET, **given), KEY, SECRET)
+        return client
 
-    yield make
-    for client in clients:
-        stats = await client.shutdown(0.2)
-        assert stats.balanced, stats
-    at_rest = await asyncio.to_thread(all_bytes, tmp_path)
-    assert KEY.encode() not in at_rest
-    assert SECRET.encode() not in at_rest
-
-
-def all_bytes(directory: Path) -> bytes:
-    """Read everything below a directory."""
-    return b"".join(p.read_bytes() for p in directory.rglob("*") if p.is_file())
+    return make
 
 
 def batch(user: str) -> Batch:

@@ -16,12 +16,11 @@ import pytest
 import amplitude_async
 from amplitude_async import Amplitude
 from amplitude_async.emulator import Emulator, Fault
-from amplitude_async.storage.spool_file import SpoolFile
+from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.testing.storage_contract import make_record
 
 __all__: list[str] = []
 
-PYTHONPATH = str(Path(amplitude_async.__file__).parents[1])
 DOWN = Fault(503, count=None)
 EVENTS = 200
 
@@ -98,7 +97,6 @@ async def test_a_full_disk_is_told_and_survived(
             emulator.httpapi_url,
             "0123456789abcdef-secret",
         ],
-        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         capture_output=True,
         check=False,
         text=True,

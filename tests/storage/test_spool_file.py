@@ -12,12 +12,9 @@ import pytest
 
 from amplitude_async.exceptions import StorageError
 from amplitude_async.storage import DeadLetter
-from amplitude_async.storage.spool_file import (
-    SCHEMA_VERSION,
-    CorruptSpoolError,
-    SpoolFile,
-)
-from amplitude_async.storage.spool_lock import SpoolLock
+from amplitude_async.storage.spool.file import SpoolFile
+from amplitude_async.storage.spool.lock import SpoolLock
+from amplitude_async.storage.spool.schema import SCHEMA_VERSION, CorruptSpoolError
 from amplitude_async.testing.storage_contract import make_record
 
 __all__: list[str] = []

@@ -23,8 +23,8 @@ import amplitude_async
 from amplitude_async import ConfigurationError
 from amplitude_async.exceptions import StorageError, StorageFullError
 from amplitude_async.storage import DeadLetter, SQLiteStorage
-from amplitude_async.storage.spool_file import SpoolFile
-from amplitude_async.storage.spool_lock import SpoolLock, new_spool_path
+from amplitude_async.storage.spool.file import SpoolFile
+from amplitude_async.storage.spool.lock import SpoolLock, new_spool_path
 from amplitude_async.testing.storage_contract import make_record
 
 __all__: list[str] = []
@@ -32,7 +32,6 @@ __all__: list[str] = []
 HERE = "https://example.org/ 0123"
 THERE = "https://example.org/ 4567"
 MUCH = 10**9
-PYTHONPATH = str(Path(amplitude_async.__file__).parents[1])
 
 
 def counter() -> Callable[[int], int]:
@@ -133,7 +132,7 @@ asyncio.run(Amplitude("key", storage=SQLiteStorage(sys.argv[1])).start())
         Path(name).chmod(0o555)
         ended = subprocess.run(
             [sys.executable, "-c", script, name],
-            env={"PYTHONPATH": PYTHONPATH},
+            env={"PYTHONPATH": os.environ["PYTHONPATH"]},
             capture_output=True,
             check=False,
             text=True,
@@ -174,7 +173,6 @@ resource.setrlimit(resource.RLIMIT_FSIZE, limits[1:] * 2)
 """
     ended = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "spool")],
-        env={**os.environ, "PYTHONPATH": PYTHONPATH},
         capture_output=True,
         check=True,
         text=True,
@@ -192,7 +190,7 @@ async def test_a_spool_that_cannot_be_closed_is_let_go(tmp_path: Path) -> None:
     storage = SQLiteStorage(tmp_path)
     await storage.open(HERE, counter())
     await storage.append([make_record(1)])
-    own = storage._own
+    own = storage._sources.own
     assert own is not None
     own.file._connection.close()
     with pytest.raises(StorageError, match="closed database"):
@@ -266,7 +264,7 @@ async def test_the_sync_level_is_the_one_chosen(
     """SQLite is told; its log is written ahead either way."""
     async with opened(tmp_path, synchronous=synchronous) as storage:
         await storage.append([make_record(1)])
-        own = storage._own
+        own = storage._sources.own
         assert own is not None
         connection = own.file._connection
         assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
@@ -276,7 +274,7 @@ async def test_the_sync_level_is_the_one_chosen(
 async def test_concurrent_appends_share_a_transaction(tmp_path: Path) -> None:
     """64 that come in one turn of the loop cost one commit."""
     async with opened(tmp_path) as storage:
-        own = storage._own
+        own = storage._sources.own
         assert own is not None
         commits: list[str] = []
         own.file._connection.set_trace_callback(commits.append)

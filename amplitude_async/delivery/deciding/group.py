@@ -110,6 +110,24 @@ class Group:
         """Nothing of it is with the server any more."""
         self._move("answer")
 
+    def crash(self) -> int:
+        """Sending it died of a fault of ours; returns how often in a row."""
+        self.crashes += 1
+        return self.crashes
+
+    def survive(self) -> None:
+        """An answer came: what died before is forgotten."""
+        self.crashes = 0
+
+    def name_some(self) -> int:
+        """An answer named single events; returns how many did so in a row."""
+        self.rounds += 1
+        return self.rounds
+
+    def name_none(self) -> None:
+        """An answer named no single event."""
+        self.rounds = 0
+
     def rest(self, due: float) -> None:
         """Wait for a time."""
         self._move("rest")

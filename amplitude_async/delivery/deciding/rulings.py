@@ -36,7 +36,7 @@ MAX_ROUNDS = 3
 MAX_CRASHES = 3
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Ruling:
     """What is to be done after an answer; what goes again is back in its group."""
 
@@ -100,7 +100,7 @@ class Rulings:
         self, group: Group, piece: list[Record], verdict: Accept, now: float
     ) -> Ruling:
         self._health.succeeded(now, group.sent_at)
-        group.rounds = 0
+        group.name_none()
         group.widen(self._max_events)
         self._target.grow()
         status, code, message = DeliveryStatus.DELIVERED, verdict.code, verdict.message
@@ -142,22 +142,26 @@ class Rulings:
         self, group: Group, piece: list[Record], verdict: Broken, now: float
     ) -> Ruling:
         """The request came to nothing: the server's fault, until there is proof."""
-        taken, charge = self._health.taken, self._attempts.fail
-        # No generator: every event is entered, whatever the first of them says.
-        charged = any([charge(record, taken, broken=True) for record in piece])
+        charged = False
+        for record in piece:
+            charged |= self._attempts.fail(record, self._health.taken, broken=True)
+        # What may be an event's fault is no reason to slow down for all the others.
         if not charged:
             self._health.slowed(now, group.sent_at, broken=True)
-        ruling = self._again(group, piece, verdict)
-        ruling.charged = charged
-        return ruling
+        return self._again(group, piece, verdict, charged=charged)
 
     def _again(
-        self, group: Group, piece: list[Record], verdict: Busy | Broken
+        self,
+        group: Group,
+        piece: list[Record],
+        verdict: Busy | Broken,
+        *,
+        charged: bool = False,
     ) -> Ruling:
         """Let events go again, except those that have failed too often."""
         most = self._config.flush_max_retries
         count = self._attempts.failures if self._counts_all else self._attempts.charges
-        ruling = Ruling(first=True)
+        settled: list[Settlement] = []
         survivors: list[Record] = []
         for record in piece:
             if count(record) <= most:
@@ -166,11 +170,11 @@ class Rulings:
             failures = self._attempts.failures(record)
             message = f"given up after {failures} failed requests: {verdict.message}"
             outcome = self.drop(record, DropReason.RETRIES, message, verdict.code)
-            ruling.settled.append((record, outcome))
+            settled.append((record, outcome))
         if survivors:
             self.retries += 1
             group.put_back(survivors)
-        return ruling
+        return Ruling(settled, charged=charged, first=not charged)
 
     def _divided(
         self, group: Group, piece: list[Record], verdict: Halve | Bisect, now: float
@@ -179,7 +183,7 @@ class Rulings:
         if len(piece) == 1:
             return Ruling([(piece[0], self._rejected(piece[0], verdict))])
         group.put_back_halves(piece)
-        group.rounds = 0
+        group.name_none()
         if isinstance(verdict, Halve):
             self._target.shrink(piece)
         return Ruling()
@@ -192,36 +196,32 @@ class Rulings:
     ) -> Ruling:
         named = range(len(piece))
         rejected = {i: text for i, text in verdict.rejected.items() if i in named}
-        ruling = Ruling(
-            [
-                (piece[i], Outcome.rejected(text, verdict.code, self.tries(piece[i])))
-                for i, text in sorted(rejected.items())
-            ]
-        )
+        settled = [
+            (piece[i], Outcome.rejected(text, verdict.code, self.tries(piece[i])))
+            for i, text in sorted(rejected.items())
+        ]
         slowed = {piece[i].identity for i in verdict.throttled if i in named}
         rest = [record for i, record in enumerate(piece) if i not in rejected]
         if group.throttled and slowed:
             group.put_back(rest)
             group.narrow()
-            if group.pieces:
-                ruling.due = now + self._config.retry_throttled_interval
-            return ruling
-        ruling.slowed = sorted(slowed)
-        group.rounds += 1
-        if rejected and group.rounds >= MAX_ROUNDS and not slowed:
+            hold = now + self._config.retry_throttled_interval
+            return Ruling(settled, due=hold if group.pieces else None)
+        rounds = group.name_some()
+        if rejected and rounds >= MAX_ROUNDS and not slowed:
             # The API may name one event at a time: finding the others by halves
             # bounds the requests.
             group.put_back_halves(rest)
-            group.rounds = 0
+            group.name_none()
         else:
             group.put_back(rest)
-        return ruling
+        return Ruling(settled, slowed=sorted(slowed))
 
     def crash(self, group: Group, now: float) -> Ruling:
         """Say what follows where sending died of a fault of ours; give up at three."""
-        group.crashes += 1
-        if group.crashes < MAX_CRASHES:
-            return Ruling(due=now + self._health.backoff(group.crashes))
+        crashes = group.crash()
+        if crashes < MAX_CRASHES:
+            return Ruling(due=now + self._health.backoff(crashes))
         message = "sending this batch failed three times with an internal error"
         reason = DropReason.INTERNAL
         records = group.take_piece()

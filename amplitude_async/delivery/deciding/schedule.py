@@ -318,7 +318,7 @@ class Schedule:
             The events it decides; all others wait again, where they belong.
         """
         self._timetable.answer(group)
-        group.crashes = 0
+        group.survive()
         ruling = self._rulings.rule(group, group.take_piece(), verdict, now)
         return self._carry_out(group, ruling, now)
 

@@ -1,0 +1,71 @@
+"""The demo: a real purchase log through a web service into a local Amplitude."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from amplitude_async import Amplitude
+from amplitude_async.amplitude.config import ConfigFields
+from amplitude_async.cli.demo.chaos import CHAOS_OPTIONS, chaos_faults
+from amplitude_async.cli.demo.purchase_service import PurchaseService
+from amplitude_async.cli.demo.purchases import Purchase
+from amplitude_async.cli.demo.replay import replay
+from amplitude_async.cli.demo.report import Report
+from amplitude_async.cli.demo.second_vendor import accounts_of_batches, second_vendor
+from amplitude_async.cli.demo.totals import Accounts
+from amplitude_async.emulator import Emulator
+
+__all__ = ["demo_options", "run_demo"]
+
+_SHUTDOWN_TIMEOUT = 30.0
+
+
+def demo_options(server_url: str) -> ConfigFields:
+    """Return the options of a client that sends to a server on this machine."""
+    return {
+        "server_url": server_url,
+        "shutdown_timeout": _SHUTDOWN_TIMEOUT,
+        # A proxy named in the environment has no business on loopback.
+        "trust_env": False,
+    }
+
+
+async def run_demo(
+    purchases: Sequence[Purchase],
+    advance: Callable[[], None] = lambda: None,
+    *,
+    chaos: bool = False,
+    mparticle: bool = False,
+) -> Report:
+    """Replay the purchases and compare what arrived with what was sent.
+
+    Args:
+        purchases: the log.
+        advance: called after each purchase posted.
+        chaos: let the server fail in every way it can be lived with.
+        mparticle: feed mParticle's side of the server as well.
+    """
+    began = time.perf_counter()
+    # Room for twice as many as expected, so that doubled events would be seen.
+    async with Emulator(keep=2 * len(purchases)) as emulator:
+        options = demo_options(emulator.httpapi_url)
+        if chaos:
+            emulator.faults.add(*chaos_faults(purchases))
+            options.update(CHAOS_OPTIONS)
+        plugins = []
+        if mparticle:
+            weather = CHAOS_OPTIONS if chaos else {}
+            url, room = emulator.mparticle_url, len(purchases)
+            plugins.append(second_vendor(url, weather, room=room))
+        client = Amplitude("demo-key", plugins=plugins, **options)
+        async with client, PurchaseService(client) as service:
+            replayed = await replay(purchases, service.url, advance)
+        return Report(
+            seconds=time.perf_counter() - began,
+            replay=replayed,
+            served=service.served,
+            stats=client.stats,
+            log=Accounts.of_log(purchases),
+            server=Accounts.of_events(emulator.events),
+            trouble=emulator.stats if chaos else None,
+            mparticle=accounts_of_batches(emulator.batches) if mparticle else None,
+        )

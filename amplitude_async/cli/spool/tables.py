@@ -1,0 +1,210 @@
+"""A spool shown to people as tables, and to machines as JSON."""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from amplitude_async.cli.terminal import printable
+from amplitude_async.storage.spool.directory import FileStatus, Item
+
+__all__ = [
+    "export_line",
+    "item_json",
+    "print_items",
+    "print_status",
+    "status_json",
+]
+
+_SUMMED = {
+    "events": "events",
+    "bytes": "size",
+    "dead_letters": "dead",
+    "quarantined": "damaged",
+}
+_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+def status_json(files: Sequence[FileStatus], set_aside: Sequence[str]) -> Any:
+    """Return what the files hold as JSON values; times in ISO 8601, UTC."""
+    return {
+        "files": [{**asdict(one), "oldest": _moment(one.oldest)} for one in files],
+        "set_aside": list(set_aside),
+        "total": {
+            "files": len(files),
+            "alive": sum(one.alive for one in files),
+            **{name: _sum(files, name) for name in _SUMMED},
+            "oldest": _moment(_oldest(files)),
+        },
+    }
+
+
+def _sum(files: Sequence[FileStatus], name: str) -> int:
+    return sum(getattr(one, name) for one in files)
+
+
+def _oldest(files: Sequence[FileStatus]) -> float | None:
+    return min((one.oldest for one in files if one.oldest is not None), default=None)
+
+
+def print_status(
+    files: Sequence[FileStatus], set_aside: Sequence[str], console: Console
+) -> None:
+    """Print a row for each file, and a sum where there are several."""
+    if not files:
+        console.print("The spool is empty: nothing waits in it.")
+    else:
+        console.print(_status_table(files))
+    for name in set_aside:
+        console.print(
+            f"{printable(name)} was damaged and is set aside: nothing reads it.",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
+
+
+def _status_table(files: Sequence[FileStatus]) -> Table:
+    table = Table(title="Spool", title_justify="left", show_footer=len(files) > 1)
+    table.add_column("file", "sum", overflow="fold")
+    table.add_column("owner", "")
+    table.add_column("destination", "", overflow="fold")
+    for name, heading in _SUMMED.items():
+        total = _sum(files, name)
+        footer = _size(total) if name == "bytes" else f"{total:,}"
+        table.add_column(heading, footer, justify="right")
+    table.add_column("oldest", _age(_oldest(files)), justify="right")
+    for one in files:
+        table.add_row(
+            printable(one.name),
+            "alive" if one.alive else "orphan",
+            printable(one.destination),
+            f"{one.events:,}",
+            _size(one.bytes),
+            f"{one.dead_letters:,}",
+            f"{one.quarantined:,}",
+            _age(one.oldest),
+        )
+    return table
+
+
+def print_items(
+    items: Sequence[Item], console: Console, *, dead: bool, body: bool, more: int
+) -> None:
+    """Print a row for each event or dead letter; bodies only where asked for."""
+    if not items:
+        console.print("No dead letters." if dead else "No events wait.")
+        return
+    console.print(_items_table(items, dead=dead, body=body))
+    if more:
+        console.print(f"and {more:,} more: use --limit, or spool export")
+
+
+def _items_table(items: Sequence[Item], *, dead: bool, body: bool) -> Table:
+    title = "Dead letters" if dead else "Events"
+    table = Table(title=title, title_justify="left")
+    table.add_column("rejected" if dead else "accepted", no_wrap=True)
+    if dead:
+        table.add_column("code", justify="right")
+        table.add_column("reason", overflow="fold")
+    table.add_column("insert_id", overflow="fold")
+    table.add_column("user", overflow="fold")
+    table.add_column("body" if body else "bytes", overflow="fold")
+    for item in items:
+        table.add_row(*_cells(item, body=body))
+    return table
+
+
+def _cells(item: Item, *, body: bool) -> Iterable[str]:
+    record, letter = item.record, item.letter
+    if letter is None:
+        yield _moment(record.accepted_at or None) or "-"
+    else:
+        yield _moment(letter.rejected_at) or ""
+        yield str(letter.code or "-")
+        yield printable(letter.message, 200)
+    yield printable(record.insert_id)
+    yield printable(record.user_id or record.device_id or "-")
+    if not record.body:
+        yield "damaged"
+    elif body:
+        yield printable(record.body.decode(errors="replace"), 2_000)
+    else:
+        yield f"{len(record.body):,}"
+
+
+def item_json(item: Item, *, body: bool) -> dict[str, Any]:
+    """Return an event or a dead letter as JSON values."""
+    shown = _facts(item)
+    if body:
+        shown["body"] = json.loads(_body(item))
+    return shown
+
+
+def export_line(item: Item) -> bytes:
+    """Return an event or a dead letter as one line of JSON.
+
+    The body stands there byte for byte as it goes on the wire, so that no number
+    loses a digit.
+    """
+    return b'%b, "body": %b}\n' % (json.dumps(_facts(item))[:-1].encode(), _body(item))
+
+
+def _body(item: Item) -> bytes:
+    """Return the body; null where it is damaged."""
+    try:
+        json.loads(item.record.body)
+    except ValueError:
+        return b"null"
+    return item.record.body
+
+
+def _facts(item: Item) -> dict[str, Any]:
+    record, letter = item.record, item.letter
+    facts: dict[str, Any] = {
+        "insert_id": record.insert_id,
+        "user_id": record.user_id,
+        "device_id": record.device_id,
+        # Of a damaged event nobody knows when.
+        "accepted_at": _moment(record.accepted_at or None),
+        "bytes": len(record.body),
+        "file": item.file,
+        "destination": item.destination,
+    }
+    if letter is not None:
+        facts["code"] = letter.code
+        facts["reason"] = letter.message
+        facts["rejected_at"] = _moment(letter.rejected_at)
+    return facts
+
+
+def _moment(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def _age(since: float | None) -> str:
+    if since is None:
+        return "-"
+    # A clock that was set back makes no negative age.
+    age = max(time.time() - since, 0.0)
+    for seconds, unit in _UNITS:
+        if age >= seconds:
+            return f"{age / seconds:.1f} {unit}"
+    return f"{age:.0f} s"
+
+
+def _size(count: int) -> str:
+    if count < 1000:
+        return f"{count} B"
+    for unit, size in (("kB", 1e3), ("MB", 1e6)):
+        if count < 1000 * size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e9:,.1f} GB"

@@ -1,0 +1,51 @@
+"""What commands say to a terminal: refusals, progress, and text from elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["printable", "progress_bar", "refusal"]
+
+
+def refusal(message: str) -> typer.Exit:
+    """Say on standard error why nothing was done; the exit code is 2."""
+    typer.echo(f"Error: {message}", err=True)
+    return typer.Exit(2)
+
+
+def printable(text: str, longest: int = 80) -> str:
+    """Keep what others sent from steering the terminal or flooding it."""
+    shown = "".join(one if one.isprintable() else "?" for one in text)
+    return shown if len(shown) <= longest else f"{shown[:longest]}..."
+
+
+@contextmanager
+def progress_bar(
+    console: Console, total: int, title: str = "Replaying purchases"
+) -> Iterator[Callable[[], None]]:
+    """Show a bar while the block runs, on a terminal only.
+
+    Yields:
+        What to call after each step.
+    """
+    bar = Progress(
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        # In a file or a pipe a bar would be lines of noise.
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task(title, total=total)
+        yield lambda: bar.advance(task)

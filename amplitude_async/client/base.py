@@ -1,0 +1,239 @@
+"""What both clients share: the road of an event, and the plugins on it."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Self
+
+import aiohttp
+
+from amplitude_async.client.destination import (
+    Destination,
+    Door,
+    EngineDestination,
+)
+from amplitude_async.client.life import Life, State
+from amplitude_async.client.timeline import PluginDrop, finish_at_once
+from amplitude_async.config import DeliveryConfig
+from amplitude_async.delivery.endpoint import Endpoint
+from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.outcome import DropReason, Outcome
+from amplitude_async.exceptions import (
+    AmplitudeError,
+    ClientClosedError,
+    ConfigurationError,
+)
+from amplitude_async.plugins import Plugin, as_plugin
+
+__all__ = ["BaseClient"]
+
+
+class BaseClient(Life):
+    """The road of an event and the plugins on it; a vendor's client adds the verbs.
+
+    The constructor does no I/O and needs no event loop.
+    """
+
+    def __init__(
+        self,
+        config: DeliveryConfig,
+        endpoint: Endpoint,
+        door: Door,
+        *,
+        session: aiohttp.ClientSession | None,
+        plugins: Iterable[Plugin | Callable[[Any], Any]] = (),
+        implicit: Plugin | None = None,
+    ) -> None:
+        super().__init__(
+            config,
+            endpoint,
+            door,
+            session=session,
+            plugins=plugins,
+            implicit=implicit,
+        )
+        self._opt_out = config.opt_out
+        self._fast: EngineDestination | None = None
+        self._spooled: EngineDestination | None = None
+
+    # Parts that a test or a vendor replaces ----------------------------------
+
+    def _copy_event(self, event: Any) -> Any:
+        """Copy an event so far that plugins cannot change the caller's objects."""
+        return event
+
+    def _stamp(self, event: Any) -> Any:
+        """Give an event for several destinations the same id and time in each."""
+        return event
+
+    @property
+    def _has_key(self) -> bool:
+        """True where the configuration names a key to send with."""
+        return True
+
+    def _fill_context(self, *, enabled: bool) -> None:
+        """Let the door do the implicit plugin's work, where no other is installed."""
+
+    # Roads -------------------------------------------------------------------
+
+    @property
+    def opt_out(self) -> bool:
+        """True accepts no new event; waiting ones are still sent."""
+        return self._opt_out
+
+    @opt_out.setter
+    def opt_out(self, value: bool) -> None:
+        if not value and not self._has_key:
+            msg = "opt_out=False needs an api_key: construct the client with one"
+            raise ConfigurationError(msg)
+        self._opt_out = bool(value)
+        self._choose_road()
+
+    def _choose_road(self) -> None:
+        """Find out whether events may take the short road: no copy, no suspension."""
+        self._fill_context(enabled=self._roster.has_only_implicit)
+        is_open = self._state is State.OPEN and not self._opt_out
+        short = self._own if is_open and self._roster.is_bare else None
+        plain = short is not None and short.plain
+        self._fast = short if plain else None
+        # As short, but for the wait until the storage has the event.
+        self._spooled = None if plain else short
+
+    # The road of an event ----------------------------------------------------
+
+    def _offer(self, event: Any) -> Delivery | None:
+        """Take the short road; None where the long one is needed."""
+        fast = self._fast
+        if fast is None or asyncio.get_running_loop() is not self._home.loop:
+            return None
+        return fast.offer(event)
+
+    async def _submit(self, event: Any, *, may_wait: bool = True) -> Delivery:
+        """Take the long road: start, plugins, every destination, waits.
+
+        Args:
+            event: the caller's own; nothing here changes it.
+            may_wait: False makes the road one that never suspends.
+        """
+        if not self._is_ending:
+            if may_wait:
+                await self._ready()
+            else:
+                self._check_started()
+        stopped = self._stopped()
+        if stopped is not None:
+            return self._settle(event, stopped)
+        if self._roster.has_plugins:
+            timeline, copy = self._roster.timeline, self._copy_event(event)
+            try:
+                event = await timeline.run(copy, may_wait=may_wait)
+            except PluginDrop as drop:
+                return self._settle(event, _plugin_drop(drop))
+            # Plugins take their time: somebody may have shut down meanwhile.
+            stopped = self._stopped()
+            if stopped is not None:
+                return self._settle(event, stopped)
+        due = self._roster.due()
+        if not due:
+            return self._settle(event, _NO_DESTINATION)
+        first, *others = due
+        if others:
+            event = self._stamp(event)
+        # The first comes last: where it is full and raises, the others have theirs.
+        for destination in others:
+            await _hand_over(event, destination, may_wait=may_wait)
+        return await _hand_over(event, first, may_wait=may_wait)
+
+    def _submit_nowait(self, event: Any) -> Delivery:
+        """Take the long road without suspending."""
+        return finish_at_once(self._submit(event, may_wait=False))
+
+    def _check_started(self) -> None:
+        self._settle_in()
+        if self._state is State.NEW:
+            msg = (
+                "track_nowait needs a started client: enter `async with client` "
+                "or await client.start() first"
+            )
+            raise AmplitudeError(msg)
+
+    async def _submit_settled(self, event: Any, outcome: Outcome) -> Delivery:
+        """Accept an event whose fate is decided already."""
+        if not self._is_ending:
+            await self._ready()
+        return self._settle(event, self._stopped() or outcome)
+
+    def _stopped(self) -> Outcome | None:
+        """Say why no event is taken any more, or None."""
+        if self._is_ending:
+            if self._config.strict:
+                msg = "this client was shut down: track before shutdown()"
+                raise ClientClosedError(msg)
+            return _CLOSED
+        return _OPT_OUT if self._opt_out else None
+
+    def _settle(self, event: Any, outcome: Outcome) -> Delivery:
+        """Settle an event at once, in the account of every destination."""
+        return self._roster.settle(event, outcome)
+
+    # Plugins -----------------------------------------------------------------
+
+    async def add(
+        self, plugin: Plugin | Callable[[Any], Any], *, replace: bool = False
+    ) -> Self:
+        """Set a plugin up and install it.
+
+        Args:
+            plugin: a plugin, or a function ``f(event) -> Event | None``.
+            replace: remove a plugin of the same name first.
+
+        Raises:
+            ValueError: the name is taken and ``replace`` is False.
+            ClientClosedError: the client was shut down.
+            Exception: whatever the plugin's setup raised; it is not installed then.
+        """
+        if self._is_ending:
+            msg = "this client was shut down: add plugins before shutdown()"
+            raise ClientClosedError(msg)
+        made = as_plugin(plugin)
+        if replace and made.name in self._roster:
+            await self.remove(made.name)
+        self._roster.claim(made)
+        try:
+            await self._ready()
+            await self._roster.install(made, self)
+            self._choose_road()
+        except BaseException:
+            self._roster.release(made)
+            raise
+        return self
+
+    async def remove(self, plugin: Plugin | str) -> None:
+        """Take a plugin out, drain it where it is a destination, tear it down.
+
+        Raises:
+            ValueError: no plugin of that name is installed.
+        """
+        name = plugin if isinstance(plugin, str) else plugin.name
+        leaver = self._roster.take_out(name)
+        self._choose_road()
+        if leaver is not None:
+            await self._roster.dismiss(leaver, self._config.shutdown_timeout)
+
+
+async def _hand_over(
+    event: Any, destination: Destination, *, may_wait: bool
+) -> Delivery:
+    if may_wait:
+        return await destination.accept(event)
+    return destination.offer_nowait(event)
+
+
+def _plugin_drop(drop: PluginDrop) -> Outcome:
+    return Outcome.dropped(DropReason.PLUGIN, str(drop))
+
+
+_CLOSED: Final = Outcome.dropped(DropReason.CLOSED, "the client was shut down before")
+_OPT_OUT: Final = Outcome.dropped(DropReason.OPT_OUT, "opt_out is set")
+_NO_DESTINATION: Final = Outcome.dropped(
+    DropReason.NO_DESTINATION, "no destination is installed: add one"
+)

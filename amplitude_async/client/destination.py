@@ -1,0 +1,286 @@
+"""Where events go: what every destination offers, and the one with an engine."""
+
+import random
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from amplitude_async.config import DeliveryConfig
+from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.endpoint import Endpoint
+from amplitude_async.delivery.engine import Engine
+from amplitude_async.delivery.handle import CombinedDelivery, Delivery
+from amplitude_async.delivery.outcome import Outcome
+from amplitude_async.delivery.stats import Stats
+from amplitude_async.delivery.transport import Transport
+from amplitude_async.exceptions import ConfigurationError
+from amplitude_async.plugins import Plugin, PluginType
+from amplitude_async.storage.base import Record, Storage
+from amplitude_async.storage.memory import MemoryStorage
+
+__all__ = [
+    "Destination",
+    "Door",
+    "EngineDestination",
+    "Refusal",
+    "engine_destination",
+    "verdict_on",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The door's verdict on an event the server would not take."""
+
+    message: str
+
+
+class Door(Protocol):
+    """Checks an event as its server would and encodes it once."""
+
+    def admit(self, event: Any, record_id: int, wall: float) -> "Record | Refusal":
+        """Encode an event, or say why the server would refuse it."""
+
+    def insert_id(self, event: Any) -> str:
+        """The id of an event that is settled without being encoded."""
+
+
+class Destination(Protocol):
+    """Where events go, as the client sees it."""
+
+    name: str
+
+    @property
+    def plugin(self) -> Plugin:
+        """What the user installed: the destination itself, or what it stands for."""
+
+    async def accept(self, event: Any) -> Delivery:
+        """Accept an event, waiting for room or storage."""
+
+    def offer_nowait(self, event: Any) -> Delivery:
+        """Accept an event for synchronous code, or shed it."""
+
+    def settle(self, event: Any, outcome: Outcome) -> Delivery:
+        """Accept an event and settle it at once."""
+
+    @property
+    def stats(self) -> Stats:
+        """Snapshot of the account."""
+
+    async def start(self) -> None:
+        """Make ready on the running loop."""
+
+    async def flush(self, timeout: float | None) -> Stats:
+        """Bring all that was accepted to an outcome, or return at the deadline."""
+
+    async def shutdown(self, timeout: float | None) -> Stats:
+        """Drain until the deadline and settle the rest."""
+
+    async def purge(self, user_id: str | None) -> int:
+        """Give up waiting events, all or of one user."""
+
+    def rebind(self) -> None:
+        """Move to another loop after the old one was closed."""
+
+    def forget_parent(self) -> None:
+        """Start empty in a forked child."""
+
+
+class EngineDestination(Plugin):
+    """A destination with a delivery engine behind it; encodes at the door.
+
+    Args:
+        name: told by its handles and in its log lines.
+        door: checks and encodes events.
+        engine: delivers; given another destination, both feed the engine of that one.
+        clock: stamps events.
+        strict: what the door refuses raises.
+    """
+
+    plugin_type = PluginType.DESTINATION
+
+    def __init__(
+        self,
+        name: str,
+        door: Door,
+        engine: "Engine | EngineDestination",
+        clock: Clock,
+        *,
+        strict: bool = False,
+    ) -> None:
+        self.name = name
+        self._door = door
+        self._engine: Engine = (
+            engine._engine  # noqa: SLF001 - of its own kind
+            if isinstance(engine, EngineDestination)
+            else engine
+        )
+        self._clock = clock
+        self._strict = strict
+
+    @property
+    def plugin(self) -> Plugin:
+        """The destination itself: it is what the user installs."""
+        return self
+
+    @property
+    def plain(self) -> bool:
+        """True where accepting an event never needs to await a storage."""
+        return self._engine.plain
+
+    @property
+    def next_id(self) -> int:
+        """The id that a record should have which is offered now."""
+        return self._engine.intake.next_id
+
+    # Events ------------------------------------------------------------------
+
+    def offer(self, event: Any) -> Delivery | None:
+        """Accept without suspending; None where that needs a wait."""
+        # Asked each time: a storage that failed or came back changes the answer.
+        if not self._engine.plain:
+            return None
+        admitted = self._admit(event)
+        if isinstance(admitted, Delivery):
+            return admitted
+        return self._engine.intake.offer(admitted)
+
+    async def accept(self, event: Any) -> Delivery:
+        """Accept an event, waiting for room or storage.
+
+        Raises:
+            QueueFullError: no room, and the policy is RAISE.
+        """
+        admitted = self._admit(event)
+        if isinstance(admitted, Delivery):
+            return admitted
+        return await self._engine.accept(admitted)
+
+    def offer_nowait(self, event: Any) -> Delivery:
+        """Accept an event for synchronous code, or shed it.
+
+        Raises:
+            QueueFullError: no room, and the policy is RAISE.
+        """
+        admitted = self._admit(event)
+        if isinstance(admitted, Delivery):
+            return admitted
+        return self._engine.offer_nowait(admitted)
+
+    def _admit(self, event: Any) -> Record | Delivery:
+        """Let the door judge an event; its handle where that was the end of it."""
+        wall = self._clock.wall()
+        record = self._door.admit(event, self._engine.intake.next_id, wall)
+        if isinstance(record, Refusal):
+            return self.settle(event, verdict_on(record, strict=self._strict))
+        return record
+
+    def settle(self, event: Any, outcome: Outcome) -> Delivery:
+        """Accept an event and settle it at once."""
+        insert_id = self._door.insert_id(event)
+        return self._engine.settle_at_door(event, insert_id, outcome)
+
+    # Records: events that a vendor's client has encoded itself ---------------
+
+    def offer_record(self, record: Record) -> Delivery | None:
+        """Accept an encoded event without suspending; None where there is no room."""
+        return self._engine.intake.offer(record)
+
+    def accept_record(self, record: Record) -> Coroutine[Any, Any, Delivery]:
+        """Accept an encoded event, waiting for room or storage.
+
+        Raises:
+            QueueFullError: no room, and the policy is RAISE.
+        """
+        return self._engine.intake.accept(record)
+
+    def combine(self, deliveries: Sequence[Delivery]) -> Delivery:
+        """Give one handle on events that were one to the caller."""
+        return CombinedDelivery(self._engine, deliveries)
+
+    # Account and life --------------------------------------------------------
+
+    @property
+    def stats(self) -> Stats:
+        """Snapshot of the account."""
+        return self._engine.stats
+
+    async def start(self) -> None:
+        """Open the storage and start the engine's tasks."""
+        await self._engine.start()
+
+    async def flush(self, timeout: float | None) -> Stats:
+        """Bring all that was accepted to an outcome, or return at the deadline."""
+        return await self._engine.flush(timeout)
+
+    async def shutdown(self, timeout: float | None) -> Stats:
+        """Drain until the deadline and settle the rest."""
+        return await self._engine.shutdown(timeout)
+
+    async def purge(self, user_id: str | None) -> int:
+        """Give up waiting events, all or of one user."""
+        return await self._engine.purge(user_id)
+
+    def rebind(self) -> None:
+        """Move to another loop after the old one was closed."""
+        self._engine.rebind()
+
+    def forget_parent(self) -> None:
+        """Start empty in a forked child."""
+        self._engine.forget_parent()
+
+
+def verdict_on(refusal: Refusal, *, strict: bool) -> Outcome:
+    """Turn what the door said into an outcome, or into an error where that is wanted.
+
+    Raises:
+        ValueError: the configuration is strict.
+    """
+    if strict:
+        raise ValueError(refusal.message)
+    return Outcome.rejected(refusal.message)
+
+
+def engine_destination(
+    config: DeliveryConfig,
+    endpoint: Endpoint,
+    door: Door,
+    *,
+    transport: Transport,
+    clock: Clock,
+    client_id: int,
+) -> EngineDestination:
+    """Make a client's own destination, with a storage as the configuration says.
+
+    Raises:
+        ConfigurationError: what is to make the storage makes something else.
+    """
+    storage = _make_storage(config.storage)
+    max_age = config.max_event_age
+    # What is kept on a disk is there to outlive outages: it may be older by default.
+    if "max_event_age" not in config.model_fields_set:
+        max_age = storage.default_max_age or max_age
+    engine = Engine(
+        endpoint,
+        config,
+        storage=storage,
+        transport=transport,
+        clock=clock,
+        rng=random.Random(),
+        max_age=max_age,
+        client_id=client_id,
+    )
+    return EngineDestination(endpoint.name, door, engine, clock, strict=config.strict)
+
+
+def _make_storage(given: Any) -> Storage:
+    if given is None:
+        return MemoryStorage()
+    made = given if isinstance(given, Storage) else given()
+    if not isinstance(made, Storage):
+        msg = (
+            f"storage={given!r:.80} made a {type(made).__name__}: it must be a Storage "
+            "or a callable that returns one"
+        )
+        raise ConfigurationError(msg)
+    return made

@@ -1,0 +1,315 @@
+"""A client's life: made, started where it is used, flushed, and shut down for good."""
+
+import asyncio
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace as replace_fields
+from enum import StrEnum
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+
+from amplitude_async.client.destination import (
+    Door,
+    engine_destination,
+)
+from amplitude_async.client.home import Home, Move
+from amplitude_async.client.plain_destination import PlainDestination
+from amplitude_async.client.roster import Roster
+from amplitude_async.client.timeline import Timeline
+from amplitude_async.config import DeliveryConfig
+from amplitude_async.delivery.callbacks import inside_user_code
+from amplitude_async.delivery.clock import Clock, LoopClock
+from amplitude_async.delivery.endpoint import Endpoint
+from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.stats import Stats
+from amplitude_async.delivery.transport import AiohttpTransport, Transport
+from amplitude_async.exceptions import (
+    AmplitudeError,
+    ClientClosedError,
+)
+from amplitude_async.plugins import Plugin
+
+__all__ = ["UNSET", "Life", "State", "Unset"]
+
+
+class Unset:
+    """The type of ``UNSET``: an argument that was not given, apart from None."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET = Unset()
+
+
+class State(StrEnum):
+    """A client's life, in this order; a fork or another loop takes OPEN back to NEW."""
+
+    NEW = "new"
+    """Nothing is open: the first verb starts the client."""
+    OPEN = "open"
+    """Started where it lives now."""
+    CLOSING = "closing"
+    """It takes no event any more; what was accepted is brought to an outcome."""
+    CLOSED = "closed"
+    """All is settled, for good."""
+
+
+class Life:
+    """What a client has from its first day to its last, whatever it is used for.
+
+    The constructor does no I/O and needs no event loop.
+    """
+
+    event_type: type = object
+
+    def __init__(
+        self,
+        config: DeliveryConfig,
+        endpoint: Endpoint,
+        door: Door,
+        *,
+        session: aiohttp.ClientSession | None,
+        plugins: Iterable[Plugin | Callable[[Any], Any]] = (),
+        implicit: Plugin | None = None,
+    ) -> None:
+        self._state = State.NEW
+        self._config = config
+        self._door = door
+        self._endpoint = endpoint
+        self._clock = self._make_clock()
+        self._transport = self._make_transport(session)
+        self._home = Home(may_move=session is None)
+        self._own = engine_destination(
+            config,
+            endpoint,
+            door,
+            transport=self._transport,
+            clock=self._clock,
+            client_id=id(self),
+        )
+        self._roster = self._make_roster(implicit)
+        self._roster.enlist(plugins)
+
+    def _make_roster(self, implicit: Plugin | None) -> Roster:
+        reporter = Reporter(self._config.logger, self._clock, self._endpoint.name)
+        receive = partial(
+            PlainDestination,
+            door=self._door,
+            config=self._config,
+            decode=self._endpoint.decode,
+            clock=self._clock,
+            client_id=id(self),
+        )
+        return Roster(
+            self._own,
+            Timeline(id(self), self.event_type, reporter),
+            receive,
+            reporter=reporter,
+            client_id=id(self),
+            implicit=implicit,
+        )
+
+    # Parts that a test, a vendor or the road replaces ------------------------
+
+    def _make_clock(self) -> Clock:
+        return LoopClock()
+
+    def _make_transport(self, session: aiohttp.ClientSession | None) -> Transport:
+        return AiohttpTransport(session, trust_env=self._config.trust_env)
+
+    def _in_child(self) -> None:
+        """Make whatever a forked child must not share with its parent."""
+
+    def _moved_in(self) -> None:
+        """Make whatever belongs to one event loop."""
+
+    def _choose_road(self) -> None:
+        """Take note that the state or the roster has changed."""
+
+    # Reading -----------------------------------------------------------------
+
+    @property
+    def config(self) -> DeliveryConfig:
+        """The frozen configuration."""
+        return self._config
+
+    @property
+    def stats(self) -> Stats:
+        """The account of the client's own destination; others in ``destinations``."""
+        return replace_fields(self._own.stats, destinations=self._roster.other_stats)
+
+    @property
+    def _is_ending(self) -> bool:
+        """True from the moment somebody asked for the shutdown."""
+        return self._state in _ENDING
+
+    def __repr__(self) -> str:
+        stats = self._own.stats
+        return (
+            f"<{type(self).__name__} {self._state} url={self._endpoint.url!r} "
+            f"pending={stats.pending} delivered={stats.delivered}>"
+        )
+
+    # Lifecycle ---------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open the storage, set up the plugins and start the engine.
+
+        The first verb does it where nobody did.
+
+        Raises:
+            ClientClosedError: the client was shut down.
+            StorageError: the storage cannot be opened.
+            AmplitudeError: the client belongs to another running event loop.
+        """
+        if self._is_ending:
+            msg = "this client was shut down: construct a new one"
+            raise ClientClosedError(msg)
+        await self._ready()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            # `async with` calls no __aexit__ now: let go what is open already.
+            with contextlib.suppress(AmplitudeError):
+                await self.shutdown(0)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.shutdown()
+
+    def __del__(self) -> None:
+        # A constructor that raised has left no state, and a child of ours warns of
+        # nothing: the events are its parent's.
+        state = getattr(self, "_state", State.NEW)
+        if state in _UNCLOSED and self._home.is_here:
+            warnings.warn(
+                f"unclosed client with {self._own.stats.pending} undelivered events: "
+                "use `async with` or await shutdown()",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+
+    def _settle_in(self) -> None:
+        """Notice a fork or another event loop, and start anew there."""
+        move = self._home.enter()
+        if move is Move.NONE:
+            return
+        if move is Move.FORK:
+            # Whatever is accepted from here on needs ids that the parent never makes.
+            self._in_child()
+            self._roster.forget_parent()
+        elif move is Move.LOOP:
+            self._roster.rebind()
+        if self._state is State.OPEN:
+            self._state = State.NEW
+        self._moved_in()
+        self._choose_road()
+
+    async def _ready(self) -> None:
+        """Start where nobody did; at once where the client is open or ends."""
+        self._settle_in()
+        lock = self._home.start_lock
+        if self._state is not State.NEW or lock is None:
+            return
+        # A plugin's setup that tracks: waiting for the start would be for ever.
+        if lock.locked() and id(self) in inside_user_code.get():
+            return
+        async with lock:
+            if self._state is not State.NEW:
+                return
+            await self._roster.start()
+            while await self._roster.install_next(self):
+                self._choose_road()
+            if self._state is State.NEW:  # nobody shut it down meanwhile
+                self._state = State.OPEN
+            self._choose_road()
+
+    # Flush, purge, shutdown --------------------------------------------------
+
+    async def flush(self, timeout: float | Unset | None = UNSET) -> Stats:
+        """Send now and wait for the outcome of every event accepted so far.
+
+        Cuts the linger, but no back-off and no hold. Returns at the deadline, or as
+        soon as nothing can happen before it.
+
+        Args:
+            timeout: seconds; None: no limit; ``Config.flush_timeout`` by default.
+        """
+        limit = self._config.flush_timeout if isinstance(timeout, Unset) else timeout
+        if self._state is State.CLOSED:
+            return self.stats
+        await self._ready()
+        await asyncio.gather(*(d.flush(limit) for d in self._roster.destinations))
+        return self.stats
+
+    async def purge(self, user_id: str | None = None) -> int:
+        """Give up waiting events, of one user or all: they become DROPPED purged.
+
+        Events in flight go on. Returns how many events were given up.
+        """
+        if self._state is State.CLOSED:
+            return 0
+        await self._ready()
+        counts = [await d.purge(user_id) for d in self._roster.destinations]
+        return sum(counts)
+
+    async def shutdown(self, timeout: float | Unset | None = UNSET) -> Stats:
+        """Stop intake, drain until the deadline, settle what is left; for good.
+
+        Idempotent; cancelling the wait does not stop the drain, and a second call
+        joins it.
+
+        Args:
+            timeout: seconds; None: no limit; ``Config.shutdown_timeout`` by default.
+        """
+        limit = self._config.shutdown_timeout if isinstance(timeout, Unset) else timeout
+        if self._state is State.CLOSED:
+            return self.stats
+        self._settle_in()
+        # At once and not in the task: no event may slip in before it runs.
+        self._state = State.CLOSING
+        self._choose_road()
+        task = self._home.farewell
+        if task is None:
+            task = self._home.take_leave(self._shut_down(limit))
+        elif id(self) in inside_user_code.get():
+            return self.stats  # it waits for this very callback
+        # Who gives up waiting must not leave the drain half done.
+        await asyncio.shield(task)
+        return self.stats
+
+    async def _shut_down(self, timeout: float | None) -> None:
+        deadline = math.inf if timeout is None else self._clock.now() + timeout
+        await self._roster.shutdown(timeout)
+        left = deadline - self._clock.now()
+        self._state = State.CLOSED
+        stats = self._own.stats
+        self._config.logger.info(
+            "%s: closed with %.1f s to spare; delivered %d, rejected %d, dropped %d, "
+            "stored %d",
+            self._own.name,
+            max(left, 0.0) if not math.isinf(left) else 0.0,
+            stats.delivered,
+            stats.rejected,
+            stats.dropped,
+            stats.stored,
+        )
+
+
+_ENDING: Final = frozenset({State.CLOSING, State.CLOSED})
+_UNCLOSED: Final = frozenset({State.OPEN, State.CLOSING})

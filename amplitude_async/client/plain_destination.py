@@ -1,0 +1,343 @@
+"""A destination that is a plugin: a bounded queue and one worker in front of it."""
+
+import asyncio
+import contextvars
+import math
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from amplitude_async.client.destination import Door, Refusal, verdict_on
+from amplitude_async.config import DeliveryConfig
+from amplitude_async.delivery.callbacks import inside_user_code
+from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.handle import Delivery, Ledger
+from amplitude_async.delivery.outcome import (
+    QUIET_REASONS,
+    DeliveryStatus,
+    DropReason,
+    Outcome,
+)
+from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.stats import Counters, Stats
+from amplitude_async.plugins import DestinationPlugin, call_hook
+from amplitude_async.storage.base import Record
+
+__all__ = ["PlainDestination"]
+
+
+class _Backlog:
+    """What waits for a plugin, in order, and the one event that is with it."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Record] = deque()
+        self.current: Record | None = None
+        self.bytes = 0
+        self.last_id = 0
+
+    def __len__(self) -> int:
+        return len(self.waiting) + (self.current is not None)
+
+    def add(self, record: Record) -> None:
+        """Put an event behind all others."""
+        self.waiting.append(record)
+        self.bytes += len(record.body)
+        self.last_id = record.id
+
+    def take(self) -> Record:
+        """Make the first event the one that is with the plugin."""
+        self.current = record = self.waiting.popleft()
+        return record
+
+    def put_back(self) -> None:
+        """Let the event that is with the plugin be the first that waits again."""
+        if self.current is not None:
+            self.waiting.appendleft(self.current)
+            self.current = None
+
+    def remove(self, record: Record) -> None:
+        """Forget the event that was with the plugin."""
+        self.current = None
+        self.bytes -= len(record.body)
+
+    def give_up(self, user_id: str | None) -> list[Record]:
+        """Take out what waits, all or of one user; what is with the plugin stays."""
+        taken: list[Record] = []
+        kept: deque[Record] = deque()
+        # One pass: to look each event up among the taken would stop the loop for
+        # seconds where a queue is long.
+        for record in self.waiting:
+            chosen = user_id is None or record.user_id == user_id
+            (taken if chosen else kept).append(record)
+        self.waiting = kept
+        self.bytes -= sum(len(record.body) for record in taken)
+        return taken
+
+
+class PlainDestination:
+    """A bounded queue and one worker in front of a destination plugin."""
+
+    def __init__(
+        self,
+        plugin: DestinationPlugin,
+        *,
+        door: Door,
+        config: DeliveryConfig,
+        decode: Callable[[bytes], Any],
+        clock: Clock,
+        client_id: int,
+    ) -> None:
+        self.name = plugin.name
+        self.plugin = plugin
+        self._door = door
+        self._config = config
+        self._decode = decode
+        self._clock = clock
+        self._client_id = client_id
+        self._reporter = Reporter(config.logger, clock, plugin.name)
+        self._counters = Counters()
+        self._ledger = Ledger()
+        self._backlog = _Backlog()
+        self._closed = False
+        self._worker: asyncio.Task[None] | None = None
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._pid = 0
+
+    # Intake ------------------------------------------------------------------
+
+    def offer_nowait(self, event: Any) -> Delivery:
+        """Accept an event; a full queue sheds it."""
+        config, wall = self._config, self._clock.wall()
+        record = self._door.admit(event, self._backlog.last_id + 1, wall)
+        if isinstance(record, Refusal):
+            return self.settle(event, verdict_on(record, strict=config.strict))
+        size = self._backlog.bytes + len(record.body)
+        full = self.pending >= config.max_storage_capacity
+        if full or size > config.max_storage_bytes or self._closed:
+            message = f"the queue of plugin {self.name!r} is full"
+            return self.settle(event, Outcome.dropped(DropReason.OVERFLOW, message))
+        page = self._ledger.enter(record.id)
+        self._counters.accept()
+        self._backlog.add(record)
+        self.ensure_running()
+        return Delivery(self, record, page)
+
+    async def accept(self, event: Any) -> Delivery:
+        """Accept an event; a full queue sheds it: a slow plugin delays nobody."""
+        return self.offer_nowait(event)
+
+    def settle(self, event: Any, outcome: Outcome) -> Delivery:
+        """Accept an event and settle it at once."""
+        self._counters.accept()
+        self._counters.count(outcome)
+        self._report(outcome)
+        return Delivery.settled(self, event, self._door.insert_id(event), outcome)
+
+    # What a handle needs -----------------------------------------------------
+
+    def decode(self, body: bytes) -> Any:
+        """Rebuild an event from its encoded bytes."""
+        return self._decode(body)
+
+    def hasten(self) -> None:
+        """Nothing to bring forward: the worker never lingers."""
+        if self._pid not in {0, os.getpid()}:
+            self.forget_parent()  # a child awaits a handle of its parent's
+
+    def __repr__(self) -> str:
+        return f"<PlainDestination {self.name!r} {self.pending} waiting>"
+
+    @property
+    def pending(self) -> int:
+        """Undecided events, the one with the plugin included."""
+        return len(self._backlog)
+
+    @property
+    def stats(self) -> Stats:
+        """Snapshot of the account."""
+        return self._counters.snapshot(
+            pending=self.pending, queue_bytes=self._backlog.bytes
+        )
+
+    # The worker --------------------------------------------------------------
+
+    def ensure_running(self) -> None:
+        """Start the worker where events wait without one."""
+        if (self._worker is None or self._worker.done()) and self._backlog.waiting:
+            # An empty one: a trace or request of the host must not leak in here.
+            context = contextvars.Context()
+            context.run(inside_user_code.set, self._mark())
+            self._worker = asyncio.get_running_loop().create_task(
+                self._work(), name=f"amplitude_async {self.name}", context=context
+            )
+
+    async def _work(self) -> None:
+        backlog = self._backlog
+        while backlog.waiting:
+            record = backlog.take()
+            try:
+                outcome = await self._execute(record)
+            except asyncio.CancelledError:
+                # Cancelled from outside, not by shutdown: the next worker does it.
+                if backlog.current is record:
+                    backlog.put_back()
+                raise
+            if backlog.current is not record:
+                return  # a plugin that resists cancelling: given up at shutdown
+            backlog.remove(record)
+            self._settle(record, outcome)
+
+    async def _execute(self, record: Record) -> Outcome:
+        limit = self._config.connection_timeout
+        timer = asyncio.timeout(limit)
+        try:
+            async with timer:
+                await call_hook(self.plugin.execute, self._decode(record.body))
+        except Exception as error:  # noqa: BLE001 - user code, fenced
+            if timer.expired() and isinstance(error, TimeoutError):
+                message = f"plugin {self.name!r} took longer than {limit:g} s"
+                return Outcome.rejected(message, attempts=1)
+            message = f"plugin {self.name!r} raised {type(error).__name__}: {error}"
+            self._reporter.error("plugin", "execute raised %r", error, traceback=error)
+            return Outcome.rejected(message[:300], attempts=1)
+        message = f"plugin {self.name!r} returned"
+        return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
+
+    def _settle(self, record: Record, outcome: Outcome) -> None:
+        """Write down what became of an event that is in the backlog no more."""
+        self._counters.count(outcome)
+        self._report(outcome)
+        self._ledger.settle(record.id, outcome)
+        for mark, waiter in self._waiters:
+            if record.id >= mark and not waiter.done():
+                waiter.set_result(None)
+
+    def _report(self, outcome: Outcome) -> None:
+        if outcome.reason in QUIET_REASONS:
+            self._reporter.debug("1 event: %s", outcome.message)
+        elif outcome.status is not DeliveryStatus.DELIVERED:
+            self._reporter.warning(outcome.status, "%s", outcome.message)
+
+    # Lifecycle ---------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Nothing to open; the worker starts with the first event."""
+        self._pid = os.getpid()
+        self.ensure_running()
+
+    async def flush(self, timeout: float | None) -> Stats:
+        """Wait until the plugin has had all that was accepted; call its flush."""
+        if self._inside:
+            return self.stats  # it waits for this very plugin
+        deadline = math.inf if timeout is None else self._clock.now() + timeout
+        await self._drain(timeout)
+        await self._call(self.plugin.flush, deadline - self._clock.now())
+        return self.stats
+
+    @property
+    def _inside(self) -> bool:
+        """True where the plugin itself is calling."""
+        return id(self.plugin) in inside_user_code.get()
+
+    def _mark(self) -> frozenset[int]:
+        return frozenset({self._client_id, id(self.plugin)})
+
+    async def _drain(self, timeout: float | None) -> None:
+        if not self.pending:
+            return
+        # A host may have cancelled the worker, and then nobody would answer.
+        self.ensure_running()
+        waiter = asyncio.get_running_loop().create_future()
+        entry = (self._backlog.last_id, waiter)
+        self._waiters.append(entry)
+        timer = None
+        if timeout is not None:
+            timer = self._clock.call_later(timeout, lambda: _finish(waiter))
+        try:
+            await waiter
+        finally:
+            self._waiters.remove(entry)
+            if timer is not None:
+                timer.cancel()
+
+    async def _call(self, hook: Callable[[], Any], left: float) -> None:
+        token = inside_user_code.set(inside_user_code.get() | self._mark())
+        try:
+            # Even without time left a hook gets a moment: it may have a file to close.
+            async with asyncio.timeout(None if math.isinf(left) else max(left, 0.05)):
+                await call_hook(hook)
+        except Exception as error:  # noqa: BLE001 - user code, fenced
+            self._reporter.error(
+                "plugin", "%s raised %r", hook.__name__, error, traceback=error
+            )
+        finally:
+            inside_user_code.reset(token)
+
+    async def shutdown(self, timeout: float | None) -> Stats:
+        """Drain until the deadline, drop the rest and call the plugin's shutdown."""
+        if self._closed:
+            return self.stats
+        deadline = math.inf if timeout is None else self._clock.now() + timeout
+        # A plugin that shuts its own client down would wait for itself.
+        if not self._inside:
+            await self._drain(timeout)
+            await self._stop_worker()
+        self._closed = True
+        self._give_up(None, Outcome.dropped(DropReason.SHUTDOWN, self._too_late()))
+        await self._call(self.plugin.shutdown, deadline - self._clock.now())
+        return self.stats
+
+    async def _stop_worker(self) -> None:
+        self._closed = True
+        if self._worker is None:
+            return
+        self._worker.cancel()
+        await asyncio.wait({self._worker}, timeout=1.0)
+        # A plugin that resists cancelling still has it: that one is given up here.
+        record = self._backlog.current
+        if record is not None:
+            message = f"{self._too_late()}; it was at work on it"
+            outcome = Outcome.dropped(DropReason.SHUTDOWN, message, attempts=1)
+            self._backlog.remove(record)
+            self._settle(record, outcome)
+
+    def _too_late(self) -> str:
+        return f"plugin {self.name!r} did not take it before the deadline"
+
+    async def purge(self, user_id: str | None) -> int:
+        """Give up waiting events, all or of one user."""
+        outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
+        return self._give_up(user_id, outcome)
+
+    def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
+        """Settle what waits, all or of one user, without the plugin."""
+        taken = self._backlog.give_up(user_id)
+        for record in taken:
+            self._settle(record, outcome)
+        return len(taken)
+
+    def rebind(self) -> None:
+        """Move to another loop; the event that was with the plugin is done again."""
+        self._backlog.put_back()
+        self._worker = None
+        self._waiters = []
+
+    def forget_parent(self) -> None:
+        """Start empty in a forked child; inherited handles settle as DROPPED fork."""
+        self._backlog.put_back()
+        inherited = self._backlog.give_up(None)
+        # The old ledger still knows the handles that the parent gave out.
+        ledger = self._ledger
+        self._counters = Counters()
+        self._ledger = Ledger()
+        self.rebind()
+        message = "accepted before os.fork(): the parent process has it"
+        outcome = Outcome.dropped(DropReason.FORK, message)
+        for record in inherited:
+            ledger.settle(record.id, outcome)
+
+
+def _finish(waiter: "asyncio.Future[None]") -> None:
+    if not waiter.done():
+        waiter.set_result(None)

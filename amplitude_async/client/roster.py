@@ -1,0 +1,285 @@
+"""A client's plugins by name: those that wait, the timeline and the destinations."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from amplitude_async.client.destination import Destination, EngineDestination
+from amplitude_async.client.timeline import Timeline
+from amplitude_async.delivery.callbacks import inside_user_code
+from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.outcome import Outcome
+from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.stats import Stats
+from amplitude_async.plugins import DestinationPlugin, Plugin, as_plugin, call_hook
+
+__all__ = ["Leaver", "Roster"]
+
+TEARDOWN_TIMEOUT = 5.0
+
+
+class Leaver(NamedTuple):
+    """Somebody who takes part no longer, and is still to be ended."""
+
+    name: str
+    plugin: Plugin
+    destination: Destination | None = None
+
+
+class Roster:
+    """Who takes part in a client, each under a name of its own.
+
+    The client is handed in where a plugin is to see it, and not kept: a client that
+    nobody shuts down should be collected, and warn, as soon as nobody holds it.
+
+    Args:
+        own: the client's own destination.
+        timeline: runs the plugins that are no destinations.
+        receive: makes the destination around a destination plugin.
+        reporter: told of what plugins do wrong.
+        client_id: marks the client as running while a hook runs.
+        implicit: a plugin whose work the door does where no other is installed.
+    """
+
+    def __init__(
+        self,
+        own: EngineDestination,
+        timeline: Timeline,
+        receive: Callable[[DestinationPlugin], Destination],
+        *,
+        reporter: Reporter,
+        client_id: int,
+        implicit: Plugin | None = None,
+    ) -> None:
+        self.timeline = timeline
+        self.destinations: tuple[Destination, ...] = (own,)
+        self._own = own
+        self._receive = receive
+        self._reporter = reporter
+        self._client_id = client_id
+        self._implicit = implicit
+        self._names = {own.name}
+        self._waiting: list[Plugin] = []
+        if implicit is not None:
+            self.claim(implicit)
+            timeline.add(implicit)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def __repr__(self) -> str:
+        return f"<Roster {sorted(self._names)}, {len(self._waiting)} to be set up>"
+
+    # Who is there ------------------------------------------------------------
+
+    @property
+    def has_plugins(self) -> bool:
+        """True where somebody's plugins want to see each event."""
+        return any(plugin is not self._implicit for plugin in self.timeline.plugins)
+
+    @property
+    def has_only_implicit(self) -> bool:
+        """True where the implicit plugin is all that would see each event."""
+        return self._implicit in self.timeline.plugins and not self.has_plugins
+
+    @property
+    def is_bare(self) -> bool:
+        """True where events go to the client's own destination, and as they are."""
+        return not self.has_plugins and self.destinations == (self._own,)
+
+    @property
+    def other_stats(self) -> dict[str, Stats]:
+        """The accounts of the destinations that are not the client's own."""
+        return {d.name: d.stats for d in self.destinations if d is not self._own}
+
+    def due(self) -> list[Destination]:
+        """List who gets an event, the one whose handle the caller gets first.
+
+        An event that a destination tracks does not come back to it.
+        """
+        inside = inside_user_code.get()
+        due = [d for d in self.destinations if id(d.plugin) not in inside]
+        # An engine's handle tells what the server said, a plugin's only that it ran.
+        return sorted(due, key=lambda d: not isinstance(d, EngineDestination))
+
+    def settle(self, event: Any, outcome: Outcome) -> Delivery:
+        """Settle an event at once, in the account of every destination."""
+        for destination in self.destinations:
+            if destination is not self._own:
+                destination.settle(event, outcome)
+        return self._own.settle(event, outcome)
+
+    # Names -------------------------------------------------------------------
+
+    def claim(self, plugin: Plugin) -> None:
+        """Make sure that a plugin has a name of its own.
+
+        Raises:
+            ValueError: another plugin has the name.
+        """
+        # A name that nobody chose gives way, one that somebody chose does not.
+        if not plugin.name:
+            plugin.name = self._free_name(type(plugin).__name__)
+        elif plugin.name in self._names:
+            msg = (
+                f"plugin name={plugin.name!r} is taken: remove the other plugin "
+                "first or add with replace=True"
+            )
+            raise ValueError(msg)
+        self._names.add(plugin.name)
+
+    def _free_name(self, wanted: str) -> str:
+        name, number = wanted, 1
+        while name in self._names:
+            number += 1
+            name = f"{wanted}-{number}"
+        return name
+
+    def release(self, plugin: Plugin) -> None:
+        """Give up the name of a plugin that was not installed after all."""
+        self._names.discard(plugin.name)
+
+    # Coming ------------------------------------------------------------------
+
+    def enlist(self, plugins: Iterable[Plugin | Callable[[Any], Any]]) -> None:
+        """Take plugins in that are set up when the client starts.
+
+        Raises:
+            TypeError: one of them is neither a plugin nor a function.
+            ValueError: two of them have the same name.
+        """
+        made = [as_plugin(plugin) for plugin in plugins]
+        for plugin in made:
+            self.claim(plugin)
+        self._waiting += made
+
+    async def start(self) -> None:
+        """Make every destination ready on the running loop."""
+        for destination in self.destinations:
+            await destination.start()
+
+    async def install_next(self, client: object) -> bool:
+        """Install the first plugin that waits; False where none does.
+
+        Raises:
+            Exception: whatever the plugin's setup raised; it waits on then.
+        """
+        if not self._waiting:
+            return False
+        # It leaves the line when it is installed: one whose setup raised is tried
+        # again by the next verb.
+        plugin = self._waiting[0]
+        await self.install(plugin, client)
+        # Its setup may have removed a plugin that waited, even itself.
+        self._waiting = [one for one in self._waiting if one is not plugin]
+        return True
+
+    async def install(self, plugin: Plugin, client: object) -> None:
+        """Set a plugin up and let it take part from the next event on.
+
+        Raises:
+            Exception: whatever its setup raised; it does not take part then.
+        """
+        # Set up first: it runs on no event before that, and on none if it raises.
+        with self._inside(plugin):
+            await call_hook(plugin.setup, client)
+        destination = self._destination_of(plugin)
+        if destination is None:
+            self.timeline.add(plugin)
+            return
+        await destination.start()
+        self.destinations = (*self.destinations, destination)
+
+    def _destination_of(self, plugin: Plugin) -> Destination | None:
+        if isinstance(plugin, EngineDestination):
+            return plugin
+        return self._receive(plugin) if isinstance(plugin, DestinationPlugin) else None
+
+    @contextlib.contextmanager
+    def _inside(self, plugin: Plugin) -> Iterator[None]:
+        """Mark that a hook runs: what it calls must not wait for itself."""
+        mark = inside_user_code.get() | {self._client_id, id(plugin)}
+        token = inside_user_code.set(mark)
+        try:
+            yield
+        finally:
+            inside_user_code.reset(token)
+
+    # Going -------------------------------------------------------------------
+
+    def take_out(self, name: str) -> Leaver | None:
+        """Let somebody take part no longer; ``dismiss`` ends what was set up.
+
+        Returns:
+            None where nothing was set up yet.
+
+        Raises:
+            ValueError: nobody has that name.
+        """
+        for destination in self.destinations:
+            if destination.name == name:
+                # A new tuple: somebody may be going through the old one and waiting.
+                rest = tuple(d for d in self.destinations if d is not destination)
+                self.destinations = rest
+                return Leaver(name, destination.plugin, destination)
+        for plugin in self.timeline.plugins:
+            if plugin.name == name:
+                self.timeline.discard(plugin)
+                return Leaver(name, plugin)
+        kept = [plugin for plugin in self._waiting if plugin.name != name]
+        if len(kept) == len(self._waiting):
+            msg = f"no plugin named {name!r}; installed are {sorted(self._names)}"
+            raise ValueError(msg)
+        self._waiting = kept
+        self._names.discard(name)
+        return None
+
+    async def dismiss(self, leaver: Leaver, timeout: float | None) -> None:
+        """Drain a destination, tear the plugin down, and only then free the name."""
+        if leaver.destination is not None:
+            await leaver.destination.shutdown(timeout)
+        await self._tear_down(leaver.plugin)
+        self._names.discard(leaver.name)
+
+    async def shutdown(self, timeout: float | None) -> None:
+        """Drain every destination until the deadline, then tear everything down."""
+        ended = await asyncio.gather(
+            *(d.shutdown(timeout) for d in self.destinations), return_exceptions=True
+        )
+        for error in ended:
+            if isinstance(error, BaseException):
+                self._reporter.error(
+                    "shutdown", "shutdown raised %r", error, traceback=error
+                )
+        # After all of them: a plugin may still be asked by a destination that drains.
+        for plugin in self.timeline.plugins:
+            await self._tear_down(plugin)
+        for destination in self.destinations:
+            await self._tear_down(destination.plugin)
+
+    async def _tear_down(self, plugin: Plugin) -> None:
+        try:
+            with self._inside(plugin):
+                async with asyncio.timeout(TEARDOWN_TIMEOUT):
+                    await call_hook(plugin.teardown)
+        except Exception as error:  # noqa: BLE001 - user code, fenced
+            self._reporter.error(
+                f"plugin {plugin.name}",
+                "teardown of plugin %r raised %r",
+                plugin.name,
+                error,
+                traceback=error,
+            )
+
+    # Moving ------------------------------------------------------------------
+
+    def rebind(self) -> None:
+        """Move every destination to another loop after the old one was closed."""
+        for destination in self.destinations:
+            destination.rebind()
+
+    def forget_parent(self) -> None:
+        """Start with empty destinations in a forked child."""
+        for destination in self.destinations:
+            destination.forget_parent()

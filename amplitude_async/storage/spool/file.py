@@ -1,0 +1,418 @@
+"""One file of a spool and its rows. Everything here blocks.
+
+Callers run it on a thread of their own.
+"""
+
+# ruff: noqa: S608 - all SQL is put together from constants of this file
+
+import contextlib
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from amplitude_async.storage.base import DeadLetter, Record
+from amplitude_async.storage.spool import schema
+from amplitude_async.storage.spool.connection import connect, look_into, transaction
+from amplitude_async.storage.spool.lock import ASIDE
+from amplitude_async.storage.spool.schema import translated
+
+__all__ = ["Extent", "Removed", "SpoolFile"]
+
+# In the order of the fields of a record.
+_COLUMNS = "id, body, identity, user_id, device_id, insert_id, accepted_at"
+_PLACES = "(?, ?, ?, ?, ?, ?, ?, ?)"
+# sqlite3 gives up the interpreter's lock once per statement: a row of its own each
+# would cost a busy loop many times what the writing costs.
+_ROWS_AT_ONCE = 64
+_LAST_ROW = 2**63 - 1
+_SIDE_FILES = ("", "-wal", "-shm")
+# Give space back to the disk in small steps, and only where much is free.
+_MUCH_FREE = 2_048
+_PAGES_AT_ONCE = 1_000
+
+
+class Extent(NamedTuple):
+    """How much a file holds, and between which rows it lies."""
+
+    events: int
+    size: int
+    """Bytes of all bodies."""
+    first: int
+    last: int
+
+
+class Removed(NamedTuple):
+    """What a file holds less than before."""
+
+    events: int
+    size: int
+    """Bytes of all bodies."""
+
+
+class SpoolFile:
+    """The rows of one spool file."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    # Opening and closing -----------------------------------------------------
+
+    @classmethod
+    def create(cls, path: Path, destination: str, *, full_sync: bool) -> Self:
+        """Make a new, empty file for records of one destination."""
+        with translated(path):
+            # SQLite gives its other files the mode of this one.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            spool = cls(path, connect(path, full_sync=full_sync, new=True))
+            try:
+                schema.lay_out(spool._connection, destination)
+                # The file's content is of no use where its name is lost.
+                if full_sync:
+                    _sync_directory(path.parent)
+            except BaseException:
+                spool.close()
+                spool.remove()
+                raise
+            return spool
+
+    @classmethod
+    def open(cls, path: Path, *, full_sync: bool = False, migrate: bool = True) -> Self:
+        """Open an existing file and bring its schema up to date.
+
+        Raises:
+            StorageError: it is no spool, is damaged or is from a newer version.
+        """
+        with translated(path):
+            spool = cls(path, connect(path, full_sync=full_sync))
+            try:
+                if migrate:
+                    spool.migrate()
+            except BaseException:
+                spool.close()
+                raise
+            return spool
+
+    @classmethod
+    def view(cls, path: Path) -> Self:
+        """Open a file for reading one snapshot, whoever writes to it meanwhile.
+
+        Nothing is migrated and nothing set aside.
+
+        Raises:
+            StorageError: it is no spool, is damaged or is from a newer version.
+        """
+        with translated(path):
+            spool = cls(path, look_into(path))
+            try:
+                schema.schema_version(spool._connection, path)
+            except BaseException:
+                spool.close()
+                raise
+            return spool
+
+    def migrate(self) -> None:
+        """Bring the schema up to date.
+
+        Raises:
+            StorageError: the file is from a newer version, or damaged.
+        """
+        with translated(self.path):
+            schema.migrate(self._connection, self.path)
+
+    @property
+    def destination(self) -> str:
+        """Which destination the records are for."""
+        with translated(self.path):
+            return schema.read_label(self._connection, "destination") or ""
+
+    @property
+    def blank(self) -> bool:
+        """True where the process died while it made the file: nothing is in it."""
+        return not self._value("SELECT count(*) FROM sqlite_master")
+
+    def _value(self, query: str) -> Any:
+        """Ask for one value."""
+        with translated(self.path):
+            return self._connection.execute(query).fetchone()[0]
+
+    def close(self) -> None:
+        """Close the file; a clean close folds the write-ahead log into it."""
+        with translated(self.path):
+            self._connection.close()
+
+    def remove(self) -> None:
+        """Delete the closed file and what SQLite keeps beside it."""
+        for suffix in _SIDE_FILES:
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    @staticmethod
+    def set_aside(path: Path) -> Path:
+        """Rename a closed file so that nobody takes it for a spool; returns where."""
+        aside = path.with_suffix(ASIDE)
+        for suffix in _SIDE_FILES:
+            # A clean close has folded the other two into the first.
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+        return aside
+
+    # Records -----------------------------------------------------------------
+
+    def insert(self, records: Iterable[Record]) -> None:
+        """Write records in one transaction."""
+        rows = [(*record, zlib.crc32(record.body)) for record in records]
+        with self._transaction() as connection:
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                part = rows[start : start + _ROWS_AT_ONCE]
+                connection.execute(
+                    f"INSERT INTO events ({_COLUMNS}, checksum) VALUES "
+                    + ",".join([_PLACES] * len(part)),
+                    [value for row in part for value in row],
+                )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write all of a block or nothing of it; errors say what to do."""
+        with translated(self.path), transaction(self._connection):
+            yield self._connection
+
+    def fetch(
+        self,
+        after: int,
+        limit: int,
+        max_bytes: int,
+        *,
+        up_to: int | None = None,
+        one_at_least: bool = True,
+    ) -> list[Record]:
+        """Read records above a row number, in order; one at least if any.
+
+        A record whose bytes are damaged comes back with an empty body.
+        """
+        found: list[Record] = []
+        total = 0
+        with translated(self.path):
+            rows = self._connection.execute(
+                f"SELECT {_COLUMNS}, checksum FROM events"
+                " WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+                (after, _LAST_ROW if up_to is None else up_to, limit),
+            )
+            # Row by row: the limit in bytes decides how many are read at all.
+            for row in rows:
+                record = _read(row)
+                total += len(record.body)
+                if total > max_bytes and (found or not one_at_least):
+                    break
+                found.append(record)
+        return found
+
+    def quarantine(self, ids: Sequence[int]) -> Removed:
+        """Set damaged records aside."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO quarantine SELECT * FROM events WHERE id = ?",
+                [(number,) for number in ids],
+            )
+            return _delete(connection, ids)
+
+    def peek(self) -> Iterator[Record]:
+        """Read every record in order and leave damaged ones where they are.
+
+        A damaged record has an empty body.
+        """
+        with translated(self.path):
+            rows = self._connection.execute(
+                f"SELECT {_COLUMNS}, checksum FROM events ORDER BY id"
+            )
+            for row in rows:
+                yield _read(row)
+
+    def delete(self, ids: Iterable[int]) -> Removed:
+        """Forget records; says what there was of them."""
+        with self._transaction() as connection:
+            return _delete(connection, ids)
+
+    def shrink(self) -> None:
+        """Give the disk a little of the free space back, where there is much of it."""
+        free = self._value("PRAGMA freelist_count")
+        if free < _MUCH_FREE or free * 2 <= self._value("PRAGMA page_count"):
+            return
+        with translated(self.path):
+            steps = self._connection.execute(
+                f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})"
+            )
+            steps.fetchall()  # each step frees a page
+
+    def extent(self) -> Extent:
+        """Count the records; rows are 0 where there are none."""
+        with translated(self.path):
+            row = self._connection.execute(
+                "SELECT count(*), coalesce(sum(length(body)), 0),"
+                " coalesce(min(id), 0), coalesce(max(id), 0) FROM events"
+            ).fetchone()
+        return Extent(*row)
+
+    def quarantined(self) -> int:
+        """Count the damaged records that were set aside."""
+        return int(self._value("SELECT count(*) FROM quarantine"))
+
+    def oldest(self) -> float | None:
+        """When the oldest record was accepted, seconds since the epoch."""
+        found = self._value("SELECT min(accepted_at) FROM events")
+        return None if found is None else float(found)
+
+    # Dead letters ------------------------------------------------------------
+
+    def bury(self, letters: Sequence[DeadLetter], keep: int) -> None:
+        """Keep rejected records, the newest so many of them."""
+        rows = [
+            (
+                *letter.record[1:],  # all but the id: a letter gets one of its own
+                letter.code,
+                letter.message,
+                letter.rejected_at,
+            )
+            for letter in letters
+        ]
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO dead_letters (body, identity, user_id, device_id,"
+                " insert_id, accepted_at, code, message, rejected_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+            _keep_newest(connection, keep)
+
+    def inherit(self, other: "SpoolFile", keep: int) -> None:
+        """Take over dead letters and damaged records of another file."""
+        columns = _COLUMNS.removeprefix("id, ") + ", code, message, rejected_at"
+        for table, names in (("dead_letters", columns), ("quarantine", "*")):
+            rows = other.read_table(table, names)
+            if not rows:
+                continue
+            # Letters are numbered anew, as rows that are in order of their coming;
+            # quarantined rows have no key and keep their numbers.
+            into = table if names == "*" else f"{table} ({names})"
+            places = ", ".join("?" * len(rows[0]))
+            with self._transaction() as connection:
+                connection.executemany(f"INSERT INTO {into} VALUES ({places})", rows)
+                _keep_newest(connection, keep)
+            # Only now: a crash in between doubles them and loses none.
+            other.empty_table(table)
+
+    def read_table(self, table: str, columns: str) -> list[tuple[Any, ...]]:
+        """Read a table of this file, in order."""
+        with translated(self.path):
+            return self._connection.execute(
+                f"SELECT {columns} FROM {table} ORDER BY id"
+            ).fetchall()
+
+    def empty_table(self, table: str) -> None:
+        """Forget everything in a table of this file."""
+        with translated(self.path):
+            self._connection.execute(f"DELETE FROM {table}")
+
+    def dead_letters(self) -> list[DeadLetter]:
+        """Read the rejected records, oldest first."""
+        with translated(self.path):
+            rows = self._connection.execute(
+                f"SELECT {_COLUMNS}, code, message, rejected_at FROM dead_letters"
+                " ORDER BY id"
+            ).fetchall()
+        return [DeadLetter.from_row(row) for row in rows]
+
+    @property
+    def keeps(self) -> bool:
+        """True while there is something in the file that a person may want."""
+        found = self._value(
+            "SELECT EXISTS (SELECT 1 FROM events)"
+            " OR EXISTS (SELECT 1 FROM dead_letters)"
+            " OR EXISTS (SELECT 1 FROM quarantine)"
+        )
+        return bool(found)
+
+    def buried(self) -> int:
+        """Count the dead letters; a file of version 1 has none."""
+        with translated(self.path):
+            # One who only looks brings nothing up to date.
+            if schema.schema_version(self._connection, self.path) < 2:
+                return 0
+        return int(self._value("SELECT count(*) FROM dead_letters"))
+
+    def exhume(self, ids: Iterable[int]) -> int:
+        """Forget dead letters; returns how many there were."""
+        with self._transaction() as connection:
+            before = connection.total_changes
+            connection.executemany(
+                "DELETE FROM dead_letters WHERE id BETWEEN ? AND ?", _runs(ids)
+            )
+            return connection.total_changes - before
+
+
+def _delete(connection: sqlite3.Connection, ids: Iterable[int]) -> Removed:
+    count = size = 0
+    for run in _runs(ids):
+        # Some may be gone: what is counted is what was there.
+        found, found_bytes = connection.execute(
+            "SELECT count(*), coalesce(sum(length(body)), 0) FROM events"
+            " WHERE id BETWEEN ? AND ?",
+            run,
+        ).fetchone()
+        connection.execute("DELETE FROM events WHERE id BETWEEN ? AND ?", run)
+        count += found
+        size += found_bytes
+    return Removed(count, size)
+
+
+def _keep_newest(connection: sqlite3.Connection, keep: int) -> None:
+    """Forget all dead letters but so many."""
+    connection.execute(
+        "DELETE FROM dead_letters WHERE id <= (SELECT max(id) FROM dead_letters) - ?",
+        (keep,),
+    )
+
+
+def _runs(ids: Iterable[int]) -> list[tuple[int, int]]:
+    """Fold numbers into runs of neighbours: settled events mostly are."""
+    runs: list[tuple[int, int]] = []
+    first = last = None
+    for number in sorted(set(ids)):
+        if last is not None and first is not None and number == last + 1:
+            last = number
+            continue
+        if first is not None and last is not None:
+            runs.append((first, last))
+        first = last = number
+    if first is not None and last is not None:
+        runs.append((first, last))
+    return runs
+
+
+def _read(row: Sequence[Any]) -> Record:
+    """Make a record of a row; one that is damaged gets an empty body."""
+    record = Record.from_row(row)
+    # SQLite puts any value into any column: what a broken disk has left of a row can
+    # be of another type as well.
+    sound = (
+        isinstance(record.body, bytes)
+        and zlib.crc32(record.body) == row[-1]
+        and isinstance(record.identity, str)
+        and isinstance(record.insert_id, str)
+        and isinstance(record.accepted_at, float)
+    )
+    if sound:
+        return record
+    return Record(record.id, b"", "", None, None, str(record.insert_id or ""), 0.0)
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a new name in a directory survive a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -201,6 +201,21 @@ class Batcher:
         self.release(group)
         self._queue.extendleft(reversed(records))
 
+    def waiting(self) -> list[Record]:
+        """List every event that is not in flight."""
+        records = list(self._queue)
+        for group in self.groups():
+            records += group.waiting()
+        return records
+
+    def put_first(self, record: Record) -> None:
+        """Put an event back to where it goes before all others of its identity."""
+        owner = self._owners.get(record.identity)
+        if owner is None:
+            self._queue.appendleft(record)
+        else:
+            owner.put_first(record)
+
     def remove(self, chosen: Callable[[Record], bool]) -> list[Record]:
         """Take the chosen events out, wherever they wait, except those in flight."""
         removed = [record for record in self._queue if chosen(record)]

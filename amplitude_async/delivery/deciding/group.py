@@ -177,6 +177,15 @@ class Group:
             self.pieces.append(records)
             self._grow(len(records))
 
+    def put_first(self, record: Record) -> None:
+        """Let an event go before all others of its identity, but for those out."""
+        waiting = self.pieces[:-1] if self.out else self.pieces
+        if waiting:
+            waiting[-1].insert(0, record)
+        else:
+            self.parked.setdefault(record.identity, []).insert(0, record)
+        self._grow(1)
+
     def put_back_halves(self, records: list[Record]) -> None:
         """Let events go next in two pieces, left then right."""
         middle = (len(records) + 1) // 2

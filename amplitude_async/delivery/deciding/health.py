@@ -73,6 +73,12 @@ class Health:
         """How many requests may be out at once."""
         return self.pace.width if self.state is HealthState.HEALTHY else 1
 
+    @property
+    def probes(self) -> bool:
+        """True while requests carry one event each, of different identities in turn."""
+        failing = self.state is HealthState.FAILING and self.broken
+        return failing or self.state is HealthState.REFUSED
+
     def may_ask(self, now: float, out: int) -> bool:
         """Say whether one more request may start now, with so many out."""
         return now >= self.not_before and out < self.places

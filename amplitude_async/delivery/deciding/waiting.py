@@ -1,0 +1,274 @@
+"""Where every waiting event stands: in the queue, in a group, a lane, or aside. Pure.
+
+What goes next and what an answer means is decided by others; here an event is put
+where it belongs, and found again. Events of one identity never overtake each other.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from amplitude_async.delivery.deciding.attempts import Attempts, Held
+from amplitude_async.delivery.deciding.batcher import Batcher
+from amplitude_async.delivery.deciding.group import Group
+from amplitude_async.delivery.deciding.timetable import Linger, Timetable
+from amplitude_async.delivery.outcome import DropReason, Outcome, Settlement
+from amplitude_async.storage.base import Record
+
+__all__ = ["Waiting"]
+
+PROBATION_WINDOW = 30
+# So small a part of what waits is looked out at once when the oldest must go: the look
+# is as long as all that waits, and so costs each of them a fixed number of steps.
+ELDEST_SHARE = 16
+
+
+class Waiting:
+    """Every undecided event of one destination.
+
+    Args:
+        capacity: most events in memory; half of it may be held.
+        max_age: seconds after which an event is too old to go.
+        interval: seconds that a first event waits for company.
+    """
+
+    def __init__(
+        self, attempts: Attempts, *, capacity: int, max_age: float, interval: float
+    ) -> None:
+        self._attempts = attempts
+        self._capacity = capacity
+        self._max_age = max_age
+        self._batcher = Batcher(attempts)
+        self._held = Held(max(1, capacity // 2))
+        self._eldest: deque[Record] = deque()
+        """The oldest of all, looked out to be given up; in order of acceptance."""
+        self._departed: list[Settlement] = []
+        """Ended without an answer: expired or shed, not collected as yet."""
+        self._spent: list[Record] | None = None
+        """From the last call on: events that have had their last request."""
+        self.timetable = Timetable()
+        """When groups go on, and which are out."""
+        self.linger = Linger(interval)
+        """How long a first event waits for company."""
+
+    # Reading -----------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Count the queue: not in flight, not backing off, not held."""
+        return len(self._batcher)
+
+    @property
+    def held(self) -> int:
+        """Events in the lanes of throttled identities."""
+        return self._held.count
+
+    @property
+    def size(self) -> int:
+        """Undecided events, those in flight included; counted anew at each call."""
+        groups = sum(group.count for group in self._batcher.groups())
+        aside = len(self._spent or ()) + len(self._eldest) + len(self._departed)
+        return len(self._batcher) + groups + aside
+
+    @property
+    def last_call(self) -> bool:
+        """True once every event goes for the last time."""
+        return self._spent is not None
+
+    def expires_at(self, wall: float) -> float:
+        """Say in how many seconds the event at the queue's head is too old."""
+        oldest = self._batcher.oldest
+        return math.inf if oldest is None else oldest.accepted_at + self._max_age - wall
+
+    def __repr__(self) -> str:
+        return f"<Waiting {len(self)} queued, {self.timetable!r}, {self._held!r}>"
+
+    # Coming in and going out -------------------------------------------------
+
+    def add(self, records: Sequence[Record], since: float) -> None:
+        """Queue events; the linger began when the first of them was accepted."""
+        if not len(self._batcher):
+            self.linger.stop()  # it belonged to events that are gone
+        self._batcher.add(records)
+        if len(self._batcher):
+            self.linger.begin(since)
+
+    def take(self, size: int, max_bytes: int, wall: float) -> Group | None:
+        """Form a group of up to so many events and bytes from the queue's head."""
+        self._reinstate()
+        group = self._batcher.take(
+            size,
+            max_bytes,
+            self._park,
+            horizon=wall - self._max_age,
+            expire=self._expire,
+        )
+        if not len(self._batcher):
+            self.linger.stop()
+        if group is not None:
+            self.linger.first_batch_left()
+        return group
+
+    def take_head(self, max_bytes: int) -> Group | None:
+        """Form a group of one, to ask with: of each identity in turn."""
+        self._reinstate()
+        group = self._batcher.take_head()
+        if group is None:
+            # All that waits in the queue belongs to throttled identities: park it.
+            self._batcher.take(len(self._batcher), max_bytes, self._park)
+        if not len(self._batcher):
+            self.linger.stop()
+        return group
+
+    def forget_probes(self) -> None:
+        """Ask with the first identity again, the next time."""
+        self._batcher.forget_probes()
+
+    def freshen(self, group: Group, wall: float) -> bool:
+        """Drop the expired events of a group; False where nothing is left of it."""
+        if group.throttled:
+            group.line_up()
+        horizon = wall - self._max_age
+        for record in group.remove(lambda record: record.accepted_at <= horizon):
+            self._expire(record)
+        group.forget_empty_pieces()
+        if not group.pieces:
+            self.release(group)
+            self.expire(wall)
+        return bool(group.pieces)
+
+    def answer(self, group: Group) -> None:
+        """Note that nothing of a group is out any more: it may be the oldest now."""
+        self._reinstate()
+        self.timetable.answer(group)
+
+    # Ends without an answer --------------------------------------------------
+
+    def expire(self, wall: float) -> None:
+        """Drop what has become too old at the queue's head."""
+        horizon = wall - self._max_age
+        oldest = self._batcher.oldest
+        while oldest is not None and oldest.accepted_at <= horizon:
+            self._batcher.pop_oldest()
+            self._expire(oldest)
+            oldest = self._batcher.oldest
+
+    def _expire(self, record: Record) -> None:
+        message = f"not delivered within max_event_age={self._max_age:g} s"
+        self._depart(record, DropReason.EXPIRED, message)
+
+    def _park(self, owner: Group, record: Record) -> None:
+        if owner.window is not None and not self._held.room:
+            self._shed(record)
+        else:
+            owner.park(record)
+
+    def _shed(self, record: Record) -> None:
+        message = (
+            "events of throttled identities fill half of max_storage_capacity="
+            f"{self._capacity}"
+        )
+        self._depart(record, DropReason.OVERFLOW, message)
+
+    def _depart(self, record: Record, reason: DropReason, message: str) -> None:
+        attempts = self._attempts.failures(record)
+        outcome = Outcome.dropped(reason, message, attempts=attempts)
+        self._departed.append((record, outcome))
+
+    def collect(self) -> list[Settlement]:
+        """Hand over the events that ended without an answer: expired or shed."""
+        departed, self._departed = self._departed, []
+        return departed
+
+    # Where a group goes ------------------------------------------------------
+
+    def hold(self, group: Group, identity: str, due: float) -> None:
+        """Move one identity to a lane of its own and leave it alone for a while."""
+        records = group.extract(identity)
+        if not records:
+            return
+        room = self._held.room
+        kept, shed = records[:room], records[room:]
+        for record in shed:
+            self._shed(record)
+        lane = Group([kept] if kept else [], PROBATION_WINDOW, self._held)
+        self._batcher.own(lane, identity)
+        self.postpone(lane, due)
+
+    def postpone(self, group: Group, due: float) -> None:
+        """Let a group go on at a given time; after a last call at none."""
+        if self._spent is None:
+            self.timetable.rest(group, due)
+        else:
+            self.spend(group)
+
+    def spend(self, group: Group) -> None:
+        """Put a group's events aside: after a last call what is left goes nowhere."""
+        if self._spent is not None:
+            self._spent += group.unpack() + group.unpark()
+            self.release(group)
+
+    def release(self, group: Group) -> None:
+        """Free a group's identities; what was parked there was due at that time."""
+        if self._batcher.release(group):
+            self.linger.end()
+
+    def dissolve(self, group: Group, now: float) -> None:
+        """Put a group's events back at the queue's head, to go at once."""
+        self._batcher.dissolve(group)
+        self.linger.end(now)
+
+    def dissolve_all(self, now: float) -> None:
+        """Put all but lanes back into the queue, so that probes find a head."""
+        for group in self.timetable.clear_all_but_lanes(now):
+            self._batcher.dissolve(group)
+        if len(self._batcher):
+            self.linger.end(now)
+
+    # Taking out --------------------------------------------------------------
+
+    def remove(self, chosen: Callable[[Record], bool]) -> list[Record]:
+        """Take the chosen events out, except those in flight, and groups with them."""
+        self._reinstate()
+        records = self._batcher.remove(chosen)
+        for group in self._batcher.groups():
+            group.forget_empty_pieces()
+            if not group.goes_on and not group.out:
+                self.release(group)
+        self.timetable.forget_ended()
+        return records
+
+    def pop_eldest(self) -> Record | None:
+        """Take out the oldest event of all, wherever it waits; None: all are out."""
+        if not self._eldest:
+            self._look_out_eldest()
+        return self._eldest.popleft() if self._eldest else None
+
+    def _look_out_eldest(self) -> None:
+        waiting = self._batcher.waiting()
+        # Records are tuples and begin with their number, in order of acceptance.
+        share = sorted(waiting)[: len(waiting) // ELDEST_SHARE + 1]
+        ids = {record.id for record in share}
+        # Their groups stay, however empty: a hold goes on without those who are held.
+        self._batcher.remove(lambda record: record.id in ids)
+        self._eldest.extend(share)
+
+    def _reinstate(self) -> None:
+        """Put the oldest back to where they go before all others of their identity."""
+        while self._eldest:
+            self._batcher.put_first(self._eldest.pop())
+
+    def call_last(self, now: float) -> bool:
+        """Let everything that waits go once more; False where nothing waits."""
+        self._reinstate()
+        for group in self._batcher.groups():
+            if not group.out:
+                self._batcher.dissolve(group)
+        self.timetable.clear()
+        self.linger.end(now)
+        self._spent = []
+        return bool(len(self._batcher))
+
+    def remove_all(self) -> list[Record]:
+        """Take out everything that is undecided and not in flight."""
+        spent, self._spent = self._spent or [], None if self._spent is None else []
+        return spent + self.remove(lambda _: True)

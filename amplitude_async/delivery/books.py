@@ -55,10 +55,28 @@ class Books:
         self.counters.accepted += 1  # not by its verb: every event comes by here
         return Delivery(self._principal, record, self._ledger.enter(record.id))
 
+    async def wait_to_tell(self, timeout: float) -> None:
+        """Wait until one more result has its place with the callback, not too long."""
+        if self.callbacks is not None:
+            await self.callbacks.room(timeout)
+
     def settle_at_door(
-        self, source: object, insert_id: str, outcome: Outcome
+        self,
+        source: object,
+        insert_id: str,
+        outcome: Outcome,
+        *,
+        must_tell: bool = False,
     ) -> Delivery:
-        """Accept an event and settle it at once."""
+        """Accept an event and settle it at once.
+
+        Args:
+            source: the event, or its record.
+            insert_id: its deduplication key.
+            outcome: its end.
+            must_tell: the callback hears of it, however full its queue is; otherwise
+                only where there is room.
+        """
         self.counters.accept()
         self.counters.count(outcome)
         body = source.body if isinstance(source, Record) else source
@@ -68,13 +86,13 @@ class Books:
             self._journal.settle_soon([])
         self._report(outcome, 1)
         if delivery.result is not None:
-            self._hand_over(delivery.result)
+            self._hand_over(delivery.result, must_tell=must_tell)
         return delivery
 
     # Settling ----------------------------------------------------------------
 
-    def settle(self, settlements: list[Settlement]) -> None:
-        """Write outcomes down."""
+    def settle(self, settlements: list[Settlement], *, must_tell: bool = True) -> None:
+        """Write outcomes down; the callback hears of them in any case, or if it can."""
         if not settlements:
             return
         settle = self._ledger.settle
@@ -97,7 +115,8 @@ class Books:
                 self._report(outcome, count)
         if self.callbacks is not None:
             for record, outcome in settlements:
-                self._hand_over(self._result(record, outcome))
+                result = self._result(record, outcome)
+                self._hand_over(result, must_tell=must_tell)
         if self.flushes:
             self.flushes.settled([record.id for record, _ in settlements])
         if self._journal.keeps_dead_letters:
@@ -124,7 +143,7 @@ class Books:
 
     def call_back(self, record: Record, outcome: Outcome) -> None:
         """Give the callback a result that is counted already."""
-        self._hand_over(self._result(record, outcome))
+        self._hand_over(self._result(record, outcome), must_tell=True)
 
     def write_off(self, count: int, outcome: Outcome) -> None:
         """Count events that cannot even be named any more."""
@@ -149,8 +168,12 @@ class Books:
             decode=self._endpoint.decode,
         )
 
-    def _hand_over(self, result: DeliveryResult) -> None:
-        if self.callbacks is not None and not self.callbacks.put(result):
+    def _hand_over(self, result: DeliveryResult, *, must_tell: bool) -> None:
+        if self.callbacks is None:
+            return
+        if must_tell:
+            self.callbacks.put(result)
+        elif not self.callbacks.put_if_room(result):
             self._reporter.error(
                 "callback_overflow", "a slow callback: a result came without its call"
             )

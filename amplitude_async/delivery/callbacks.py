@@ -6,6 +6,7 @@ import inspect
 from collections import deque
 from collections.abc import Callable
 
+from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.outcome import DeliveryResult, DropReason
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.tasks import spawn
@@ -29,41 +30,84 @@ class CallbackRunner:
         callback: Callable[[DeliveryResult], object],
         *,
         capacity: int,
+        clock: Clock,
         reporter: Reporter,
         client_id: int,
         on_room: Callable[[], None],
     ) -> None:
         self._callback = callback
         self._capacity = capacity
+        self._clock = clock
         self._reporter = reporter
         self._client_id = client_id
         self._on_room = on_room
         self._results: deque[DeliveryResult] = deque()
+        self._reserved: dict[object, int] = {}
+        self._promised = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._idle: asyncio.Event | None = None
 
     @property
     def full(self) -> bool:
-        """True while a slow callback has filled the queue: sending pauses."""
+        """True while a slow callback has filled the queue."""
         return len(self._results) >= self._capacity
+
+    @property
+    def free(self) -> int:
+        """Places that are neither taken nor reserved."""
+        return max(0, self._capacity - len(self._results) - self._promised)
+
+    @property
+    def ready(self) -> bool:
+        """True while half of the places are free: fewer would make small requests."""
+        return 2 * self.free >= self._capacity
+
+    def reserve(self, request: object, places: int) -> None:
+        """Keep places for the results of a request: none of them may go untold."""
+        self._reserved[request] = places
+        self._promised += places
+
+    def release(self, request: object) -> None:
+        """Give up the places of a request that is over; its results take them now."""
+        self._promised -= self._reserved.pop(request, 0)
+
+    async def room(self, timeout: float) -> None:
+        """Wait until a result has room, at most so many seconds; fair.
+
+        Not in the callback itself: it would wait for its own end.
+        """
+        if not self.full or self._client_id in inside_user_code.get():
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        timer = self._clock.call_later(timeout, waiter.cancel)
+        try:
+            await asyncio.wait({waiter})
+        finally:
+            timer.cancel()
+            waiter.cancel()  # whoever gave up is passed over
 
     @property
     def busy(self) -> bool:
         """True while results wait for the callback or are with it."""
         return self._task is not None and not self._task.done()
 
-    def put(self, result: DeliveryResult) -> bool:
-        """Queue a result; False where there is no room.
+    def put(self, result: DeliveryResult) -> None:
+        """Queue a result, in any case.
 
         A callback that tracks is not called about what came too late: it would go on
         in a circle after the shutdown, for ever.
         """
         if result.reason is DropReason.CLOSED and id(self) in inside_user_code.get():
-            return True
-        if self.full:
-            return False
+            return
         self._results.append(result)
         self.ensure_running()
+
+    def put_if_room(self, result: DeliveryResult) -> bool:
+        """Queue a result; False where there is no room."""
+        if self.full:
+            return False
+        self.put(result)
         return True
 
     def ensure_running(self) -> None:
@@ -80,9 +124,10 @@ class CallbackRunner:
             calls += 1
             if calls % _CALLS_PER_TURN == 0:
                 await asyncio.sleep(0)
-            was_full = self.full
+            was_ready = self.ready
             result = self._results.popleft()
-            if was_full:
+            self._let_in()
+            if self.ready and not was_ready:
                 self._on_room()
             try:
                 answer = self._callback(result)
@@ -92,6 +137,14 @@ class CallbackRunner:
                 self._reporter.error(
                     "callback", "the callback raised %r", error, traceback=error
                 )
+
+    def _let_in(self) -> None:
+        """Let the next of those go on who wait for room."""
+        while self._waiters and not self.full:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     async def drain(self, timeout: float | None) -> bool:
         """Wait until every result was handed over; False at the deadline."""
@@ -114,3 +167,6 @@ class CallbackRunner:
     def rebind(self) -> None:
         """Forget the task of a closed loop; waiting results go on with the next one."""
         self._task = None
+        self._waiters.clear()
+        self._reserved.clear()
+        self._promised = 0

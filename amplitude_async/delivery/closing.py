@@ -1,8 +1,10 @@
 """The last act: what is left when the deadline comes, and who must still hear of it."""
 
+import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import aclosing
+from typing import Any
 
 from amplitude_async.delivery.callbacks import CallbackRunner, inside_user_code
 from amplitude_async.delivery.outcome import (
@@ -12,9 +14,15 @@ from amplitude_async.delivery.outcome import (
     Settlement,
 )
 from amplitude_async.delivery.parts import Parts, Site
+from amplitude_async.delivery.reporting import in_words
+from amplitude_async.delivery.tasks import spawn
 from amplitude_async.storage.base import Record
 
 __all__ = ["LastAct"]
+
+# A storage gets so long to close when no time is left, and at the most.
+GRACE = 0.5
+MOST_GRACE = 5.0
 
 
 class LastAct:
@@ -28,6 +36,7 @@ class LastAct:
         # A callback that shuts its client down is not waited for: it waits for us.
         self._inside = site.client_id in inside_user_code.get()
         self._deadline = deadline
+        self._told = 0
 
     @property
     def _left(self) -> float | None:
@@ -42,12 +51,30 @@ class LastAct:
             leftovers: the undecided events in memory.
             interrupted: ids of those whose request was cut off.
         """
-        await self._journal.written()
+        await self._bounded(self._journal.written(), "storage_write")
         self._settle(leftovers, interrupted)
         await self._leave_unread()
         self._books.flushes.let_all_go()  # the flush task is gone
         await self._finish_callbacks()
-        await self._journal.close()
+        await self._bounded(self._journal.close(), "storage_close")
+
+    async def _bounded(self, work: Coroutine[Any, Any, None], cause: str) -> None:
+        """Await a storage until the deadline, and a little longer if that is past.
+
+        In a task of its own, which is left alone where it does not end even when it is
+        cancelled: no storage, however slow or broken, holds up a shutdown.
+        """
+        task = spawn(work, cause)
+        left = MOST_GRACE if self._left is None else max(self._left, GRACE)
+        await asyncio.wait({task}, timeout=min(left, MOST_GRACE))
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=GRACE)
+            self._reporter.error(cause, "the storage is stuck; it was left as it is")
+        elif task.cancelled():
+            self._reporter.error(cause, "the storage raised CancelledError")
+        elif error := task.exception():
+            self._reporter.error(cause, "%s", in_words(error))
 
     def _settle(self, leftovers: Iterable[Record], interrupted: set[int]) -> None:
         stored: list[Settlement] = []
@@ -76,30 +103,29 @@ class LastAct:
         books, journal = self._books, self._journal
         outcome = _stored("")
         if journal.unread and books.callbacks is not None:
-            told = await self._call_back_unread(books.callbacks, outcome)
-            if told < journal.unread:
+            telling = self._call_back_unread(books.callbacks, outcome)
+            await self._bounded(telling, "storage_read")
+            if self._told < journal.unread:
                 self._reporter.error(
                     "callback_deadline",
                     "shut down before the callback had seen every stored event",
-                    count=journal.unread - told,
+                    count=journal.unread - self._told,
                 )
         books.store_rest(journal.abandon_unread(), outcome)
 
-    async def _call_back_unread(self, runner: CallbackRunner, outcome: Outcome) -> int:
-        """Hand unread events to the callback until the deadline; returns how many."""
-        told = 0
+    async def _call_back_unread(self, runner: CallbackRunner, outcome: Outcome) -> None:
+        """Hand unread events to the callback until the deadline."""
         if self._inside:
-            return told
+            return
         async with aclosing(self._journal.pages()) as pages:
             async for page in pages:
                 for record in page:
                     left = self._left
                     late = left is not None and left <= 0
                     if late or (runner.full and not await runner.drain(left)):
-                        return told
+                        return
                     self._books.call_back(record, outcome)
-                    told += 1
-        return told
+                    self._told += 1
 
     async def _finish_callbacks(self) -> None:
         runner = self._books.callbacks

@@ -227,24 +227,32 @@ class Engine:
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user; those in flight go on."""
-        self.intake.drain()
 
         def chosen(record: Record) -> bool:
             return user_id is None or record.user_id == user_id
 
+        count = self._purge_memory(chosen)
+        parts = self._parts
+        if parts.journal.unread and not self.intake.closing:
+            outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
+
+            def settle(found: list[Record]) -> None:
+                parts.room.take_in(found)  # settling frees their places
+                parts.books.settle([(record, outcome) for record in found])
+
+            count += await parts.journal.purge(chosen, settle)
+            # A page that was being read when this began is in memory by now.
+            count += self._purge_memory(chosen)
+        await parts.journal.settled()
+        return count
+
+    def _purge_memory(self, chosen: Callable[[Record], bool]) -> int:
+        self.intake.drain()
         settled = self._parts.schedule.purge(chosen)
         self._parts.books.settle(settled)
-        outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
-
-        def settle(found: list[Record]) -> None:
-            self._parts.room.take_in(found)  # settling frees their places
-            self._parts.books.settle([(record, outcome) for record in found])
-
-        count = len(settled) + await self._parts.journal.purge(chosen, settle)
-        await self._parts.journal.settled()
         self.intake.admit_waiters()
         self._parts.alarm.ring()
-        return count
+        return len(settled)
 
     async def shutdown(self, timeout: float | None) -> Stats:
         """Drain until the deadline, then settle what is left; never raises."""

@@ -62,15 +62,20 @@ class Flusher:
 
     def turn(self) -> None:
         """Do everything that can be done now."""
-        now, wall = self._site.clock.now(), self._site.clock.wall()
+        now, wall = self._site.clock.now(), self._parts.ages.wall()
         self._parts.intake.drain()
         slots = self._site.config.max_in_flight - self._parts.schedule.in_flight
-        eager = self._eager
+        eager, callbacks = self._eager, self._parts.books.callbacks
         while slots > 0 and not self._paused:
-            group = self._parts.schedule.next(now, wall, slots=slots, eager=eager)
+            most = callbacks.free if callbacks is not None else None
+            group = self._parts.schedule.next(
+                now, wall, slots=slots, eager=eager, most=most
+            )
             if group is None:
                 self._parts.room.relieve()
                 break
+            if callbacks is not None:
+                callbacks.reserve(group, len(group.piece))
             self.sender.start(group)
             slots -= 1
         self._parts.books.settle(self._parts.schedule.collect())
@@ -85,7 +90,7 @@ class Flusher:
     def _paused(self) -> bool:
         """True while a slow callback holds up sending."""
         callbacks = self._parts.books.callbacks
-        return callbacks is not None and callbacks.full
+        return callbacks is not None and not callbacks.ready
 
     def _rest(self) -> None:
         """Decide what will wake the flush task."""
@@ -98,7 +103,8 @@ class Flusher:
         intake.ring_when_full(missing if more else config.max_storage_capacity)
         wake_at = intake.due_at if intake.fresh else math.inf
         if not blocked:
-            due = schedule.next_wake_at(clock.now(), clock.wall(), eager=self._eager)
+            wall = self._parts.ages.wall()
+            due = schedule.next_wake_at(clock.now(), wall, eager=self._eager)
             wake_at = wake_at if due is None else min(wake_at, due)
         self._parts.alarm.ring_at(wake_at)
 
@@ -129,7 +135,9 @@ class Flusher:
         self._parts.room.take_in(records)
         books.settle([(r, _DAMAGED) for r in records if not r.body])
         whole = [record for record in records if record.body]
-        self._parts.schedule.add(whole, self._site.clock.now())
+        ages = self._parts.ages
+        ages.notice(self._parts.intake.next_id)
+        self._parts.schedule.add(ages.put_right(whole), self._site.clock.now())
         self._parts.alarm.ring()
 
     # Requests ----------------------------------------------------------------
@@ -137,6 +145,7 @@ class Flusher:
     def _decide(self, group: Group, verdict: Verdict) -> list[Settlement]:
         if isinstance(verdict, Refuse):
             self._parts.intake.drain()  # what came meanwhile meets the same refusal
+        self._release(group)
         return self._parts.schedule.apply(group, verdict, self._site.clock.now())
 
     def _carry_out(self, verdict: Verdict, settled: list[Settlement]) -> None:
@@ -145,6 +154,11 @@ class Flusher:
         self._parts.books.settle(self._parts.schedule.collect())
         self._parts.intake.admit_waiters()
         self._parts.alarm.ring()
+
+    def _release(self, group: Group) -> None:
+        callbacks = self._parts.books.callbacks
+        if callbacks is not None:
+            callbacks.release(group)
 
     def _explain(self, verdict: Verdict) -> None:
         if isinstance(verdict, Accept):
@@ -176,6 +190,7 @@ class Flusher:
 
     def _lose(self, group: Group, fault: BaseException | None) -> None:
         """Take a group back whose request ended without an answer."""
+        self._release(group)
         self._parts.alarm.ring()
         now = self._site.clock.now()
         if fault is None:  # cancelled from outside: nobody is to blame

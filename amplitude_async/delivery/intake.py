@@ -6,10 +6,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from amplitude_async.config import DeliveryConfig, Overflow
+from amplitude_async.delivery.ages import Ages
 from amplitude_async.delivery.alarm import Alarm
 from amplitude_async.delivery.books import Books
 from amplitude_async.delivery.callbacks import inside_user_code
-from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.health import HealthState
 from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.handle import Delivery, whole_pages
@@ -64,7 +64,7 @@ class Intake:
         books: Books,
         journal: Journal,
         alarm: Alarm,
-        clock: Clock,
+        ages: Ages,
         client_id: int,
     ) -> None:
         self._config = config
@@ -73,7 +73,7 @@ class Intake:
         self._books = books
         self._journal = journal
         self._alarm = alarm
-        self._clock = clock
+        self._ages = ages
         self._client_id = client_id
         self._queue = BulkQueue()
         self._since = 0.0
@@ -131,8 +131,10 @@ class Intake:
 
     def _take_in(self, record: Record, size: int) -> Delivery:
         """Accept an event that has its place."""
-        if self._schedule.health.state is HealthState.REFUSED:
-            verdict = self._refused()
+        if self._room.closed or self._schedule.health.state is HealthState.REFUSED:
+            # This is the one place that accepts: whoever waited for a storage or for
+            # room while the client was shut down comes by here as well.
+            verdict = _CLOSED if self._room.closed else self._refused()
             if verdict is not None:
                 self._room.free(1, size)
                 return self._books.settle_at_door(record, record.insert_id, verdict)
@@ -152,7 +154,7 @@ class Intake:
         if self._journal.durable:
             return None
         alone = self._room.count == 1
-        if self._clock.now() >= health.not_before and alone:
+        if self._ages.now() >= health.not_before and alone:
             return None
         return Outcome.rejected(health.refusal_message, health.refusal_code)
 
@@ -161,7 +163,7 @@ class Intake:
         queue.add(record)
         fresh = queue.count()
         if fresh == 1:
-            self._since = self._clock.now()
+            self._since = self._ages.now()
             self._alarm.ring_by(self.due_at)
         if fresh >= self._full_at:
             self._alarm.ring()
@@ -179,9 +181,13 @@ class Intake:
 
     async def _accept_in_memory(self, record: Record) -> Delivery:
         delivery = self.offer(record)
-        if delivery is None and self._may_wait(record):
+        if delivery is not None:
+            return delivery
+        if self._may_wait(record):
             return await self._accept_in_turn(record)
-        return delivery or self._overflow(record)
+        await self._books.wait_to_tell(self._config.overflow_timeout)
+        # There may be room by now.
+        return self.offer(record) or self._overflow(record, must_tell=True)
 
     def offer_nowait(self, record: Record) -> Delivery:
         """Accept an event for synchronous code; sheds where there is no room.
@@ -192,7 +198,7 @@ class Intake:
         # What is only in the journal was accepted before: do not overtake it.
         delivery = None if self._journal.unread else self.offer(record)
         if delivery is None:
-            return self._overflow(record)
+            return self._overflow(record, must_tell=False)
         if not self._journal.bypassed:
             self._journal.append_soon(record._replace(id=self.last_id))
         return delivery
@@ -200,7 +206,8 @@ class Intake:
     def drain(self) -> None:
         """Hand everything in the queue to the schedule."""
         if self._queue.count():
-            self._schedule.add(self.take_all(), self._since)
+            self._ages.notice(self.next_id)
+            self._schedule.add(self._ages.put_right(self.take_all()), self._since)
 
     def take_all(self) -> list[Record]:
         """Empty the queue."""
@@ -208,7 +215,7 @@ class Intake:
 
     # Overflow ----------------------------------------------------------------
 
-    def _overflow(self, record: Record) -> Delivery:
+    def _overflow(self, record: Record, *, must_tell: bool) -> Delivery:
         # No more company can come: what waits goes now, however little it is.
         self._room.crowd()
         self._alarm.ring()
@@ -216,25 +223,27 @@ class Intake:
         if policy is Overflow.RAISE:
             raise QueueFullError(self._full_message())
         if policy is Overflow.DROP_OLDEST:
-            return self._make_room(record)
-        return self._shed(record, self._full_message())
+            return self._make_room(record, must_tell=must_tell)
+        return self._shed(record, self._full_message(), must_tell=must_tell)
 
-    def _make_room(self, record: Record) -> Delivery:
+    def _make_room(self, record: Record, *, must_tell: bool) -> Delivery:
         if not self._room.could_hold(len(record.body)):
-            return self._shed(record, self._full_message())
+            return self._shed(record, self._full_message(), must_tell=must_tell)
         self.drain()
         delivery = self.offer(record)
         while delivery is None:
             evicted = self._schedule.evict_oldest()
             if not evicted:
-                return self._shed(record, self._full_message())
-            self._books.settle(evicted)
+                return self._shed(record, self._full_message(), must_tell=must_tell)
+            self._books.settle(evicted, must_tell=must_tell)
             delivery = self.offer(record)
         return delivery
 
-    def _shed(self, record: Record, message: str) -> Delivery:
+    def _shed(self, record: Record, message: str, *, must_tell: bool) -> Delivery:
         outcome = Outcome.dropped(DropReason.OVERFLOW, message)
-        return self._books.settle_at_door(record, record.insert_id, outcome)
+        return self._books.settle_at_door(
+            record, record.insert_id, outcome, must_tell=must_tell
+        )
 
     def _full_message(self) -> str:
         config = self._config
@@ -254,7 +263,7 @@ class Intake:
             and self._room.could_hold(len(record.body))
             # A hiccup sheds nothing, and an outage delays nobody.
             and health.state is not HealthState.REFUSED
-            and not health.takes_nothing(self._clock.now(), config.overflow_timeout)
+            and not health.takes_nothing(self._ages.now(), config.overflow_timeout)
             # What this very code holds up would never make room for it.
             and self._client_id not in inside_user_code.get()
         )
@@ -264,15 +273,11 @@ class Intake:
         self._alarm.ring()
         size = len(record.body)
         has_place = await self._room.wait(size, self._config.overflow_timeout)
-        if self.closing:
-            if has_place:
-                self._room.free(1, size)
-            message = "the client was shut down while this event waited for room"
-            outcome = Outcome.dropped(DropReason.CLOSED, message)
-            return self._books.settle_at_door(record, record.insert_id, outcome)
         if has_place or self._room.take(size):
             return self._take_in(record, size)
-        return self._shed(record, self._full_message())
+        if self.closing:
+            return self._books.settle_at_door(record, record.insert_id, _CLOSED)
+        return self._shed(record, self._full_message(), must_tell=True)
 
     def admit_waiters(self) -> None:
         """Let those go on who wait for room, in order, as far as there is any.
@@ -305,9 +310,7 @@ class Intake:
             )
         if self.closing:
             self._journal.settle_soon([record.id])
-            message = "the client was shut down while this event was being stored"
-            outcome = Outcome.dropped(DropReason.CLOSED, message)
-            return self._books.settle_at_door(record, record.insert_id, outcome)
+            return self._books.settle_at_door(record, record.insert_id, _CLOSED)
         # While anything is unread, all new ones queue behind it in the journal.
         if not self._journal.unread and self._room.take(len(record.body)):
             self._journal.mark_read(record.id)
@@ -321,7 +324,7 @@ class Intake:
         message = "the storage has reached its own limit"
         if self._config.overflow is Overflow.RAISE:
             raise QueueFullError(message)
-        return self._shed(record, message)
+        return self._shed(record, message, must_tell=True)
 
     # Lifecycle ---------------------------------------------------------------
 
@@ -336,3 +339,8 @@ class Intake:
 
     def __repr__(self) -> str:
         return f"<Intake {self.fresh} fresh, {self.last_id} so far>"
+
+
+_CLOSED = Outcome.dropped(
+    DropReason.CLOSED, "the client was shut down while this event waited to be accepted"
+)

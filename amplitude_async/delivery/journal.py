@@ -6,12 +6,13 @@ records are only appended; while one of those is unread, all new ones queue behi
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.outages import Loose, Outages
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.settling import Settler
-from amplitude_async.exceptions import StorageError, StorageFullError
+from amplitude_async.exceptions import StorageFullError
 from amplitude_async.storage.base import DeadLetter, Record, Storage
 
 __all__ = ["Journal"]
@@ -30,6 +31,8 @@ class _Unread:
         self.count = 0
         self.arrivals = 0
         self.missing = 0
+        self.abandoned = False
+        """True once the rest was left to the next process."""
         self.lock = asyncio.Lock()
 
     def add(self, count: int) -> None:
@@ -62,6 +65,7 @@ class _Unread:
 
     def abandon(self) -> int:
         """Leave everything to the next process; returns how many."""
+        self.abandoned = True
         left, self.count = self.count, 0
         return left
 
@@ -153,8 +157,8 @@ class Journal:
             return 0
         try:
             adopted = await self._storage.adopt(allot)
-        except StorageError as error:
-            self._reporter.warning("adopt", "%s", error)
+        except Exception as error:  # noqa: BLE001 - a storage may raise anything
+            self._reporter.warning("adopt", "%s", in_words(error))
             return 0
         self._unread.add(adopted)
         return adopted
@@ -200,7 +204,7 @@ class Journal:
         self._passed_over.add(record.id)
         try:
             writing = asyncio.ensure_future(self._storage.append((record,)))
-        except StorageError as error:
+        except Exception as error:  # noqa: BLE001 - as above
             self._not_written(error, record.id)
             return
         self._loose.watch(record.id, writing, self._not_written)
@@ -215,7 +219,7 @@ class Journal:
             "storage",
             "%s; events are kept in memory only from now on and do not survive "
             "the process",
-            error if isinstance(error, StorageError) else repr(error),
+            in_words(error),
         )
 
     async def written(self) -> None:
@@ -242,12 +246,12 @@ class Journal:
             return []  # a purge is reading: what it finds must not slip through
         async with unread.lock:
             records: list[Record] = []
-            while unread.count and not records:
+            while unread.count and not records and not unread.abandoned:
                 arrivals = unread.arrivals
                 try:
                     page = await self._storage.fetch(unread.cursor, limit, max_bytes)
-                except StorageError as error:
-                    self._reporter.error("storage_read", "%s", error)
+                except Exception as error:  # noqa: BLE001 - as above
+                    self._reporter.error("storage_read", "%s", in_words(error))
                     break
                 if not page and arrivals == unread.arrivals:
                     self._reporter.error(
@@ -281,8 +285,8 @@ class Journal:
         while True:
             try:
                 page = await self._storage.fetch(after, PAGE, PAGE_BYTES)
-            except StorageError as error:
-                self._reporter.error("storage_read", "%s", error)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._reporter.error("storage_read", "%s", in_words(error))
                 return
             records = self._accepted(page)
             if not page:
@@ -295,18 +299,19 @@ class Journal:
     ) -> int:
         """Hand the chosen ones among the unread records over to be settled.
 
-        Nothing is read on meanwhile.
+        Nothing is read on meanwhile, and nothing is found twice: what was purged is
+        passed over until the storage has forgotten it.
         """
         count = 0
-        if not self.unread:
-            return 0
-        async with self._unread.lock:
-            async for page in self.pages():
+        async with self._unread.lock, aclosing(self.pages()) as pages:
+            async for page in pages:
+                if self._unread.abandoned:
+                    break  # shut down meanwhile: the rest is the next process's
                 found = [record for record in page if chosen(record)]
+                self._passed_over.update(record.id for record in found)
                 self._unread.decided(len(found))
                 count += len(found)
                 settle(found)
-            await self.settled()
         return count
 
     def abandon_unread(self) -> int:
@@ -336,27 +341,23 @@ class Journal:
             self._passed_over.difference_update(ids)
 
     async def settled(self) -> None:
-        """Wait until all records settled so far are forgotten."""
-        await self._settler.wait()
+        """Wait until all records settled so far are forgotten, but not long."""
+        await self._settler.wait(CLOSE_TIMEOUT)
 
     # The end -----------------------------------------------------------------
 
     async def close(self) -> None:
-        """Finish writing and close the storage; a stuck disk holds nobody up long."""
+        """Finish writing and close the storage, however long that takes."""
         self._outages.stop()
         if not self._opened:
             return
         self._opened = False
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                if self._appending:
-                    self._appended = asyncio.Event()
-                    await self._appended.wait()
-                self.settle_soon([])
-                await self.settled()
-                await self._storage.close()
-        except (StorageError, TimeoutError) as error:
-            self._reporter.error("storage_close", "%s", error or "the disk is stuck")
+        if self._appending:
+            self._appended = asyncio.Event()
+            await self._appended.wait()
+        self.settle_soon([])
+        await self.settled()
+        await self._storage.close()
 
     def after_fork(self) -> Storage:
         """Build the storage of a forked child; the parent keeps this one."""

@@ -3,8 +3,9 @@
 import logging
 
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.exceptions import AmplitudeError
 
-__all__ = ["Reporter"]
+__all__ = ["Reporter", "in_words"]
 
 QUIET_INTERVAL = 60.0
 
@@ -65,3 +66,8 @@ class Reporter:
             unspoken,
             exc_info=traceback,
         )
+
+
+def in_words(error: BaseException) -> str:
+    """Tell an error of ours by its message, and one of others by name and message."""
+    return str(error) if isinstance(error, AmplitudeError) else repr(error)

@@ -3,9 +3,8 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.tasks import spawn
-from amplitude_async.exceptions import StorageError
 from amplitude_async.storage.base import DeadLetter, Storage
 
 __all__ = ["Settler"]
@@ -52,21 +51,21 @@ class Settler:
                 # Tried again with the next that are settled, and at the end.
                 self._burying = letters + self._burying
                 self._settling = ids + self._settling
-                if not isinstance(error, StorageError):
+                if not isinstance(error, Exception):
                     raise
                 self._reporter.error(
                     "storage_settle",
                     "%s; delivered events may be sent again after a restart, under "
                     "the same insert_id",
-                    error,
+                    in_words(error),
                 )
                 return
             self._forgotten(ids)
 
-    async def wait(self) -> None:
-        """Wait until all that was put down so far is forgotten."""
+    async def wait(self, timeout: float) -> None:
+        """Wait until all that was put down so far is forgotten, at most so long."""
         if self._task is not None and not self._task.done():
-            await asyncio.wait({self._task})
+            await asyncio.wait({self._task}, timeout=timeout)
 
     def rebind(self, cut_off: Sequence[int]) -> None:
         """Forget the task of a closed loop; undo what was being written there."""

@@ -1,0 +1,58 @@
+"""How old is an event: counted on a clock that does not jump within a process."""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+
+from amplitude_async.delivery.clock import Clock
+from amplitude_async.storage.base import Record
+
+__all__ = ["Ages"]
+
+# Smaller differences between the clocks are corrections, not jumps.
+SMALLEST_JUMP = 1.0
+
+
+class Ages:
+    """Wall time as this process began to see it, whatever is done to the wall clock.
+
+    An event carries the wall clock's reading at its acceptance. Jumps of that clock are
+    noted with the id that is given next, so that an event's reading can be put right:
+    ids are given in order of time. An event of another process gets its id when it is
+    taken over, and its age is what the wall clock says at that moment.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._epoch = clock.wall() - clock.now()
+        self._ids: list[int] = []
+        self._jumps: list[float] = []
+
+    def now(self) -> float:
+        """Seconds that only ever grow."""
+        return self._clock.now()
+
+    def wall(self) -> float:
+        """Seconds since the epoch that only ever grow."""
+        return self._clock.now() + self._epoch
+
+    def notice(self, next_id: int) -> None:
+        """See whether the wall clock has jumped since the last look."""
+        jump = self._clock.wall() - self.wall()
+        if abs(jump - (self._jumps[-1] if self._jumps else 0.0)) >= SMALLEST_JUMP:
+            self._ids.append(next_id)
+            self._jumps.append(jump)
+
+    def put_right(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Take jumps of the wall clock out of the times of acceptance."""
+        if not self._jumps:
+            return records
+        return [
+            r._replace(accepted_at=r.accepted_at - self._jump_at(r.id)) for r in records
+        ]
+
+    def _jump_at(self, record_id: int) -> float:
+        index = bisect_right(self._ids, record_id)
+        return self._jumps[index - 1] if index else 0.0
+
+    def __repr__(self) -> str:
+        return f"<Ages {len(self._jumps)} jumps>"

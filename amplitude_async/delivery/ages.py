@@ -35,12 +35,30 @@ class Ages:
         """Seconds since the epoch that only ever grow."""
         return self._clock.now() + self._epoch
 
-    def notice(self, next_id: int) -> None:
-        """See whether the wall clock has jumped since the last look."""
+    def notice(
+        self, next_id: int, fresh: Sequence[Record] = (), since: float = 0.0
+    ) -> None:
+        """See whether the wall clock has jumped since the last look.
+
+        Args:
+            next_id: the id that is given next.
+            fresh: what was accepted since the last look, in order.
+            since: when the first of that was accepted, on the clock that only grows.
+        """
         jump = self._clock.wall() - self.wall()
-        if abs(jump - (self._jumps[-1] if self._jumps else 0.0)) >= SMALLEST_JUMP:
-            self._ids.append(next_id)
-            self._jumps.append(jump)
+        known = self._jumps[-1] if self._jumps else 0.0
+        if abs(jump - known) < SMALLEST_JUMP:
+            return
+        # It jumped somewhere between these: before the first one that would be
+        # impossible otherwise.
+        earliest, latest = since + self._epoch, self.wall()
+        for record in fresh:
+            moment = record.accepted_at - known
+            if not earliest - SMALLEST_JUMP < moment < latest + SMALLEST_JUMP:
+                next_id = record.id
+                break
+        self._ids.append(next_id)
+        self._jumps.append(jump)
 
     def put_right(self, records: Sequence[Record]) -> Sequence[Record]:
         """Take jumps of the wall clock out of the times of acceptance."""

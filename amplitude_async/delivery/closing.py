@@ -57,6 +57,7 @@ class LastAct:
         self._books.flushes.let_all_go()  # the flush task is gone
         await self._finish_callbacks()
         await self._bounded(self._journal.close(), "storage_close")
+        await self._journal.let_go(GRACE)
 
     async def _bounded(self, work: Coroutine[Any, Any, None], cause: str) -> None:
         """Await a storage until the deadline, and a little longer if that is past.

@@ -206,8 +206,9 @@ class Intake:
     def drain(self) -> None:
         """Hand everything in the queue to the schedule."""
         if self._queue.count():
-            self._ages.notice(self.next_id)
-            self._schedule.add(self._ages.put_right(self.take_all()), self._since)
+            records = self.take_all()
+            self._ages.notice(self.next_id, records, self._since)
+            self._schedule.add(self._ages.put_right(records), self._since)
 
     def take_all(self) -> list[Record]:
         """Empty the queue."""
@@ -294,6 +295,7 @@ class Intake:
 
     async def _accept_durably(self, record: Record) -> Delivery:
         number = self.allot(1)
+        self._ages.notice(number)
         if record.id != number:
             record = record._replace(id=number)
         written = False

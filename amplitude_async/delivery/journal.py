@@ -359,6 +359,10 @@ class Journal:
         await self.settled()
         await self._storage.close()
 
+    async def let_go(self, timeout: float) -> None:
+        """Cancel what still waits for a storage that does not answer."""
+        await self._settler.stop(timeout)
+
     def after_fork(self) -> Storage:
         """Build the storage of a forked child; the parent keeps this one."""
         return self._storage.after_fork()

@@ -25,6 +25,7 @@ class Settler:
         self._settling: list[int] = []
         self._burying: list[DeadLetter] = []
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep rejected records, before they are forgotten."""
@@ -33,7 +34,7 @@ class Settler:
     def settle(self, ids: Sequence[int]) -> None:
         """Forget records, together with all that was put down before."""
         self._settling += ids
-        if not self._settling and not self._burying:
+        if self._stopped or not (self._settling or self._burying):
             return
         if self._task is None or self._task.done():
             self._task = spawn(self._settle_all(), "journal")
@@ -65,6 +66,13 @@ class Settler:
     async def wait(self, timeout: float) -> None:
         """Wait until all that was put down so far is forgotten, at most so long."""
         if self._task is not None and not self._task.done():
+            await asyncio.wait({self._task}, timeout=timeout)
+
+    async def stop(self, timeout: float) -> None:
+        """Cancel the task, where a storage keeps it; for good."""
+        self._stopped = True
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
             await asyncio.wait({self._task}, timeout=timeout)
 
     def rebind(self, cut_off: Sequence[int]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -44,7 +44,7 @@ class Rig:
             client_id=1,
         )
 
-    async def finish(self, work: Coroutine[Any, Any, Any]) -> Any:
+    async def finish(self, work: Awaitable[Any]) -> Any:
         """Let time pass until something is done."""
         task = asyncio.ensure_future(work)
         await self.clock.settle()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from amplitude_async.delivery.outcome import DeliveryResult, DropReason
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.delivery.tasks import spawn
+from amplitude_async.delivery.tasks import being_cancelled, spawn
 
 __all__ = ["CallbackRunner", "inside_user_code"]
 
@@ -88,18 +88,27 @@ class CallbackRunner:
                 answer = self._callback(result)
                 if inspect.isawaitable(answer):
                     await answer
-            except Exception as error:  # noqa: BLE001 - user code, fenced
+            except (Exception, asyncio.CancelledError) as error:  # user code, fenced
+                if being_cancelled():
+                    raise
                 self._reporter.error(
                     "callback", "the callback raised %r", error, traceback=error
                 )
 
     async def drain(self, timeout: float | None) -> bool:
         """Wait until every result was handed over; False at the deadline."""
-        task = self._task
-        if task is None or task is asyncio.current_task():
-            return not self._results
-        await asyncio.wait({task}, timeout=timeout)
-        return task.done()
+        try:
+            async with asyncio.timeout(timeout):
+                while self.busy or self._results:
+                    # A host may have cancelled the task before it was through.
+                    self.ensure_running()
+                    task = self._task
+                    if task is None or task is asyncio.current_task():
+                        return not self._results
+                    await asyncio.wait({task})
+        except TimeoutError:
+            return not self.busy and not self._results
+        return True
 
     async def stop(self) -> int:
         """Cancel the task; returns how many results it did not hand over."""

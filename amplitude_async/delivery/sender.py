@@ -1,6 +1,7 @@
 """Puts groups on the wire, each in a task of its own, and brings the answers."""
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Mapping
 
 from amplitude_async.delivery.clock import Clock
@@ -85,7 +86,7 @@ class Sender:
         """Send the next piece of a group."""
         task = spawn(self._send(group), f"{self._endpoint.name} request")
         self._tasks[task] = group
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._ended, context=contextvars.Context())
 
     async def _send(self, group: Group) -> None:
         endpoint, clock = self._endpoint, self._clock

@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from amplitude_async.delivery.outcome import DeliveryResult, Outcome
 from amplitude_async.storage.base import Record
@@ -105,6 +105,9 @@ class Delivery:
 
     __slots__ = ("_page", "_principal", "_record", "_result")
 
+    at_door: ClassVar[bool] = False
+    """True where the event was decided before it came in, so that nobody waited."""
+
     def __init__(
         self, principal: Principal, record: Record | None, page: Page | None
     ) -> None:
@@ -118,7 +121,7 @@ class Delivery:
         cls, principal: Principal, source: object, insert_id: str, outcome: Outcome
     ) -> "Delivery":
         """Build the handle of an event whose fate was decided at the door."""
-        delivery = cls(principal, None, None)
+        delivery = _DecidedDelivery(principal, None, None)
         delivery._result = _result_of(principal, source, insert_id, outcome)
         return delivery
 
@@ -206,6 +209,15 @@ class Delivery:
         result = self.result
         state = repr(result) if result else "pending"
         return f"<Delivery {self.insert_id} {state}>"
+
+
+class _DecidedDelivery(Delivery):
+    """The handle of an event that came no further than the door."""
+
+    # A class and not a member: a handle that waits should not weigh more for it.
+    __slots__ = ()
+
+    at_door = True
 
 
 def _result_of(

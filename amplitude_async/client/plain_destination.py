@@ -177,7 +177,7 @@ class PlainDestination:
 
     async def _work(self, pid: int) -> None:
         backlog = self._backlog
-        # A forked child has a copy of this task, and none of its events are the child's.
+        # A forked child has a copy of this task; its events are the parent's.
         while backlog.waiting and os.getpid() == pid:
             record = backlog.take()
             try:

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import inspect
+import os
 from collections import deque
 from collections.abc import Callable
 
@@ -40,7 +41,7 @@ class CallbackRunner:
         self._on_room = on_room
         self._results: deque[DeliveryResult] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._idle: asyncio.Event | None = None
+        self._retired = False
 
     @property
     def full(self) -> bool:
@@ -72,11 +73,12 @@ class CallbackRunner:
             # An empty context: the callback belongs to no request of the host.
             context = contextvars.Context()
             context.run(inside_user_code.set, frozenset({self._client_id, id(self)}))
-            self._task = spawn(self._run(), "callback", context)
+            self._task = spawn(self._run(os.getpid()), "callback", context)
 
-    async def _run(self) -> None:
+    async def _run(self, pid: int) -> None:
         calls = 0
-        while self._results:
+        # A forked child has a copy of this task, and its parent hears the results.
+        while self._results and not self._retired and os.getpid() == pid:
             calls += 1
             if calls % _CALLS_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -119,6 +121,10 @@ class CallbackRunner:
             left = len(self._results) + 1
             self._results.clear()
         return left
+
+    def retire(self) -> None:
+        """Call nobody any more: the results are those of another process."""
+        self._retired = True
 
     def rebind(self) -> None:
         """Forget the task of a closed loop; waiting results go on with the next one."""

@@ -121,9 +121,8 @@ class Delivery:
         cls, principal: Principal, source: object, insert_id: str, outcome: Outcome
     ) -> "Delivery":
         """Build the handle of an event whose fate was decided at the door."""
-        delivery = _DecidedDelivery(principal, None, None)
-        delivery._result = _result_of(principal, source, insert_id, outcome)
-        return delivery
+        result = _result_of(principal, source, insert_id, outcome)
+        return _DecidedDelivery(principal, result)
 
     @property
     def insert_id(self) -> str:
@@ -218,6 +217,10 @@ class _DecidedDelivery(Delivery):
     __slots__ = ()
 
     at_door = True
+
+    def __init__(self, principal: Principal, result: DeliveryResult) -> None:
+        super().__init__(principal, None, None)
+        self._result = result
 
 
 def _result_of(

@@ -5,13 +5,14 @@ import contextvars
 import math
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from amplitude_async.client.destination import Door, Refusal, verdict_on
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.flushes import Flushes
 from amplitude_async.delivery.handle import Delivery, Ledger
 from amplitude_async.delivery.outcome import (
     QUIET_REASONS,
@@ -21,10 +22,13 @@ from amplitude_async.delivery.outcome import (
 )
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Counters, Stats
+from amplitude_async.delivery.tasks import being_cancelled, spawn
 from amplitude_async.plugins import DestinationPlugin, call_hook
 from amplitude_async.storage.base import Record
 
 __all__ = ["PlainDestination"]
+
+RESTART_INTERVAL = 0.1
 
 
 class _Backlog:
@@ -101,7 +105,7 @@ class PlainDestination:
         self._backlog = _Backlog()
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._flushes = Flushes(clock)
         self._pid = 0
 
     # Intake ------------------------------------------------------------------
@@ -131,7 +135,7 @@ class PlainDestination:
         """Accept an event and settle it at once."""
         self._counters.accept()
         self._counters.count(outcome)
-        self._report(outcome)
+        self._report(outcome, 1)
         return Delivery.settled(self, event, self._door.insert_id(event), outcome)
 
     # What a handle needs -----------------------------------------------------
@@ -168,17 +172,17 @@ class PlainDestination:
             # An empty one: a trace or request of the host must not leak in here.
             context = contextvars.Context()
             context.run(inside_user_code.set, self._mark())
-            self._worker = asyncio.get_running_loop().create_task(
-                self._work(), name=f"amplitude_async {self.name}", context=context
-            )
+            self._worker = spawn(self._work(os.getpid()), self.name, context)
+            self._worker.add_done_callback(self._ended, context=contextvars.Context())
 
-    async def _work(self) -> None:
+    async def _work(self, pid: int) -> None:
         backlog = self._backlog
-        while backlog.waiting:
+        # A forked child has a copy of this task; its events are the parent's.
+        while backlog.waiting and os.getpid() == pid:
             record = backlog.take()
             try:
                 outcome = await self._execute(record)
-            except asyncio.CancelledError:
+            except BaseException:
                 # Cancelled from outside, not by shutdown: the next worker does it.
                 if backlog.current is record:
                     backlog.put_back()
@@ -186,7 +190,17 @@ class PlainDestination:
             if backlog.current is not record:
                 return  # a plugin that resists cancelling: given up at shutdown
             backlog.remove(record)
-            self._settle(record, outcome)
+            self._settle([record], outcome)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if self._worker is task and task.cancelled() and not self._closed:
+            # Somebody may wait. Later, not at once: a loop that is closing cancels
+            # every task and must not get a new one for it.
+            self._clock.call_later(RESTART_INTERVAL, self._resume)
+
+    def _resume(self) -> None:
+        if not self._closed:
+            self.ensure_running()
 
     async def _execute(self, record: Record) -> Outcome:
         limit = self._config.connection_timeout
@@ -194,7 +208,9 @@ class PlainDestination:
         try:
             async with timer:
                 await call_hook(self.plugin.execute, self._decode(record.body))
-        except Exception as error:  # noqa: BLE001 - user code, fenced
+        except (Exception, asyncio.CancelledError) as error:  # user code, fenced
+            if being_cancelled():
+                raise
             if timer.expired() and isinstance(error, TimeoutError):
                 message = f"plugin {self.name!r} took longer than {limit:g} s"
                 return Outcome.rejected(message, attempts=1)
@@ -204,20 +220,22 @@ class PlainDestination:
         message = f"plugin {self.name!r} returned"
         return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
 
-    def _settle(self, record: Record, outcome: Outcome) -> None:
-        """Write down what became of an event that is in the backlog no more."""
-        self._counters.count(outcome)
-        self._report(outcome)
-        self._ledger.settle(record.id, outcome)
-        for mark, waiter in self._waiters:
-            if record.id >= mark and not waiter.done():
-                waiter.set_result(None)
+    def _settle(self, records: Sequence[Record], outcome: Outcome) -> None:
+        """Write down what became of events that are in the backlog no more."""
+        if not records:
+            return
+        self._counters.count(outcome, len(records))
+        for record in records:
+            self._ledger.settle(record.id, outcome)
+        if self._flushes:
+            self._flushes.settled([record.id for record in records])
+        self._report(outcome, len(records))
 
-    def _report(self, outcome: Outcome) -> None:
+    def _report(self, outcome: Outcome, count: int) -> None:
         if outcome.reason in QUIET_REASONS:
-            self._reporter.debug("1 event: %s", outcome.message)
+            self._reporter.debug("%d events: %s", count, outcome.message)
         elif outcome.status is not DeliveryStatus.DELIVERED:
-            self._reporter.warning(outcome.status, "%s", outcome.message)
+            self._reporter.warning(outcome.status, "%s", outcome.message, count=count)
 
     # Lifecycle ---------------------------------------------------------------
 
@@ -248,18 +266,7 @@ class PlainDestination:
             return
         # A host may have cancelled the worker, and then nobody would answer.
         self.ensure_running()
-        waiter = asyncio.get_running_loop().create_future()
-        entry = (self._backlog.last_id, waiter)
-        self._waiters.append(entry)
-        timer = None
-        if timeout is not None:
-            timer = self._clock.call_later(timeout, lambda: _finish(waiter))
-        try:
-            await waiter
-        finally:
-            self._waiters.remove(entry)
-            if timer is not None:
-                timer.cancel()
+        await self._flushes.wait(self._backlog.last_id, self.pending, timeout)
 
     async def _call(self, hook: Callable[[], Any], left: float) -> None:
         token = inside_user_code.set(inside_user_code.get() | self._mark())
@@ -267,7 +274,9 @@ class PlainDestination:
             # Even without time left a hook gets a moment: it may have a file to close.
             async with asyncio.timeout(None if math.isinf(left) else max(left, 0.05)):
                 await call_hook(hook)
-        except Exception as error:  # noqa: BLE001 - user code, fenced
+        except (Exception, asyncio.CancelledError) as error:  # user code, fenced
+            if being_cancelled():
+                raise
             self._reporter.error(
                 "plugin", "%s raised %r", hook.__name__, error, traceback=error
             )
@@ -300,7 +309,7 @@ class PlainDestination:
             message = f"{self._too_late()}; it was at work on it"
             outcome = Outcome.dropped(DropReason.SHUTDOWN, message, attempts=1)
             self._backlog.remove(record)
-            self._settle(record, outcome)
+            self._settle([record], outcome)
 
     def _too_late(self) -> str:
         return f"plugin {self.name!r} did not take it before the deadline"
@@ -313,15 +322,14 @@ class PlainDestination:
     def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
         """Settle what waits, all or of one user, without the plugin."""
         taken = self._backlog.give_up(user_id)
-        for record in taken:
-            self._settle(record, outcome)
+        self._settle(taken, outcome)
         return len(taken)
 
     def rebind(self) -> None:
         """Move to another loop; the event that was with the plugin is done again."""
         self._backlog.put_back()
         self._worker = None
-        self._waiters = []
+        self._flushes.clear()
 
     def forget_parent(self) -> None:
         """Start empty in a forked child; inherited handles settle as DROPPED fork."""
@@ -336,8 +344,3 @@ class PlainDestination:
         outcome = Outcome.dropped(DropReason.FORK, message)
         for record in inherited:
             ledger.settle(record.id, outcome)
-
-
-def _finish(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)

@@ -12,6 +12,8 @@ from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
+from amplitude_async.delivery.tasks import being_cancelled
+from amplitude_async.exceptions import AmplitudeError
 from amplitude_async.plugins import DestinationPlugin, Plugin, as_plugin, call_hook
 
 __all__ = ["Leaver", "Roster"]
@@ -182,8 +184,15 @@ class Roster:
             Exception: whatever its setup raised; it does not take part then.
         """
         # Set up first: it runs on no event before that, and on none if it raises.
-        with self._inside(plugin):
-            await call_hook(plugin.setup, client)
+        try:
+            with self._inside(plugin):
+                await call_hook(plugin.setup, client)
+        except asyncio.CancelledError as error:
+            if being_cancelled():
+                raise
+            # As it is it would end the task of whoever happened to start the client.
+            msg = f"setup of plugin {plugin.name!r} raised CancelledError"
+            raise AmplitudeError(msg) from error
         destination = self._destination_of(plugin)
         if destination is None:
             self.timeline.add(plugin)
@@ -263,7 +272,9 @@ class Roster:
             with self._inside(plugin):
                 async with asyncio.timeout(TEARDOWN_TIMEOUT):
                     await call_hook(plugin.teardown)
-        except Exception as error:  # noqa: BLE001 - user code, fenced
+        except (Exception, asyncio.CancelledError) as error:  # user code, fenced
+            if being_cancelled():
+                raise
             self._reporter.error(
                 f"plugin {plugin.name}",
                 "teardown of plugin %r raised %r",

@@ -1,10 +1,12 @@
 """Runs an event through before and enrichment plugins and fences their faults."""
 
+import asyncio
 from collections.abc import Awaitable, Iterator
 from typing import Any, TypeVar
 
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.tasks import being_cancelled
 from amplitude_async.plugins import Plugin, PluginType
 
 __all__ = ["PluginDrop", "Timeline", "finish_at_once"]
@@ -59,7 +61,9 @@ class Timeline:
                 # The event itself first: to ask what else it is takes longer.
                 if answer is not event and isinstance(answer, Awaitable):
                     answer = await answer if may_wait else finish_at_once(answer)
-            except Exception as error:  # noqa: BLE001 - user code, fenced
+            except (Exception, asyncio.CancelledError) as error:  # user code, fenced
+                if being_cancelled():
+                    raise
                 event = self._survive(plugin, event, error)
             else:
                 event = self._judge(plugin, event, answer)
@@ -90,7 +94,7 @@ class Timeline:
         )
         return self._survive(plugin, event, error)
 
-    def _survive(self, plugin: Plugin, event: Any, error: Exception) -> Any:
+    def _survive(self, plugin: Plugin, event: Any, error: BaseException) -> Any:
         self._reporter.error(
             f"plugin {plugin.name}",
             "plugin %r raised %s: %s",

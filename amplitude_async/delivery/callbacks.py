@@ -3,13 +3,14 @@
 import asyncio
 import contextvars
 import inspect
+import os
 from collections import deque
 from collections.abc import Callable
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.outcome import DeliveryResult, DropReason
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.delivery.tasks import spawn
+from amplitude_async.delivery.tasks import being_cancelled, spawn
 
 __all__ = ["CallbackRunner", "inside_user_code"]
 
@@ -46,6 +47,7 @@ class CallbackRunner:
         self._promised = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._retired = False
 
     @property
     def full(self) -> bool:
@@ -116,11 +118,12 @@ class CallbackRunner:
             # An empty context: the callback belongs to no request of the host.
             context = contextvars.Context()
             context.run(inside_user_code.set, frozenset({self._client_id, id(self)}))
-            self._task = spawn(self._run(), "callback", context)
+            self._task = spawn(self._run(os.getpid()), "callback", context)
 
-    async def _run(self) -> None:
+    async def _run(self, pid: int) -> None:
         calls = 0
-        while self._results:
+        # A forked child has a copy of this task, and its parent hears the results.
+        while self._results and not self._retired and os.getpid() == pid:
             calls += 1
             if calls % _CALLS_PER_TURN == 0:
                 await asyncio.sleep(0)
@@ -133,7 +136,9 @@ class CallbackRunner:
                 answer = self._callback(result)
                 if inspect.isawaitable(answer):
                     await answer
-            except Exception as error:  # noqa: BLE001 - user code, fenced
+            except (Exception, asyncio.CancelledError) as error:  # user code, fenced
+                if being_cancelled():
+                    raise
                 self._reporter.error(
                     "callback", "the callback raised %r", error, traceback=error
                 )
@@ -148,11 +153,18 @@ class CallbackRunner:
 
     async def drain(self, timeout: float | None) -> bool:
         """Wait until every result was handed over; False at the deadline."""
-        task = self._task
-        if task is None or task is asyncio.current_task():
-            return not self._results
-        await asyncio.wait({task}, timeout=timeout)
-        return task.done()
+        try:
+            async with asyncio.timeout(timeout):
+                while self.busy or self._results:
+                    # A host may have cancelled the task before it was through.
+                    self.ensure_running()
+                    task = self._task
+                    if task is None or task is asyncio.current_task():
+                        return not self._results
+                    await asyncio.wait({task})
+        except TimeoutError:
+            return not self.busy and not self._results
+        return True
 
     async def stop(self) -> int:
         """Cancel the task; returns how many results it did not hand over."""
@@ -163,6 +175,10 @@ class CallbackRunner:
             left = len(self._results) + 1
             self._results.clear()
         return left
+
+    def retire(self) -> None:
+        """Call nobody any more: the results are those of another process."""
+        self._retired = True
 
     def rebind(self) -> None:
         """Forget the task of a closed loop; waiting results go on with the next one."""

@@ -60,7 +60,7 @@ class Engine:
         self._parts = Parts.build(self._site, storage, principal=self)
         self.intake = self._parts.intake
         """The way in."""
-        self._flusher = Flusher(self._site, self._parts)
+        self._flusher = Flusher(self._site, self._parts, self._is_here)
         self._keepers = [self._keep("flush", self._flusher.run)]
         if self._parts.journal.writes:
             self._keepers.append(self._keep("reader", self._flusher.reader.run))
@@ -74,6 +74,10 @@ class Engine:
             reporter=self._site.reporter,
             backoff=self._site.config.backoff_ceiling,
         )
+
+    def _is_here(self) -> bool:
+        """Say whether this is the process that the engine was started in."""
+        return self._pid == os.getpid()
 
     # Reading -----------------------------------------------------------------
 
@@ -171,6 +175,10 @@ class Engine:
         """
         inherited = self._parts.books
         self._take_back_all()
+        # Where the child goes on with the same loop, it has copies of all our tasks.
+        self._flusher.retire()
+        if inherited.callbacks is not None:
+            inherited.callbacks.retire()
         self._site.transport.abandon()
         self._build(self._parts.journal.after_fork())
         message = "accepted before os.fork(): the parent process has it"
@@ -202,7 +210,7 @@ class Engine:
 
     def hasten(self) -> None:
         """Bring the next flush forward; haste within 10 ms is one haste."""
-        if self._pid not in {0, os.getpid()}:
+        if self._pid and not self._is_here():
             self.forget_parent()  # a child awaits a handle of its parent's
         elif not self._closed:
             soon = self._site.clock.now() + HASTE

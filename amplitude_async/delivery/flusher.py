@@ -5,6 +5,7 @@ settling rows and running the user's callback are tasks of others.
 """
 
 import math
+from collections.abc import Callable
 
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.health import HealthState
@@ -21,9 +22,11 @@ __all__ = ["Flusher"]
 class Flusher:
     """Turns of the flush task, and what happens between them."""
 
-    def __init__(self, site: Site, parts: Parts) -> None:
+    def __init__(self, site: Site, parts: Parts, is_here: Callable[[], bool]) -> None:
         self._site = site
         self._parts = parts
+        self._is_here = is_here
+        self._retired = False
         config, endpoint, books = site.config, site.endpoint, parts.books
         self.sender = Sender(
             endpoint,
@@ -38,6 +41,7 @@ class Flusher:
             decide=self._decide,
             settle=self._carry_out,
             lost=self._lose,
+            is_here=self._works_here,
         )
         """The requests under way."""
         self.reader = Reader(
@@ -52,13 +56,21 @@ class Flusher:
 
     async def run(self) -> None:
         """Take turns until the task is cancelled."""
-        while True:
+        # A forked child has a copy of this task, and nothing to send with it.
+        while self._works_here():
             self._parts.alarm.clear()
             self.turn()
             self.reader.look()
             self._answer_flushes()
             self._rest()
             await self._parts.alarm.wait()
+
+    def _works_here(self) -> bool:
+        return not self._retired and self._is_here()
+
+    def retire(self) -> None:
+        """Do nothing any more: these are the tasks of another process."""
+        self._retired = True
 
     def turn(self) -> None:
         """Do everything that can be done now."""

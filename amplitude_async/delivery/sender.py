@@ -1,6 +1,7 @@
 """Puts groups on the wire, each in a task of its own, and brings the answers."""
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Mapping
 
 from amplitude_async.delivery.clock import Clock
@@ -58,6 +59,7 @@ class Sender:
         settle: writes that down.
         lost: is told of a group whose task ended without one, and of the fault; None
             where somebody cancelled it.
+        is_here: says whether this is the process that these requests belong to.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Sender:
         decide: Callable[[Group, Verdict], list[Settlement]],
         settle: Callable[[Verdict, list[Settlement]], None],
         lost: Callable[[Group, BaseException | None], None],
+        is_here: Callable[[], bool],
     ) -> None:
         self._endpoint = endpoint
         self._post = post
@@ -78,6 +81,7 @@ class Sender:
         self._decide = decide
         self._settle = settle
         self._lost = lost
+        self._is_here = is_here
         self._tasks: dict[asyncio.Task[None], Group] = {}
         self._stopped = False
 
@@ -85,7 +89,7 @@ class Sender:
         """Send the next piece of a group."""
         task = spawn(self._send(group), f"{self._endpoint.name} request")
         self._tasks[task] = group
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._ended, context=contextvars.Context())
 
     async def _send(self, group: Group) -> None:
         endpoint, clock = self._endpoint, self._clock
@@ -93,8 +97,8 @@ class Sender:
         body = endpoint.frame([record.body for record in records], clock.wall())
         started = clock.now()
         response, size = await self._post.send(endpoint.url, body, endpoint.headers)
-        if self._stopped:
-            return  # the shutdown has settled these events
+        if self._stopped or not self._is_here():
+            return  # the shutdown has settled these events, or the parent does
         verdict = endpoint.interpret(response, records, clock.wall())
         self._reporter.debug(
             "upload of %d events, %d bytes: %s %s in %.0f ms",
@@ -112,7 +116,7 @@ class Sender:
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         group = self._tasks.pop(task, None)
-        if group is not None:
+        if group is not None and self._is_here():
             self._lost(group, None if task.cancelled() else task.exception())
 
     def abandon(self) -> list[Group]:

@@ -1,4 +1,4 @@
-"""How tasks of ours begin, and how those that must not end come back."""
+"""How tasks of ours begin and end, and how those that must not end come back."""
 
 import asyncio
 import contextvars
@@ -8,7 +8,7 @@ from typing import Any
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter
 
-__all__ = ["Keeper", "spawn"]
+__all__ = ["Keeper", "being_cancelled", "spawn"]
 
 RESTART_INTERVAL = 0.1
 
@@ -26,11 +26,24 @@ def spawn(
         context: an empty one by default: a trace or request of the host must not leak
             into what outlives it.
     """
-    return asyncio.get_running_loop().create_task(
+    # Made directly and not by the loop: a factory that the host set for its own tasks,
+    # as the eager one, would run ours inside of the verb that starts them.
+    return asyncio.Task(
         coroutine,
+        loop=asyncio.get_running_loop(),
         name=f"amplitude_async {name}",
         context=contextvars.Context() if context is None else context,
     )
+
+
+def being_cancelled() -> bool:
+    """Say whether somebody is cancelling the running task.
+
+    Only then is a CancelledError out of user code a cancellation. Otherwise it is an
+    error of theirs, as of a task of their own that they awaited.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class Keeper:
@@ -71,7 +84,7 @@ class Keeper:
         """Start the task where it does not run."""
         if self._task is None and not self._stopped:
             self._task = spawn(self._supervise(), f"{self._destination} {self._kind}")
-            self._task.add_done_callback(self._ended)
+            self._task.add_done_callback(self._ended, context=contextvars.Context())
 
     async def _supervise(self) -> None:
         """Run; after a fault of ours, log once and go on."""
@@ -79,7 +92,9 @@ class Keeper:
         while True:
             try:
                 await self._run()
-            except Exception as error:  # noqa: BLE001 - our own fault, logged
+            except (Exception, asyncio.CancelledError) as error:
+                if being_cancelled():
+                    raise
                 crashes += 1
                 self._reporter.error(
                     "engine",

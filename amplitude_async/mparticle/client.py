@@ -220,6 +220,9 @@ class MParticle(BaseClient):
             QueueFullError: no room, and the policy is Overflow.RAISE.
             BatchError: the batch breaks a rule, and the configuration is strict.
         """
+        if self._in_one_go <= 0:
+            await self._give_turn()
+        self._in_one_go -= 1
         try:
             pieces = self._prepare(batch)
         except BatchError as error:
@@ -234,6 +237,8 @@ class MParticle(BaseClient):
                 # Its first part is on its way: the verb must not raise any more.
                 full = Outcome.dropped(DropReason.OVERFLOW, str(error))
                 deliveries.append(self._settle(piece, full))
+        if any(delivery.at_door for delivery in deliveries):
+            self._in_one_go = 0
         if len(deliveries) == 1:
             return deliveries[0]
         return self._own.combine(deliveries)

@@ -23,6 +23,7 @@ What becomes of what, unless a function of the user's decides otherwise:
 Properties that are lists or objects become JSON text: custom attributes are scalars.
 """
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Mapping
@@ -40,6 +41,7 @@ from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
+from amplitude_async.delivery.tasks import being_cancelled
 from amplitude_async.encoding import Loss, ValuePolicy
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.mparticle.client import MParticle
@@ -212,7 +214,9 @@ class _MappingDoor:
             batch = self._mapping(_copy(event))
         except ValueError as error:
             return Refusal(f"the event has no mParticle form: {error!s:.300}")
-        except Exception as error:  # noqa: BLE001 - user code, fenced
+        except (Exception, asyncio.CancelledError) as error:  # user code, fenced
+            if being_cancelled():
+                raise
             self._reporter.error(
                 "mapping", "the mapping raised %r", error, traceback=error
             )

@@ -165,6 +165,7 @@ def main() -> None:
         content = {
             "machine": where,
             "rounds": given.rounds,
+            "seconds": SECONDS,
             "versions": [version_of(name) for name in names],
             "runs": runs,
         }

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,6 +22,7 @@ __all__ = ["main"]
 FAULTS: Final = PAGE.parent / "faults.md"
 COLUMNS: Final = (
     "SDK",
+    "offered/s",
     "delivered",
     "requests per request taken",
     "events per request taken",
@@ -33,6 +36,9 @@ class Line:
     """The medians of one SDK at one server."""
 
     label: str
+    offered: float
+    """Events a second."""
+
     share: float
     asked: float
     """Requests per request taken."""
@@ -46,11 +52,12 @@ class Line:
     duplicates: float
 
     @classmethod
-    def of(cls, label: str, runs: list[dict[str, Any]]) -> "Line":
+    def of(cls, label: str, runs: list[dict[str, Any]], seconds: float) -> "Line":
         """Take the medians of some rounds, and the worst of what must not happen."""
         drained = [run["drained_s"] for run in runs]
         return cls(
             label=label,
+            offered=median(run["offered"] for run in runs) / seconds,
             share=min(run["delivered"] / run["offered"] for run in runs),
             asked=median(run["requests"] / max(run["taken"], 1) for run in runs),
             events=median(run["delivered"] / max(run["taken"], 1) for run in runs),
@@ -77,17 +84,29 @@ class Line:
     def cells(self) -> list[str]:
         """Fill a row of the table."""
         numbers = f"{self.asked:.2f}", f"{self.events:,.0f}", self.shown_drained
-        return [self.label, self.shown_share, *numbers, f"{self.duplicates:,.0f}"]
+        shares = f"{self.offered:,.0f}", self.shown_share
+        return [self.label, *shares, *numbers, f"{self.duplicates:,.0f}"]
 
 
-def _lines(runs: list[dict[str, Any]]) -> dict[str, list[Line]]:
+# The less, the better.
+FIGURES: Final[dict[str, Callable[[Line], float]]] = {
+    "share delivered": lambda line: -line.share,
+    "s to drain": lambda line: math.inf if line.drained is None else line.drained,
+    "requests per request taken": lambda line: line.asked,
+    "doubled": lambda line: line.duplicates,
+}
+ROUNDING: Final = 0.005
+
+
+def _lines(content: dict[str, Any]) -> dict[str, list[Line]]:
+    runs, seconds = content["runs"], content["seconds"]
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for run in runs:
         found.setdefault(run["server"], {}).setdefault(run["label"], []).append(run)
     order = sorted(found, key=_place)
     return {
         server: sorted(
-            (Line.of(label, its) for label, its in found[server].items()),
+            (Line.of(label, its, seconds) for label, its in found[server].items()),
             key=lambda line: line.rank,
         )
         for server in order
@@ -129,10 +148,33 @@ def _draw(lines: dict[str, list[Line]], folder: Path) -> None:
         save(shape, folder / "busy")
 
 
-def _sections(content: dict[str, Any], tables: list[Table]) -> dict[str, str]:
+def _ahead(lines: dict[str, list[Line]]) -> str:
+    """List every figure in which another did better than ours."""
+    found: list[str] = []
+    for server, its in lines.items():
+        ours = next((line for line in its if line.label == "ours"), None)
+        if ours is None:
+            continue
+        others = [line for line in its if line is not ours]
+        for name, value in FIGURES.items():
+            mark = value(ours)
+            better = [o for o in others if value(o) < mark - ROUNDING]
+            if better:
+                shown = ", ".join(
+                    f"{o.label} {abs(value(o)):.2f} (delivers {o.shown_share})"
+                    for o in better
+                )
+                found.append(f"- {server}, {name}: ours {abs(mark):.2f}; {shown}")
+    return "\n".join(found) or "- In no figure of this run."
+
+
+def _sections(
+    content: dict[str, Any], tables: list[Table], ahead: str
+) -> dict[str, str]:
     where = content["machine"]
     return {
         "busy": "\n\n".join(f"{t.title}:\n\n{t.markdown()}" for t in tables),
+        "busy-ahead": ahead,
         "busy-machine": (
             f"Measured {where['date']} on {where['cores']} cores, Python "
             f"{where['python']}, load average {where['load_before']} before; "
@@ -148,14 +190,15 @@ def main() -> None:
     parser.add_argument("--write-docs", action="store_true")
     given = parser.parse_args()
     content = json.loads(given.results.read_text(encoding="utf-8"))
-    lines = _lines(content["runs"])
+    lines = _lines(content)
     tables = _tables(lines)
     print_tables(tables, given.results.with_suffix(".txt"))
+    print(_ahead(lines))
     _draw(lines, given.results.parent)
     if given.write_docs:
         _draw(lines, PLOTS)
         for page in (PAGE, FAULTS):
-            write_page(_sections(content, tables), page)
+            write_page(_sections(content, tables, _ahead(lines)), page)
 
 
 if __name__ == "__main__":

@@ -196,6 +196,12 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def busy(session: nox.Session) -> None:
+    """See what each SDK does to a busy server, and to its own events."""
+    session.run(sys.executable, "benchmarks/busy.py", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def profile(session: nox.Session) -> None:
     """Draw a flame graph of 200,000 events into benchmarks/out."""
     session.run(sys.executable, "benchmarks/flame.py", *session.posargs)

@@ -304,10 +304,12 @@ THROTTLES = [
     case(
         "429 that names strangers only",
         answer(429, error=SLOW, throttled_users={"user-z": 31}, throttled_events=[6]),
-        Busy(429, SLOW),
+        Busy(429, SLOW, throttled=True),
     ),
-    case("429 without a body", Response(429), Busy(429, "HTTP 429")),
-    case("429 with {}", answer(429), Busy(429, "HTTP 429: {}")),
+    case(
+        "429 without a body", Response(429), Busy(429, "HTTP 429", throttled=True)
+    ),
+    case("429 with {}", answer(429), Busy(429, "HTTP 429: {}", throttled=True)),
     case(
         "429 without a body, with Retry-After",
         Response(429, b"", {"retry-after": "7"}),
@@ -323,9 +325,9 @@ FAILURES = [
     case("408", answer(408), Broken(408, "HTTP 408: {}")),
     case("timeout", fault("no complete answer"), Broken(0, "no complete answer")),
     case(
-        "connection refused",
-        fault("ClientConnectorError: refused"),
-        Broken(0, "ClientConnectorError: refused"),
+        "cut after sending began",
+        fault("ServerDisconnectedError: closed"),
+        Broken(0, "ServerDisconnectedError: closed"),
     ),
     case(
         "answer broken off inside the body",
@@ -333,13 +335,19 @@ FAILURES = [
         Broken(400, "ClientPayloadError: cut"),
     ),
     case("500 with HTML", Response(500, b"<b>"), Broken(500, "HTTP 500: <b>")),
-    case("502", Response(502), Broken(502, "HTTP 502")),
+    case("502", Response(502), Busy(502, "HTTP 502")),
+    case("503", Response(503), Busy(503, "HTTP 503")),
+    case(
+        "no connection at all",
+        Response(0, error="ClientConnectorError: refused", sent=False),
+        Busy(0, "ClientConnectorError: refused"),
+    ),
     case(
         "503 with Retry-After",
         Response(503, b"", {"retry-after": "20"}),
         Busy(503, "HTTP 503", 20.0),
     ),
-    case("504", Response(504), Broken(504, "HTTP 504")),
+    case("504", Response(504), Busy(504, "HTTP 504")),
     case("599", Response(599), Broken(599, "HTTP 599")),
     case(
         "302 is not followed",
@@ -543,3 +551,28 @@ def test_a_failure_is_told_in_words() -> None:
     assert describe_failure(Response(0, error="DNS failed")) == "DNS failed"
     assert describe_failure(Response(503)) == "HTTP 503"
     assert re.match(r"HTTP 502: <html>", describe_failure(Response(502, HTML)))
+
+
+@pytest.mark.parametrize(
+    "status", [302, 400, 401, 403, 404, 405, 408, 422, 429, 500, 502, 503, 504, 599]
+)
+@pytest.mark.parametrize(
+    ("header", "wait"), [("20", 20.0), ("0", 0.0), ("86400", MAX_RETRY_AFTER)]
+)
+def test_a_retry_after_makes_any_bare_answer_a_busy_one(
+    status: int, header: str, wait: float
+) -> None:
+    """A server that says when to come again objects to nothing that was sent."""
+    response = Response(status, b"", {"retry-after": header})
+
+    assert interpret(response, RECORDS, WALL) == Busy(status, f"HTTP {status}", wait)
+
+
+def test_a_retry_after_does_not_hide_the_lists() -> None:
+    """Events that an answer names are rejected or held whatever its headers say."""
+    response = answer(400, header="20", error=INVALID, silenced_events=[1])
+
+    assert isinstance(interpret(response, RECORDS, WALL), Sort)
+    assert interpret(answer(413, header="20"), RECORDS, WALL) == Halve(
+        413, "HTTP 413: {}"
+    )

@@ -64,7 +64,14 @@ def endpoint(**options: Any) -> MParticleEndpoint:
             10.0,
         ),
         (Response(500), Broken, None),
-        (Response(503, headers={"retry-after": "3"}), Broken, 3.0),
+        (Response(500, headers={"retry-after": "3"}), Busy, 3.0),
+        (Response(401, headers={"retry-after": "3"}), Busy, 3.0),
+        (Response(400, headers={"retry-after": "3"}), Busy, 3.0),
+        (Response(502), Busy, None),
+        (Response(503), Busy, None),
+        (Response(503, headers={"retry-after": "3"}), Busy, 3.0),
+        (Response(504), Busy, None),
+        (Response(0, error="refused", sent=False), Busy, None),
         (Response(0, error="no answer"), Broken, None),
         (Response(401, error="broke off"), Broken, None),
     ],
@@ -77,6 +84,8 @@ def test_what_an_answer_means(
 
     assert type(found) is verdict
     assert getattr(found, "wait", None) == wait
+    bare = response.status == 429 and wait is None
+    assert getattr(found, "throttled", False) is bare
     assert found.code == response.status
     assert found.message
 

@@ -306,9 +306,7 @@ THROTTLES = [
         answer(429, error=SLOW, throttled_users={"user-z": 31}, throttled_events=[6]),
         Busy(429, SLOW, throttled=True),
     ),
-    case(
-        "429 without a body", Response(429), Busy(429, "HTTP 429", throttled=True)
-    ),
+    case("429 without a body", Response(429), Busy(429, "HTTP 429", throttled=True)),
     case("429 with {}", answer(429), Busy(429, "HTTP 429: {}", throttled=True)),
     case(
         "429 without a body, with Retry-After",

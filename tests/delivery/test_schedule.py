@@ -8,17 +8,15 @@ from collections.abc import Callable
 import pytest
 
 from amplitude_async.delivery.deciding.health import HealthState
-from amplitude_async.delivery.endpoint import Accept, Bisect, Broken, Busy, Verdict
+from amplitude_async.delivery.endpoint import Accept, Bisect, Busy, Verdict
 from amplitude_async.delivery.outcome import DeliveryStatus, DropReason, Outcome
 from amplitude_async.storage.base import Record
 from tests.delivery.conftest import (
     FAILED,
-    GONE,
     OK,
     REFUSED,
     SLOW,
     TOO_LARGE,
-    UNAVAILABLE,
     UNNAMED,
     Book,
     always,

@@ -346,7 +346,8 @@ class Schedule:
         settled = ruling.settled
         if ruling.refused and not self._bounds.durable:
             # Everything that waits meets the same refusal; in flight are only others.
-            settled = [self._rulings.refuse(r) for r in self._remove(_everything)]
+            rest = self._remove(_everything)
+            settled = settled + [self._rulings.refuse(record) for record in rest]
         elif ruling.due is not None:
             self._postpone(group, ruling.due)
         self._go_on(group, ruling, now)

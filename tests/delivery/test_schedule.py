@@ -535,7 +535,7 @@ def test_by_default_only_charges_are_limited() -> None:
     """Failures without proof are told in attempts, and give nobody up."""
     book = Book()
     book.add("a1")
-    answers = iter([SLOW, FAILED, UNAVAILABLE] * 10 + [OK])
+    answers: Iterator[Verdict] = iter([SLOW, FAILED, UNAVAILABLE] * 10 + [OK])
 
     book.run(lambda _: next(answers))
 

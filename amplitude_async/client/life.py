@@ -27,6 +27,7 @@ from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
+from amplitude_async.delivery.tasks import being_cancelled
 from amplitude_async.delivery.transport import AiohttpTransport, Transport
 from amplitude_async.exceptions import (
     AmplitudeError,
@@ -285,13 +286,24 @@ class Life:
         self._state = State.CLOSING
         self._choose_road()
         task = self._home.farewell
-        if task is None:
+        # One that was cancelled from outside has left the rest undone.
+        if task is None or task.cancelled():
             task = self._home.take_leave(self._shut_down(limit))
         elif id(self) in inside_user_code.get():
             return self.stats  # it waits for this very callback
-        # Who gives up waiting must not leave the drain half done.
-        await asyncio.shield(task)
+        await self._join(task, limit)
         return self.stats
+
+    async def _join(self, task: "asyncio.Task[None]", limit: float | None) -> None:
+        """Wait for the end of the shutdown, and see to it where others cancel it."""
+        while True:
+            try:
+                # Who gives up waiting must not leave the drain half done.
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if being_cancelled() or self._home.farewell is not task:
+                    raise
+                task = self._home.take_leave(self._shut_down(limit))
 
     async def _shut_down(self, timeout: float | None) -> None:
         deadline = math.inf if timeout is None else self._clock.now() + timeout

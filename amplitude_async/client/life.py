@@ -21,6 +21,7 @@ from amplitude_async.client.home import Home, Move
 from amplitude_async.client.plain_destination import PlainDestination
 from amplitude_async.client.roster import Roster
 from amplitude_async.client.timeline import Timeline
+from amplitude_async.client.vigil import Vigil
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock, LoopClock
@@ -96,6 +97,13 @@ class Life:
         )
         self._roster = self._make_roster(implicit)
         self._roster.enlist(plugins)
+        roster, home = self._roster, self._home
+        self._vigil = Vigil(
+            config.logger,
+            self._own.name,
+            pending=lambda: roster.pending,
+            concerns=lambda: home.is_here,
+        )
 
     def _make_roster(self, implicit: Plugin | None) -> Roster:
         reporter = Reporter(self._config.logger, self._clock, self._endpoint.name)
@@ -197,6 +205,8 @@ class Life:
         # nothing: the events are its parent's.
         state = getattr(self, "_state", State.NEW)
         if state in _UNCLOSED and self._home.is_here:
+            self._vigil.tell("nobody holds it any more")
+            self._vigil.end()
             warnings.warn(
                 f"unclosed client with {self._own.stats.pending} undelivered events: "
                 "use `async with` or await shutdown()",
@@ -238,6 +248,7 @@ class Life:
                 self._choose_road()
             if self._state is State.NEW:  # nobody shut it down meanwhile
                 self._state = State.OPEN
+                self._vigil.begin()
             self._choose_road()
 
     # Flush, purge, shutdown --------------------------------------------------
@@ -310,6 +321,7 @@ class Life:
         await self._roster.shutdown(timeout)
         left = deadline - self._clock.now()
         self._state = State.CLOSED
+        self._vigil.end()
         stats = self._own.stats
         self._config.logger.info(
             "%s: closed with %.1f s to spare; delivered %d, rejected %d, dropped %d, "

@@ -52,14 +52,9 @@ class LastAct:
         Args:
             interrupted: ids of the events whose request was cut off.
         """
-<<<<<<< HEAD
         await self._bounded(self._journal.written(), "storage_write")
-        self._settle(leftovers, interrupted)
-=======
-        await self._journal.written()
         # Taken out and settled in one go: a last act that is cancelled loses none.
         self._settle(self._schedule.remove_all() + self._intake.take_all(), interrupted)
->>>>>>> client11
         await self._leave_unread()
         self._books.flushes.let_all_go()  # the flush task is gone
         await self._finish_callbacks()

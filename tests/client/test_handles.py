@@ -299,7 +299,6 @@ async def test_track_suspends_at_most_once_in_a_hundred(
 ) -> None:
     """In memory, with room and plain plugins: one turn for the loop, and no more."""
     async with connect(plugins=plugins) as client:
-<<<<<<< HEAD
         ends = [drive(client.track("e", user_id="user-1")) for _ in range(100)]
         # What is settled at the door gives a turn each time.
         _, turns = drive(client.track("e"))
@@ -309,14 +308,6 @@ async def test_track_suspends_at_most_once_in_a_hundred(
     assert turns == 1
     assert [one.done for one, _ in ends] == [True] * 100
     assert emulator.stats.events_ingested == 100
-=======
-        handles = [drive(client.track("e", user_id="user-1")) for _ in range(99)]
-        drive(client.track("e"))  # the hundredth; the next one gives a turn
-        await client.flush()
-
-    assert [one.done for one in handles] == [True] * 99
-    assert emulator.stats.events_ingested == 99
->>>>>>> client11
 
 
 async def test_async_plugins_are_awaited_one_by_one(

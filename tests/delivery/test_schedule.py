@@ -535,7 +535,8 @@ def test_by_default_only_charges_are_limited() -> None:
     """Failures without proof are told in attempts, and give nobody up."""
     book = Book()
     book.add("a1")
-    answers: Iterator[Verdict] = iter([SLOW, FAILED, UNAVAILABLE] * 10 + [OK])
+    failures: list[Verdict] = [SLOW, FAILED, UNAVAILABLE] * 10
+    answers = iter([*failures, OK])
 
     book.run(lambda _: next(answers))
 

@@ -68,7 +68,7 @@ async def test_a_plugin_that_raises_it(connect: Connect) -> None:
     """The event goes on as it is, and the host's task too."""
 
     class Broken(EnrichmentPlugin):
-        execute = give_up
+        execute = give_up  # type: ignore[assignment]
         teardown = give_up
 
     async with connect(plugins=[Broken()]) as client:
@@ -80,7 +80,7 @@ async def test_a_setup_that_raises_it(connect: Connect) -> None:
     """`add` says so with an error that does not end the task of the host."""
 
     class Broken(EnrichmentPlugin):
-        setup = give_up
+        setup = give_up  # type: ignore[assignment]
 
         def execute(self, event: Event) -> Event:
             return event

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable
@@ -26,7 +27,7 @@ from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.endpoint import Endpoint
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.reporting import Reporter, log_quietly
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import being_cancelled
 from amplitude_async.delivery.transport import AiohttpTransport, Transport
@@ -323,16 +324,13 @@ class Life:
         self._state = State.CLOSED
         self._vigil.end()
         stats = self._own.stats
-        self._config.logger.info(
-            "%s: closed with %.1f s to spare; delivered %d, rejected %d, dropped %d, "
-            "stored %d",
-            self._own.name,
-            max(left, 0.0) if not math.isinf(left) else 0.0,
-            stats.delivered,
-            stats.rejected,
-            stats.dropped,
-            stats.stored,
+        text = (
+            f"{self._own.name}: closed with "
+            f"{max(left, 0.0) if not math.isinf(left) else 0.0:.1f} s to spare; "
+            f"delivered {stats.delivered}, rejected {stats.rejected}, "
+            f"dropped {stats.dropped}, stored {stats.stored}"
         )
+        log_quietly(self._config.logger, logging.INFO, text)
 
 
 _ENDING: Final = frozenset({State.CLOSING, State.CLOSED})

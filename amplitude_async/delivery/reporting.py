@@ -7,7 +7,7 @@ from contextlib import suppress
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.exceptions import AmplitudeError
 
-__all__ = ["Reporter", "in_words"]
+__all__ = ["Reporter", "in_words", "log_quietly"]
 
 QUIET_INTERVAL = 60.0
 
@@ -25,7 +25,7 @@ class Reporter:
     def debug(self, message: str, *args: object) -> None:
         """Log one line per batch; built only where DEBUG is on."""
         if self._is_on(logging.DEBUG):
-            self._log(logging.DEBUG, f"{self._name}: {message % args}")
+            log_quietly(self._logger, logging.DEBUG, f"{self._name}: {message % args}")
 
     def warning(self, cause: str, message: str, *args: object, count: int = 1) -> None:
         """Log trouble that may pass."""
@@ -60,10 +60,7 @@ class Reporter:
         self._spoken[cause] = now
         self._unspoken[cause] = 0
         text = f"{self._name}: {message % args} [{cause} x{unspoken}]"
-        self._log(level, text, traceback)
-
-    # Filters, handlers and loggers are the user's. What one raises is its own trouble
-    # and no event's; nothing is awaited here, so that no cancellation is meant for us.
+        log_quietly(self._logger, level, text, traceback)
 
     def _is_on(self, level: int) -> bool:
         try:
@@ -71,13 +68,22 @@ class Reporter:
         except (Exception, asyncio.CancelledError):  # noqa: BLE001 - where to log it?
             return False
 
-    def _log(
-        self, level: int, text: str, traceback: BaseException | None = None
-    ) -> None:
-        with suppress(Exception, asyncio.CancelledError):
-            self._logger.log(level, "%s", text, exc_info=traceback)
-
 
 def in_words(error: BaseException) -> str:
     """Tell an error of ours by its message, and one of others by name and message."""
     return str(error) if isinstance(error, AmplitudeError) else repr(error)
+
+
+def log_quietly(
+    logger: logging.Logger,
+    level: int,
+    text: str,
+    traceback: BaseException | None = None,
+) -> None:
+    """Log a line, whatever the user's loggers, filters and handlers raise.
+
+    That is their own trouble and no event's. Nothing is awaited here, so that no
+    cancellation in it is meant for us.
+    """
+    with suppress(Exception, asyncio.CancelledError):
+        logger.log(level, "%s", text, exc_info=traceback)

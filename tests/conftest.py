@@ -86,12 +86,10 @@ class EagerPolicy(asyncio.DefaultEventLoopPolicy):
         return loop
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """Return what makes the loops of the tests; `AMPLITUDE_ASYNC_EAGER` changes it."""
+def pytest_configure() -> None:
+    """Let `AMPLITUDE_ASYNC_EAGER` change what every loop of the tests is like."""
     if EAGER:
         asyncio.set_event_loop_policy(EagerPolicy())
-    return asyncio.get_event_loop_policy()
 
 
 @pytest.fixture(autouse=True)

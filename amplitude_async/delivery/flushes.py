@@ -3,7 +3,6 @@
 import asyncio
 import heapq
 import itertools
-import math
 from bisect import bisect_left
 from collections.abc import Iterable
 
@@ -55,10 +54,10 @@ class Flushes:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stretch = self._stretch(mark, pending)
         stretch.waiters.add(waiter)
-        deadline = math.inf if timeout is None else self._clock.now() + timeout
-        heapq.heappush(self._deadlines, (deadline, next(self._tickets), waiter))
         timer = None
         if timeout is not None:
+            deadline = self._clock.now() + timeout
+            heapq.heappush(self._deadlines, (deadline, next(self._tickets), waiter))
             timer = self._clock.call_later(timeout, lambda: _let_go(waiter))
         try:
             await waiter
@@ -109,6 +108,8 @@ class Flushes:
             decided += 1
         if decided:
             del marks[:decided], stretches[:decided]
+            if not marks:
+                self._deadlines.clear()  # all of them are answered
 
     def answer(self, now: float, happening: float) -> None:
         """Let those go whose deadline has come, or comes before anything happens."""

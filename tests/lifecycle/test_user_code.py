@@ -25,7 +25,7 @@ Connect = Callable[..., Amplitude]
 ENDED = 5.0
 
 
-def give_up(*_: object) -> None:
+def give_up() -> None:
     """Raise what a task of user code raises that was cancelled."""
     raise asyncio.CancelledError
 
@@ -68,8 +68,11 @@ async def test_a_plugin_that_raises_it(connect: Connect) -> None:
     """The event goes on as it is, and the host's task too."""
 
     class Broken(EnrichmentPlugin):
-        execute = give_up  # type: ignore[assignment]
-        teardown = give_up
+        def execute(self, _event: Event) -> None:
+            give_up()
+
+        def teardown(self) -> None:
+            give_up()
 
     async with connect(plugins=[Broken()]) as client:
         assert (await (await client.track("e", user_id="user-1"))).ok
@@ -80,7 +83,8 @@ async def test_a_setup_that_raises_it(connect: Connect) -> None:
     """`add` says so with an error that does not end the task of the host."""
 
     class Broken(EnrichmentPlugin):
-        setup = give_up  # type: ignore[assignment]
+        def setup(self, _client: Amplitude) -> None:
+            give_up()
 
         def execute(self, event: Event) -> Event:
             return event
@@ -94,7 +98,14 @@ async def test_a_destination_that_raises_it(connect: Connect) -> None:
     """REJECTED, and the worker goes on with the next event."""
 
     class Broken(DestinationPlugin):
-        execute = flush = shutdown = teardown = give_up
+        def execute(self, _event: Event) -> None:
+            give_up()
+
+        def flush(self) -> None:
+            give_up()
+
+        def shutdown(self) -> None:
+            give_up()
 
     async with connect(plugins=[Broken()]) as client:
         await client.remove("amplitude")

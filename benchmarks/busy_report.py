@@ -196,8 +196,8 @@ def _sections(
         "busy-machine": (
             f"Measured {where['date']} on {where['cores']} cores, Python "
             f"{where['python']}, load average up to {max(content['loads'])} before; "
-            f"{content['rounds']} rounds, {_sittings(len(content['loads']))}. Releases: "
-            f"{', '.join(content['versions'])}."
+            f"{content['rounds']} rounds, {_sittings(len(content['loads']))}. "
+            f"Releases: {', '.join(content['versions'])}."
         ),
     }
 

@@ -159,12 +159,17 @@ def _runs(rounds: int, only: str, seed: int) -> Iterator[Run]:
             yield run
 
 
-def _kept(target: Path, only: str) -> list[dict[str, Any]]:
-    """Read what the last run found out of the other SDKs."""
+def _last(target: Path) -> dict[str, Any]:
+    """Read what the last run found out."""
     if not target.exists():
-        return []
-    runs = json.loads(target.read_text(encoding="utf-8"))["runs"]
-    return [run for run in runs if not run["label"].startswith(only)]
+        return {}
+    content: dict[str, Any] = json.loads(target.read_text(encoding="utf-8"))
+    return content
+
+
+def _is_named(run: dict[str, Any], only: str) -> bool:
+    label: str = run["label"]
+    return label.startswith(only)
 
 
 def main() -> None:
@@ -185,11 +190,15 @@ def main() -> None:
     if not given.report_only:
         take_snapshot()
         where = machine()
-        runs = _kept(target, given.only) if given.only else []
+        last = _last(target) if given.only else {}
+        runs = [run for run in last.get("runs", ()) if not _is_named(run, given.only)]
         runs += [asdict(run) for run in _runs(given.rounds, given.only, given.seed)]
+        # Rows that are kept were measured on the machine as it was then.
+        loads = [where["load_before"], *last.get("loads", ())]
         names = dict.fromkeys(p.environment for p in PEERS if p.label in MEASURED)
         content = {
             "machine": where,
+            "loads": loads,
             "rounds": given.rounds,
             "seconds": SECONDS,
             "versions": [version_of(name) for name in names],

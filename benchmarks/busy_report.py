@@ -181,6 +181,11 @@ def _ahead(lines: dict[str, list[Line]]) -> str:
     return "\n".join(found) or "- In no figure of this run."
 
 
+def _sittings(count: int) -> str:
+    """Say whether some SDKs were measured again later."""
+    return "in one go" if count == 1 else f"in {count} sittings"
+
+
 def _sections(
     content: dict[str, Any], tables: list[Table], ahead: str
 ) -> dict[str, str]:
@@ -190,8 +195,9 @@ def _sections(
         "busy-ahead": ahead,
         "busy-machine": (
             f"Measured {where['date']} on {where['cores']} cores, Python "
-            f"{where['python']}, load average {where['load_before']} before; "
-            f"{content['rounds']} rounds. {', '.join(content['versions'])}."
+            f"{where['python']}, load average up to {max(content['loads'])} before; "
+            f"{content['rounds']} rounds, {_sittings(len(content['loads']))}. "
+            f"Releases: {', '.join(content['versions'])}."
         ),
     }
 

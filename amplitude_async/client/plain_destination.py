@@ -6,20 +6,24 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any
 
 from amplitude_async.client.destination import Door, Refusal, verdict_on
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.flushes import Flushes
 from amplitude_async.delivery.handle import Delivery, Ledger
 from amplitude_async.delivery.outcome import (
     QUIET_REASONS,
     DeliveryStatus,
     DropReason,
     Outcome,
+    Settlement,
 )
 from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.shares import Shares
 from amplitude_async.delivery.stats import Counters, Stats
 from amplitude_async.plugins import DestinationPlugin, call_hook
 from amplitude_async.storage.base import Record
@@ -101,7 +105,8 @@ class PlainDestination:
         self._backlog = _Backlog()
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._flushes = Flushes(clock)
+        self._due = self._nothing_due()
         self._pid = 0
 
     # Intake ------------------------------------------------------------------
@@ -151,7 +156,7 @@ class PlainDestination:
     @property
     def pending(self) -> int:
         """Undecided events, the one with the plugin included."""
-        return len(self._backlog)
+        return len(self._backlog) + len(self._due)
 
     @property
     def stats(self) -> Stats:
@@ -186,7 +191,7 @@ class PlainDestination:
             if backlog.current is not record:
                 return  # a plugin that resists cancelling: given up at shutdown
             backlog.remove(record)
-            self._settle(record, outcome)
+            self._settle([(record, outcome)])
 
     async def _execute(self, record: Record) -> Outcome:
         limit = self._config.connection_timeout
@@ -204,20 +209,24 @@ class PlainDestination:
         message = f"plugin {self.name!r} returned"
         return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
 
-    def _settle(self, record: Record, outcome: Outcome) -> None:
-        """Write down what became of an event that is in the backlog no more."""
-        self._counters.count(outcome)
-        self._report(outcome)
-        self._ledger.settle(record.id, outcome)
-        for mark, waiter in self._waiters:
-            if record.id >= mark and not waiter.done():
-                waiter.set_result(None)
+    def _nothing_due(self) -> Shares[Settlement]:
+        return Shares(self._settle, f"{self.name} settling")
 
-    def _report(self, outcome: Outcome) -> None:
+    def _settle(self, settlements: list[Settlement]) -> None:
+        """Write down what became of events that are in the backlog no more."""
+        for outcome, run in groupby(settlements, lambda settlement: settlement[1]):
+            ids = [record.id for record, _ in run]
+            self._counters.count(outcome, len(ids))
+            self._report(outcome, len(ids))
+            for record_id in ids:
+                self._ledger.settle(record_id, outcome)
+            self._flushes.settled(ids)
+
+    def _report(self, outcome: Outcome, count: int = 1) -> None:
         if outcome.reason in QUIET_REASONS:
-            self._reporter.debug("1 event: %s", outcome.message)
+            self._reporter.debug("%d events: %s", count, outcome.message)
         elif outcome.status is not DeliveryStatus.DELIVERED:
-            self._reporter.warning(outcome.status, "%s", outcome.message)
+            self._reporter.warning(outcome.status, "%s", outcome.message, count=count)
 
     # Lifecycle ---------------------------------------------------------------
 
@@ -248,18 +257,7 @@ class PlainDestination:
             return
         # A host may have cancelled the worker, and then nobody would answer.
         self.ensure_running()
-        waiter = asyncio.get_running_loop().create_future()
-        entry = (self._backlog.last_id, waiter)
-        self._waiters.append(entry)
-        timer = None
-        if timeout is not None:
-            timer = self._clock.call_later(timeout, lambda: _finish(waiter))
-        try:
-            await waiter
-        finally:
-            self._waiters.remove(entry)
-            if timer is not None:
-                timer.cancel()
+        await self._flushes.wait(self._backlog.last_id, self.pending, timeout)
 
     async def _call(self, hook: Callable[[], Any], left: float) -> None:
         token = inside_user_code.set(inside_user_code.get() | self._mark())
@@ -284,7 +282,8 @@ class PlainDestination:
             await self._drain(timeout)
             await self._stop_worker()
         self._closed = True
-        self._give_up(None, Outcome.dropped(DropReason.SHUTDOWN, self._too_late()))
+        outcome = Outcome.dropped(DropReason.SHUTDOWN, self._too_late())
+        await self._give_up(None, outcome)
         await self._call(self.plugin.shutdown, deadline - self._clock.now())
         return self.stats
 
@@ -300,7 +299,7 @@ class PlainDestination:
             message = f"{self._too_late()}; it was at work on it"
             outcome = Outcome.dropped(DropReason.SHUTDOWN, message, attempts=1)
             self._backlog.remove(record)
-            self._settle(record, outcome)
+            self._settle([(record, outcome)])
 
     def _too_late(self) -> str:
         return f"plugin {self.name!r} did not take it before the deadline"
@@ -308,36 +307,32 @@ class PlainDestination:
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user."""
         outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
-        return self._give_up(user_id, outcome)
+        return await self._give_up(user_id, outcome)
 
-    def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
+    async def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
         """Settle what waits, all or of one user, without the plugin."""
         taken = self._backlog.give_up(user_id)
-        for record in taken:
-            self._settle(record, outcome)
+        self._due.add([(record, outcome) for record in taken])
+        await self._due.done()
         return len(taken)
 
     def rebind(self) -> None:
         """Move to another loop; the event that was with the plugin is done again."""
         self._backlog.put_back()
         self._worker = None
-        self._waiters = []
+        self._due.rebind()
+        self._flushes.clear()
 
     def forget_parent(self) -> None:
         """Start empty in a forked child; inherited handles settle as DROPPED fork."""
         self._backlog.put_back()
-        inherited = self._backlog.give_up(None)
+        self._backlog.give_up(None)
         # The old ledger still knows the handles that the parent gave out.
         ledger = self._ledger
         self._counters = Counters()
         self._ledger = Ledger()
+        self._due = self._nothing_due()
         self.rebind()
         message = "accepted before os.fork(): the parent process has it"
         outcome = Outcome.dropped(DropReason.FORK, message)
-        for record in inherited:
-            ledger.settle(record.id, outcome)
-
-
-def _finish(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+        ledger.settle_rest(outcome)

@@ -78,7 +78,7 @@ class Flusher:
                 callbacks.reserve(group, len(group.piece))
             self.sender.start(group)
             slots -= 1
-        self._parts.books.settle(self._parts.schedule.collect())
+        self._parts.books.settle_in_shares(self._parts.schedule.collect())
         self._parts.intake.admit_waiters()
 
     @property
@@ -150,8 +150,8 @@ class Flusher:
 
     def _carry_out(self, verdict: Verdict, settled: list[Settlement]) -> None:
         self._explain(verdict)
-        self._parts.books.settle(settled)
-        self._parts.books.settle(self._parts.schedule.collect())
+        self._parts.books.settle_in_shares(settled)
+        self._parts.books.settle_in_shares(self._parts.schedule.collect())
         self._parts.intake.admit_waiters()
         self._parts.alarm.ring()
 

@@ -109,6 +109,8 @@ class Flushes:
             decided += 1
         if decided:
             del marks[:decided], stretches[:decided]
+        if not marks:
+            self._deadlines.clear()
 
     def answer(self, now: float, happening: float) -> None:
         """Let those go whose deadline has come, or comes before anything happens."""

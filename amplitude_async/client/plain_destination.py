@@ -5,7 +5,7 @@ import contextvars
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from amplitude_async.client.destination import Door, Refusal, verdict_on
@@ -19,8 +19,10 @@ from amplitude_async.delivery.outcome import (
     DeliveryStatus,
     DropReason,
     Outcome,
+    Settlement,
 )
 from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.shares import Shares
 from amplitude_async.delivery.stats import Counters, Stats
 from amplitude_async.delivery.tasks import being_cancelled, spawn
 from amplitude_async.plugins import DestinationPlugin, call_hook
@@ -106,6 +108,7 @@ class PlainDestination:
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
         self._flushes = Flushes(clock)
+        self._due = self._nothing_due()
         self._pid = 0
 
     # Intake ------------------------------------------------------------------
@@ -155,7 +158,7 @@ class PlainDestination:
     @property
     def pending(self) -> int:
         """Undecided events, the one with the plugin included."""
-        return len(self._backlog)
+        return len(self._backlog) + len(self._due)
 
     @property
     def stats(self) -> Stats:
@@ -190,7 +193,7 @@ class PlainDestination:
             if backlog.current is not record:
                 return  # a plugin that resists cancelling: given up at shutdown
             backlog.remove(record)
-            self._settle([record], outcome)
+            self._settle([(record, outcome)])
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if self._worker is task and task.cancelled() and not self._closed:
@@ -220,16 +223,22 @@ class PlainDestination:
         message = f"plugin {self.name!r} returned"
         return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
 
-    def _settle(self, records: Sequence[Record], outcome: Outcome) -> None:
+    def _nothing_due(self) -> Shares[Settlement]:
+        return Shares(self._settle, f"{self.name} settling")
+
+    def _settle(self, settlements: list[Settlement]) -> None:
         """Write down what became of events that are in the backlog no more."""
-        if not records:
-            return
-        self._counters.count(outcome, len(records))
-        for record in records:
+        tally: dict[Outcome, int] = {}
+        for record, outcome in settlements:
             self._ledger.settle(record.id, outcome)
+            tally[outcome] = tally.get(outcome, 0) + 1
+        for outcome, count in tally.items():
+            self._counters.count(outcome, count)
         if self._flushes:
-            self._flushes.settled([record.id for record in records])
-        self._report(outcome, len(records))
+            self._flushes.settled([record.id for record, _ in settlements])
+        # A logging handler is user code: all is written down before it runs.
+        for outcome, count in tally.items():
+            self._report(outcome, count)
 
     def _report(self, outcome: Outcome, count: int) -> None:
         if outcome.reason in QUIET_REASONS:
@@ -293,7 +302,8 @@ class PlainDestination:
             await self._drain(timeout)
             await self._stop_worker()
         self._closed = True
-        self._give_up(None, Outcome.dropped(DropReason.SHUTDOWN, self._too_late()))
+        outcome = Outcome.dropped(DropReason.SHUTDOWN, self._too_late())
+        await self._give_up(None, outcome)
         await self._call(self.plugin.shutdown, deadline - self._clock.now())
         return self.stats
 
@@ -309,7 +319,7 @@ class PlainDestination:
             message = f"{self._too_late()}; it was at work on it"
             outcome = Outcome.dropped(DropReason.SHUTDOWN, message, attempts=1)
             self._backlog.remove(record)
-            self._settle([record], outcome)
+            self._settle([(record, outcome)])
 
     def _too_late(self) -> str:
         return f"plugin {self.name!r} did not take it before the deadline"
@@ -317,30 +327,32 @@ class PlainDestination:
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user."""
         outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
-        return self._give_up(user_id, outcome)
+        return await self._give_up(user_id, outcome)
 
-    def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
+    async def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
         """Settle what waits, all or of one user, without the plugin."""
         taken = self._backlog.give_up(user_id)
-        self._settle(taken, outcome)
+        self._due.add([(record, outcome) for record in taken])
+        await self._due.done()
         return len(taken)
 
     def rebind(self) -> None:
         """Move to another loop; the event that was with the plugin is done again."""
         self._backlog.put_back()
         self._worker = None
+        self._due.rebind()
         self._flushes.clear()
 
     def forget_parent(self) -> None:
         """Start empty in a forked child; inherited handles settle as DROPPED fork."""
         self._backlog.put_back()
-        inherited = self._backlog.give_up(None)
+        self._backlog.give_up(None)
         # The old ledger still knows the handles that the parent gave out.
         ledger = self._ledger
         self._counters = Counters()
         self._ledger = Ledger()
+        self._due = self._nothing_due()
         self.rebind()
         message = "accepted before os.fork(): the parent process has it"
         outcome = Outcome.dropped(DropReason.FORK, message)
-        for record in inherited:
-            ledger.settle(record.id, outcome)
+        ledger.settle_rest(outcome)

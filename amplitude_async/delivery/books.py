@@ -16,6 +16,7 @@ from amplitude_async.delivery.outcome import (
 )
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.room import Room
+from amplitude_async.delivery.shares import Shares
 from amplitude_async.delivery.stats import Counters
 from amplitude_async.storage.base import DeadLetter, Record
 
@@ -47,6 +48,7 @@ class Books:
         self.callbacks = callbacks
         self.flushes = Flushes(clock)
         """Those who wait for outcomes."""
+        self._due = Shares(self.settle, f"{endpoint.name} settling")
 
     # Accepting ---------------------------------------------------------------
 
@@ -90,6 +92,17 @@ class Books:
         return delivery
 
     # Settling ----------------------------------------------------------------
+
+    def settle_in_shares(self, settlements: list[Settlement]) -> None:
+        """Write down what may be all that waits: the loop has its turns meanwhile.
+
+        Until an event is written down it is pending, and keeps its place.
+        """
+        self._due.add(settlements)
+
+    async def settled(self) -> None:
+        """Wait until all that is being settled in shares is settled."""
+        await self._due.done()
 
     def settle(self, settlements: list[Settlement], *, must_tell: bool = True) -> None:
         """Write outcomes down; the callback hears of them in any case, or if it can."""
@@ -221,6 +234,7 @@ class Books:
 
     def rebind(self) -> None:
         """Forget those who waited on a closed loop."""
+        self._due.rebind()
         self.flushes.clear()
         if self.callbacks is not None:
             self.callbacks.rebind()

@@ -53,8 +53,10 @@ class LastAct:
             interrupted: ids of the events whose request was cut off.
         """
         await self._bounded(self._journal.written(), "storage_write")
-        # Taken out and settled in one go: a last act that is cancelled loses none.
+        # Taken out and due to be settled in one go: a last act that is cancelled
+        # loses none.
         self._settle(self._schedule.remove_all() + self._intake.take_all(), interrupted)
+        await self._books.settled()
         await self._leave_unread()
         self._books.flushes.let_all_go()  # the flush task is gone
         await self._finish_callbacks()
@@ -82,13 +84,14 @@ class LastAct:
     def _settle(self, leftovers: Iterable[Record], interrupted: set[int]) -> None:
         stored: list[Settlement] = []
         lost: list[Settlement] = []
+        kept, gone = (_stored(""), _stored(_DOUBT)), (_lost(""), _lost(_DOUBT))
         for record in leftovers:
-            doubt = _DOUBT if record.id in interrupted else ""
+            doubt = record.id in interrupted
             if self._journal.holds(record.id):
-                stored.append((record, _stored(doubt)))
+                stored.append((record, kept[doubt]))
             else:
-                lost.append((record, _lost(doubt)))
-        self._books.settle(stored + lost)
+                lost.append((record, gone[doubt]))
+        self._books.settle_in_shares(stored + lost)
         self._report("stored", len(stored) + self._journal.unread)
         self._report("lost", len(lost))
 

@@ -241,8 +241,8 @@ class Engine:
         def chosen(record: Record) -> bool:
             return user_id is None or record.user_id == user_id
 
-        count = self._purge_memory(chosen)
         parts = self._parts
+        count = self._purge_memory(chosen)
         if parts.journal.unread and not self.intake.closing:
             outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
 
@@ -253,13 +253,14 @@ class Engine:
             count += await parts.journal.purge(chosen, settle)
             # A page that was being read when this began is in memory by now.
             count += self._purge_memory(chosen)
+        await parts.books.settled()
         await parts.journal.settled()
         return count
 
     def _purge_memory(self, chosen: Callable[[Record], bool]) -> int:
         self.intake.drain()
         settled = self._parts.schedule.purge(chosen)
-        self._parts.books.settle(settled)
+        self._parts.books.settle_in_shares(settled)
         self.intake.admit_waiters()
         self._parts.alarm.ring()
         return len(settled)

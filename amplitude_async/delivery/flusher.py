@@ -91,7 +91,7 @@ class Flusher:
                 callbacks.reserve(group, len(group.piece))
             self.sender.start(group)
             slots -= 1
-        self._parts.books.settle(self._parts.schedule.collect())
+        self._parts.books.settle_in_shares(self._parts.schedule.collect())
         self._parts.intake.admit_waiters()
 
     @property
@@ -162,8 +162,8 @@ class Flusher:
         return self._parts.schedule.apply(group, verdict, self._site.clock.now())
 
     def _carry_out(self, verdict: Verdict, settled: list[Settlement]) -> None:
-        self._parts.books.settle(settled)
-        self._parts.books.settle(self._parts.schedule.collect())
+        self._parts.books.settle_in_shares(settled)
+        self._parts.books.settle_in_shares(self._parts.schedule.collect())
         self._parts.intake.admit_waiters()
         self._parts.alarm.ring()
         # A logging handler is user code: all is written down before it runs.

@@ -108,8 +108,8 @@ class Flushes:
             decided += 1
         if decided:
             del marks[:decided], stretches[:decided]
-            if not marks:
-                self._deadlines.clear()  # all of them are answered
+        if not marks:
+            self._deadlines.clear()  # all of them are answered
 
     def answer(self, now: float, happening: float) -> None:
         """Let those go whose deadline has come, or comes before anything happens."""

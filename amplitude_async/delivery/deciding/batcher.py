@@ -218,9 +218,11 @@ class Batcher:
 
     def remove(self, chosen: Callable[[Record], bool]) -> list[Record]:
         """Take the chosen events out, wherever they wait, except those in flight."""
-        removed = [record for record in self._queue if chosen(record)]
-        if removed:
-            self._queue = deque(r for r in self._queue if not chosen(r))
+        removed: list[Record] = []
+        kept: deque[Record] = deque()
+        for record in self._queue:
+            (removed if chosen(record) else kept).append(record)
+        self._queue = kept
         for group in self.groups():
             removed += group.remove(chosen)
         return removed

@@ -5,6 +5,7 @@ each event. The group at hand is ruled here; what concerns others (a hold, a ref
 all) is left to the schedule, which knows them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from amplitude_async.config import DeliveryConfig
@@ -241,10 +242,34 @@ class Rulings:
             refused=True,
         )
 
-    def refuse(self, record: Record) -> Settlement:
-        """Reject an event that waits, by the word of a server that refuses us."""
+    def drop_all(
+        self, records: list[Record], reason: DropReason, message: str
+    ) -> list[Settlement]:
+        """Settle events that are given up for one reason."""
+        return self._alike(
+            records, lambda tries: Outcome.dropped(reason, message, 0, tries)
+        )
+
+    def refuse_all(self, records: list[Record]) -> list[Settlement]:
+        """Reject events that wait, by the word of a server that refuses us."""
         message, code = self._health.refusal_message, self._health.refusal_code
-        return record, Outcome.refusal(message, code, self._attempts.failures(record))
+        return self._alike(records, lambda tries: Outcome.refusal(message, code, tries))
+
+    def _alike(
+        self, records: list[Record], end: Callable[[int], Outcome]
+    ) -> list[Settlement]:
+        """Settle all that waits: one outcome for all that were tried as often."""
+        fresh = end(0)
+        if not self._attempts:
+            return [(record, fresh) for record in records]
+        ends = {0: fresh}
+        settled: list[Settlement] = []
+        for record in records:
+            tries = self._attempts.failures(record)
+            if tries not in ends:
+                ends[tries] = end(tries)
+            settled.append((record, ends[tries]))
+        return settled
 
     def __repr__(self) -> str:
         return f"<Rulings {self._health.state}, {self._attempts!r}>"

@@ -264,7 +264,7 @@ class Schedule:
         if ruling.refused and not self._durable:
             # Everything that waits meets the same refusal; in flight are only others.
             rest = waiting.remove(lambda _: True)
-            settled = [*settled, *map(self._rulings.refuse, rest)]
+            settled = [*settled, *self._rulings.refuse_all(rest)]
         elif ruling.due is not None:
             waiting.postpone(group, ruling.due)
         if group.life is Life.READY:
@@ -309,8 +309,8 @@ class Schedule:
     def purge(self, chosen: Callable[[Record], bool]) -> list[Settlement]:
         """Give up the chosen events that are not in flight."""
         reason, message = DropReason.PURGED, "purged by the client"
-        drop, records = self._rulings.drop, self._waiting.remove(chosen)
-        return self._closed([(r, drop(r, reason, message)) for r in records])
+        records = self._waiting.remove(chosen)
+        return self._closed(self._rulings.drop_all(records, reason, message))
 
     def evict_oldest(self) -> list[Settlement]:
         """Give up the oldest waiting event, to make room for a newer one.

@@ -247,9 +247,11 @@ class Waiting:
         waiting = self._batcher.waiting()
         # Records are tuples and begin with their number, in order of acceptance.
         share = sorted(waiting)[: len(waiting) // ELDEST_SHARE + 1]
-        ids = {record.id for record in share}
+        if not share:
+            return
+        newest = share[-1].id
         # Their groups stay, however empty: a hold goes on without those who are held.
-        self._batcher.remove(lambda record: record.id in ids)
+        self._batcher.remove(lambda record: record.id <= newest)
         self._eldest.extend(share)
 
     def _reinstate(self) -> None:

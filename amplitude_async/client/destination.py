@@ -67,6 +67,10 @@ class Destination(Protocol):
     def stats(self) -> Stats:
         """Snapshot of the account."""
 
+    @property
+    def pending(self) -> int:
+        """Undecided events."""
+
     async def start(self) -> None:
         """Make ready on the running loop."""
 
@@ -204,6 +208,11 @@ class EngineDestination(Plugin):
     def stats(self) -> Stats:
         """Snapshot of the account."""
         return self._engine.stats
+
+    @property
+    def pending(self) -> int:
+        """Undecided events, wherever they wait."""
+        return self._engine.pending
 
     async def start(self) -> None:
         """Open the storage and start the engine's tasks."""

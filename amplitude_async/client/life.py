@@ -21,12 +21,14 @@ from amplitude_async.client.home import Home, Move
 from amplitude_async.client.plain_destination import PlainDestination
 from amplitude_async.client.roster import Roster
 from amplitude_async.client.timeline import Timeline
+from amplitude_async.client.vigil import Vigil
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
+from amplitude_async.delivery.tasks import being_cancelled
 from amplitude_async.delivery.transport import AiohttpTransport, Transport
 from amplitude_async.exceptions import (
     AmplitudeError,
@@ -95,6 +97,13 @@ class Life:
         )
         self._roster = self._make_roster(implicit)
         self._roster.enlist(plugins)
+        roster, home = self._roster, self._home
+        self._vigil = Vigil(
+            config.logger,
+            self._own.name,
+            pending=lambda: roster.pending,
+            concerns=lambda: home.is_here,
+        )
 
     def _make_roster(self, implicit: Plugin | None) -> Roster:
         reporter = Reporter(self._config.logger, self._clock, self._endpoint.name)
@@ -196,6 +205,8 @@ class Life:
         # nothing: the events are its parent's.
         state = getattr(self, "_state", State.NEW)
         if state in _UNCLOSED and self._home.is_here:
+            self._vigil.tell("nobody holds it any more")
+            self._vigil.end()
             warnings.warn(
                 f"unclosed client with {self._own.stats.pending} undelivered events: "
                 "use `async with` or await shutdown()",
@@ -237,6 +248,7 @@ class Life:
                 self._choose_road()
             if self._state is State.NEW:  # nobody shut it down meanwhile
                 self._state = State.OPEN
+                self._vigil.begin()
             self._choose_road()
 
     # Flush, purge, shutdown --------------------------------------------------
@@ -285,19 +297,31 @@ class Life:
         self._state = State.CLOSING
         self._choose_road()
         task = self._home.farewell
-        if task is None:
+        # One that was cancelled from outside has left the rest undone.
+        if task is None or task.cancelled():
             task = self._home.take_leave(self._shut_down(limit))
         elif id(self) in inside_user_code.get():
             return self.stats  # it waits for this very callback
-        # Who gives up waiting must not leave the drain half done.
-        await asyncio.shield(task)
+        await self._join(task, limit)
         return self.stats
+
+    async def _join(self, task: "asyncio.Task[None]", limit: float | None) -> None:
+        """Wait for the end of the shutdown, and see to it where others cancel it."""
+        while True:
+            try:
+                # Who gives up waiting must not leave the drain half done.
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                if being_cancelled() or self._home.farewell is not task:
+                    raise
+                task = self._home.take_leave(self._shut_down(limit))
 
     async def _shut_down(self, timeout: float | None) -> None:
         deadline = math.inf if timeout is None else self._clock.now() + timeout
         await self._roster.shutdown(timeout)
         left = deadline - self._clock.now()
         self._state = State.CLOSED
+        self._vigil.end()
         stats = self._own.stats
         self._config.logger.info(
             "%s: closed with %.1f s to spare; delivered %d, rejected %d, dropped %d, "

@@ -95,6 +95,11 @@ class Roster:
         """The accounts of the destinations that are not the client's own."""
         return {d.name: d.stats for d in self.destinations if d is not self._own}
 
+    @property
+    def pending(self) -> int:
+        """Undecided events, those of each destination counted."""
+        return sum(destination.pending for destination in self.destinations)
+
     def due(self) -> list[Destination]:
         """List who gets an event, the one whose handle the caller gets first.
 

@@ -31,6 +31,8 @@ class LastAct:
     def __init__(self, site: Site, parts: Parts, deadline: float) -> None:
         self._books = parts.books
         self._journal = parts.journal
+        self._schedule = parts.schedule
+        self._intake = parts.intake
         self._clock = site.clock
         self._reporter = site.reporter
         # A callback that shuts its client down is not waited for: it waits for us.
@@ -44,15 +46,15 @@ class LastAct:
         left = self._deadline - self._clock.now()
         return None if math.isinf(left) else max(left, 0.0)
 
-    async def play(self, leftovers: Iterable[Record], interrupted: set[int]) -> None:
+    async def play(self, interrupted: set[int]) -> None:
         """Bring every event to an end.
 
         Args:
-            leftovers: the undecided events in memory.
-            interrupted: ids of those whose request was cut off.
+            interrupted: ids of the events whose request was cut off.
         """
         await self._bounded(self._journal.written(), "storage_write")
-        self._settle(leftovers, interrupted)
+        # Taken out and settled in one go: a last act that is cancelled loses none.
+        self._settle(self._schedule.remove_all() + self._intake.take_all(), interrupted)
         await self._leave_unread()
         self._books.flushes.let_all_go()  # the flush task is gone
         await self._finish_callbacks()

@@ -52,6 +52,8 @@ class Engine:
             endpoint, config, transport, clock, reporter, rng, max_age, client_id
         )
         self._closed = False
+        self._ended = False
+        self._interrupted: set[int] = set()
         self._pid = 0
         self._build(storage)
 
@@ -263,8 +265,11 @@ class Engine:
         return len(settled)
 
     async def shutdown(self, timeout: float | None) -> Stats:
-        """Drain until the deadline, then settle what is left; never raises."""
-        if self._closed:
+        """Drain until the deadline, then settle what is left; never raises.
+
+        Whoever is cancelled here may call again: that goes on where this one was.
+        """
+        if self._ended:
             return self.stats
         self.intake.close()
         deadline = math.inf if timeout is None else self._site.clock.now() + timeout
@@ -273,11 +278,10 @@ class Engine:
             reserve = min(timeout * LAST_CALL_SHARE, LAST_CALL_MOST)
         await self._wait_for_outcomes(None if timeout is None else timeout - reserve)
         await self._call_last(deadline)
-        interrupted = await self._stop()
-        leftovers = self._parts.schedule.remove_all() + self.intake.take_all()
-        act = LastAct(self._site, self._parts, deadline)
-        await act.play(leftovers, interrupted)
+        await self._stop()
+        await LastAct(self._site, self._parts, deadline).play(self._interrupted)
         await self._site.transport.close()
+        self._ended = True
         return self.stats
 
     async def _call_last(self, deadline: float) -> None:
@@ -288,16 +292,16 @@ class Engine:
             left = None if math.isinf(deadline) else max(deadline - now, 0.0)
             await self._wait_for_outcomes(left)
 
-    async def _stop(self) -> set[int]:
-        """Cancel every task; returns the ids of the events that were in flight."""
+    async def _stop(self) -> None:
+        """Cancel every task; note which events were in flight."""
         self._closed = True
         parts = self._parts
         # First who starts requests, then the requests.
         for keeper in self._keepers:
             await keeper.stop(STOP_TIMEOUT)
         parts.alarm.stop()
-        interrupted: set[int] = set()
-        for group in await self._flusher.sender.stop(STOP_TIMEOUT):
-            interrupted.update(record.id for record in group.piece)
+        sender = self._flusher.sender
+        for group in sender.halt():
+            self._interrupted.update(record.id for record in group.piece)
             parts.schedule.take_back(group, self._site.clock.now())
-        return interrupted
+        await sender.gone(STOP_TIMEOUT)

@@ -83,6 +83,7 @@ class Sender:
         self._lost = lost
         self._is_here = is_here
         self._tasks: dict[asyncio.Task[None], Group] = {}
+        self._going: set[asyncio.Task[None]] = set()
         self._stopped = False
 
     def start(self, group: Group) -> None:
@@ -125,18 +126,19 @@ class Sender:
         self._tasks.clear()
         return groups
 
-    async def stop(self, timeout: float) -> list[Group]:
+    def halt(self) -> list[Group]:
         """Cancel every request, for good; returns the groups that were out."""
         self._stopped = True
-        tasks = set(self._tasks)
-        groups = self.abandon()
-        for task in tasks:
+        self._going.update(self._tasks)
+        for task in self._tasks:
             task.cancel()
-        current = asyncio.current_task()
-        tasks = {task for task in tasks if task is not current}
+        return self.abandon()
+
+    async def gone(self, timeout: float) -> None:
+        """Wait for the end of the requests that were cancelled."""
+        tasks = self._going - {asyncio.current_task()}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
-        return groups
 
     def __repr__(self) -> str:
         return f"<Sender {len(self._tasks)} out>"

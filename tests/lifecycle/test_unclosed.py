@@ -1,0 +1,111 @@
+"""A client that nobody shuts down says how many events it takes along."""
+
+import asyncio
+import gc
+import logging
+
+import pytest
+
+from amplitude_async import Amplitude
+
+__all__: list[str] = []
+
+NOWHERE = "http://127.0.0.1:9/"
+
+
+def make() -> Amplitude:
+    """Make a client that sends nothing."""
+    return Amplitude("key", server_url=NOWHERE, trust_env=False, flush_interval=3600.0)
+
+
+async def track(client: Amplitude, count: int) -> None:
+    """Track so many events and leave."""
+    for _ in range(count):
+        await client.track("e", user_id="user-1")
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """List the warnings about clients that were left."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno == logging.WARNING and "unclosed" in record.getMessage()
+    ]
+
+
+def test_a_loop_that_ends_with_undecided_events(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One warning with their number when the loop closes, none when it is collected."""
+    client = make()
+    asyncio.run(track(client, 50))
+    (line,) = lines(caplog)
+
+    assert "its event loop ended with 50 undecided events" in line
+    with pytest.warns(ResourceWarning, match="50 undelivered"):
+        del client
+        gc.collect()
+    assert lines(caplog) == [line]
+
+
+def test_a_client_that_nobody_holds(caplog: pytest.LogCaptureFixture) -> None:
+    """It says so when it is collected, and not again when its loop ends."""
+
+    async def main() -> None:
+        client = make()
+        await track(client, 3)
+        with pytest.warns(ResourceWarning, match="3 undelivered"):
+            del client
+            gc.collect()
+
+    asyncio.run(main())
+    (line,) = lines(caplog)
+
+    assert "nobody holds it any more with 3 undecided events" in line
+
+
+def test_a_client_that_was_shut_down_says_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its events have their outcomes, which were told."""
+
+    async def main() -> None:
+        client = make()
+        await track(client, 3)
+        await client.shutdown(0.0)
+
+    asyncio.run(main())
+    gc.collect()
+
+    assert lines(caplog) == []
+
+
+def test_a_client_without_undecided_events_says_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Python's own warning is enough where nothing is lost."""
+    client = make()
+    asyncio.run(track(client, 0))
+    asyncio.run(client.start())
+    with pytest.warns(ResourceWarning, match="0 undelivered"):
+        del client
+        gc.collect()
+
+    assert lines(caplog) == []
+
+
+def test_a_second_loop_is_watched_as_the_first(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Events go on with the next loop; when that ends too, it is said again."""
+    client = make()
+    asyncio.run(track(client, 2))
+    asyncio.run(track(client, 1))
+
+    assert ["with 2 und" in lines(caplog)[0], "with 3 und" in lines(caplog)[1]] == [
+        True,
+        True,
+    ]
+    with pytest.warns(ResourceWarning, match="3 undelivered"):
+        del client
+        gc.collect()

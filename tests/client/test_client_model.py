@@ -86,6 +86,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._clock = clock
         # `asyncio.all_tasks` is a set, in the order of addresses.
         self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.parents: frozenset[asyncio.Task[Any]] = frozenset()
+        """Tasks of a process that this one was forked from: nothing but copies."""
         self.complaints: list[str] = []
         super().__init__()
         self.set_debug(enabled=False)
@@ -127,7 +129,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return [
             task
             for task in self.tasks
-            if task.get_name().startswith("amplitude_async")
+            if task not in self.parents
+            and task.get_name().startswith("amplitude_async")
             and (not endings or task.get_name().endswith(endings))
         ]
 
@@ -241,6 +244,7 @@ class Shelf(Storage):
         self.rows: dict[int, Record] = {}
         self.faults: dict[str, str] = {}
         self.closed = False
+        self.child: Shelf | None = None
         self._calls: deque[tuple[str, Callable[[], Any], asyncio.Future[Any]]] = deque()
 
     def _call(self, method: str, work: Callable[[], Any]) -> "asyncio.Future[Any]":
@@ -269,14 +273,14 @@ class Shelf(Storage):
         elif not future.done():
             future.set_exception(error)
 
-    def recover(self) -> None:
-        """Work again, and do what was stalled."""
-        self.faults.clear()
-        self.work()
-
     async def open(self, _: str, __: Callable[[int], int]) -> int:
         """Start empty."""
         return 0
+
+    def after_fork(self) -> "Shelf":
+        """Make the shelf of a child; this one stays the parent's."""
+        self.child = Shelf()
+        return self.child
 
     def append(self, records: Sequence[Record]) -> "asyncio.Future[None]":
         """Put records on the shelf."""
@@ -334,6 +338,10 @@ class Temper:
     """What user code is like at the moment, all of it."""
 
     def __init__(self) -> None:
+        self.calm()
+
+    def calm(self) -> None:
+        """Behave, all of it."""
         self.plugin = "fine"
         self.plain = "fine"
         self.callback = "fine"
@@ -529,7 +537,6 @@ class ClientMachine(RuleBasedStateMachine):
         self.moods = {"well"}
         self.tracked = 0
         self.killed = False
-        self.troubled_end = False
         self.forked_at: tuple[int, int] | None = None
         self.closing: Waiting | None = None
         self.handler = Handler(self)
@@ -788,7 +795,7 @@ class ClientMachine(RuleBasedStateMachine):
     def break_storage(self, methods: set[str], fault: str) -> None:
         """The storage fails or stalls, in one place or several."""
         assert self.shelf is not None
-        self.shelf.faults |= dict.fromkeys(METHODS and methods, fault)
+        self.shelf.faults |= dict.fromkeys(sorted(methods), fault)
         self.run(self.work_storage())
 
     @precondition(lambda self: self.shelf is not None and self.shelf.faults)
@@ -850,26 +857,22 @@ class ClientMachine(RuleBasedStateMachine):
     def fork(self) -> None:
         """Go on as the child of a fork would, with the same loop object."""
         inherited, self.accepted = self.accepted, []
-        told = len(self.results)
-        self.pid += 1
+        self.inherited = {one.name for one in inherited}
         # Host code that waited in the parent goes on there.
-        for one in self.waiting:
-            self.loop.tasks.pop(one.task, None)
+        self.loop.parents = frozenset(self.loop.tasks)
         self.waiting, self.results = [], []
-        home._leave_all()  # noqa: SLF001 - what a fork calls
-        before = len(self.server.taken), len(self.other_server.taken)
-        self.forked_at = before
         self.plain.seen.clear()
+        self.forked_at = len(self.server.taken), len(self.other_server.taken)
         self.temper.plugin = "fine"
-        if self.shelf is not None:
-            self.shelf = None  # the parent's; a child has one of its own
-        del told
+        self.pid += 1
+        home._leave_all()  # noqa: SLF001 - what a fork calls
         self.run(self.track("d"))
+        if self.shelf is not None:
+            self.shelf = self.shelf.child
         for one in inherited:
             result = one.delivery.result
             assert result is not None, "an inherited handle stays open"
             assert one.result is not None or result.reason is DropReason.FORK, result
-        self.inherited = {one.name for one in inherited}
 
     # What must hold ----------------------------------------------------------
 
@@ -1011,7 +1014,7 @@ class ClientMachine(RuleBasedStateMachine):
         """Let the world be well, and then shut down."""
         assert self.client is not None
         was_open = self.closing is None
-        self.temper.__init__()  # type: ignore[misc] # fine, all of it
+        self.temper.calm()
         self.server.mood = self.other_server.mood = "well"
         if self.shelf is not None:
             self.shelf.faults.clear()

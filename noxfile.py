@@ -26,6 +26,7 @@ nox.options.sessions = [
     "types",
     "contracts",
     *(f"tests-{version}" for version in PYTHONS),
+    "eager",
     "minimal",
     "lowest",
     "docs",
@@ -118,6 +119,19 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "combine", "--quiet")
     if not session.posargs:
         session.run("coverage", "report")
+
+
+@nox.session
+def eager(session: nox.Session) -> None:
+    """Run the suite on loops that start each task at once, as some hosts have them.
+
+    Whoever sets a task factory sets it for libraries too.
+    """
+    if sys.version_info < (3, 12):
+        session.skip("the eager task factory came with Python 3.12")
+    session.install(f"{_wheel(session)}[all]", *_group("tests"))
+    env = {**INSTALLED, "AMPLITUDE_ASYNC_EAGER": "1"}
+    session.run(*PYTEST, *session.posargs, env=env)
 
 
 @nox.session

@@ -3,8 +3,9 @@
 Three servers: one that takes 20 requests a second and answers 503 to the others, one
 that takes 5, and one that takes a single request at a time, for 50 ms. Each SDK, in a
 fresh process, is offered 4,000 events a second for six seconds, and has 30 more to
-bring in what waits. What is counted are requests, since the SDKs put different numbers
-of events into one.
+bring in what waits. Who is not done then has 90 more, or until nothing new has come for
+20: what has not arrived by then is lost. What is counted are requests, since the SDKs
+put different numbers of events into one.
 
 The outcome lies in ``benchmarks/out``: busy.json, busy.txt and a plot. With
 ``--write-docs`` tables and plot of docs/faults.md and docs/performance.md are replaced.
@@ -14,6 +15,7 @@ The outcome lies in ``benchmarks/out``: busy.json, busy.txt and a plot. With
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -23,7 +25,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from environments import HERE, command, ensure, python_of, version_of
 from run import OURS, OUT, PEERS, SNAPSHOT, Runner, ask, machine, sink, take_snapshot
@@ -45,6 +48,8 @@ MEASURED: Final = {
 RATE: Final = 4_000
 SECONDS: Final = 6.0
 DRAIN: Final = 30.0
+LAST_CHANCE: Final = 90.0
+SILENCE: Final = 20.0
 LOOK: Final = 0.1
 # Beyond the offering: starting an interpreter, and a blocking call at its end.
 PATIENCE: Final = 60.0
@@ -59,11 +64,16 @@ class Run:
     round: int
     offered: int
     delivered: int
+    """Within the time."""
+
+    lost: int
+    """Not even after the last chance."""
+
     duplicates: int
     requests: int
     taken: int
     drained_s: float | None
-    """From the last offer to the last event; None: not all came within the time."""
+    """From the last offer to the last event; None: some never came."""
 
 
 def _measure(server: str, runner: Runner, number: int, url: str) -> Run:
@@ -73,20 +83,21 @@ def _measure(server: str, runner: Runner, number: int, url: str) -> Run:
     start = [*command(runner.environment, runner.script), "busy", *options, *pace]
     with _process(start) as process:
         offered = json.loads(_line_of(process))
-        _wait_for(url, offered["events"])
-        totals = ask(url, "/__totals")
-    complete = totals["distinct"] == offered["events"]
+        in_time = _wait_for(url, offered["events"], DRAIN)
+        totals = _wait_for(url, offered["events"], LAST_CHANCE, SILENCE)
+    lost = offered["events"] - totals["distinct"]
     late = (totals["last_new_ns"] - offered["ended_ns"]) / 1e9
     return Run(
         server=server,
         label=runner.label,
         round=number,
         offered=offered["events"],
-        delivered=totals["distinct"],
+        delivered=in_time["distinct"],
+        lost=lost,
         duplicates=totals["events"] - totals["distinct"],
         requests=totals["requests"],
         taken=totals["requests"] - totals["refused"],
-        drained_s=max(late, 0.0) if complete else None,
+        drained_s=None if lost else max(late, 0.0),
     )
 
 
@@ -119,11 +130,17 @@ def _line_of(process: "subprocess.Popen[str]") -> str:
         signal.alarm(0)
 
 
-def _wait_for(url: str, events: int) -> None:
-    until = time.monotonic() + DRAIN
-    while time.monotonic() < until:
-        if ask(url, "/__totals")["distinct"] >= events:
-            return
+def _wait_for(
+    url: str, events: int, seconds: float, silence: float = math.inf
+) -> dict[str, Any]:
+    """Wait for so many events, or until nothing new comes; returns the totals."""
+    until = time.monotonic() + seconds
+    while True:
+        totals = ask(url, "/__totals")
+        now = time.monotonic()
+        quiet = now - totals["last_new_ns"] / 1e9
+        if totals["distinct"] >= events or now >= until or quiet >= silence:
+            return totals
         time.sleep(LOOK)
 
 
@@ -142,12 +159,20 @@ def _runs(rounds: int, only: str, seed: int) -> Iterator[Run]:
             yield run
 
 
+def _kept(target: Path, only: str) -> list[dict[str, Any]]:
+    """Read what the last run found out of the other SDKs."""
+    if not target.exists():
+        return []
+    runs = json.loads(target.read_text(encoding="utf-8"))["runs"]
+    return [run for run in runs if not run["label"].startswith(only)]
+
+
 def main() -> None:
     """Run all of it and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", default="", help="SDKs that start so")
+    parser.add_argument("--only", default="", help="renew SDKs that start so")
     parser.add_argument("--report-only", action="store_true", help="of the last run")
     parser.add_argument("--write-docs", action="store_true")
     given = parser.parse_args()
@@ -160,7 +185,8 @@ def main() -> None:
     if not given.report_only:
         take_snapshot()
         where = machine()
-        runs = [asdict(run) for run in _runs(given.rounds, given.only, given.seed)]
+        runs = _kept(target, given.only) if given.only else []
+        runs += [asdict(run) for run in _runs(given.rounds, given.only, given.seed)]
         names = dict.fromkeys(p.environment for p in PEERS if p.label in MEASURED)
         content = {
             "machine": where,

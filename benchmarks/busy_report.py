@@ -24,6 +24,7 @@ COLUMNS: Final = (
     "SDK",
     "offered/s",
     "delivered",
+    "lost",
     "requests per request taken",
     "events per request taken",
     "s to drain",
@@ -40,6 +41,9 @@ class Line:
     """Events a second."""
 
     share: float
+    lost: float
+    """Events that never came."""
+
     asked: float
     """Requests per request taken."""
 
@@ -47,7 +51,7 @@ class Line:
     """Events per request taken."""
 
     drained: float | None
-    """Seconds; None where a round did not get everything in."""
+    """Seconds; None where a round lost something."""
 
     duplicates: float
 
@@ -59,17 +63,20 @@ class Line:
             label=label,
             offered=median(run["offered"] for run in runs) / seconds,
             share=min(run["delivered"] / run["offered"] for run in runs),
+            lost=max(run["lost"] for run in runs),
             asked=median(run["requests"] / max(run["taken"], 1) for run in runs),
-            events=median(run["delivered"] / max(run["taken"], 1) for run in runs),
+            events=median(
+                (run["offered"] - run["lost"]) / max(run["taken"], 1) for run in runs
+            ),
             drained=None if None in drained else median(drained),
             duplicates=max(run["duplicates"] for run in runs),
         )
 
     @property
     def rank(self) -> tuple[float, float, float]:
-        """Sort by what matters: what arrived, how soon, at what cost."""
+        """Sort by what matters: what was lost, how soon the rest came, at what cost."""
         late = self.drained
-        return -self.share, 1e9 if late is None else late, self.asked
+        return -self.share, math.inf if late is None else late, self.asked
 
     @property
     def shown_share(self) -> str:
@@ -83,18 +90,20 @@ class Line:
 
     def cells(self) -> list[str]:
         """Fill a row of the table."""
+        shares = f"{self.offered:,.0f}", self.shown_share, f"{self.lost:,.0f}"
         numbers = f"{self.asked:.2f}", f"{self.events:,.0f}", self.shown_drained
-        shares = f"{self.offered:,.0f}", self.shown_share
         return [self.label, *shares, *numbers, f"{self.duplicates:,.0f}"]
 
 
 # The less, the better.
 FIGURES: Final[dict[str, Callable[[Line], float]]] = {
-    "share delivered": lambda line: -line.share,
+    "share delivered in time": lambda line: -line.share,
+    "events lost": lambda line: line.lost,
     "s to drain": lambda line: math.inf if line.drained is None else line.drained,
     "requests per request taken": lambda line: line.asked,
     "doubled": lambda line: line.duplicates,
 }
+DRAIN: Final = 30
 ROUNDING: Final = 0.005
 
 
@@ -136,14 +145,18 @@ def _draw(lines: dict[str, list[Line]], folder: Path) -> None:
         size = (7.2, len(lines) * (0.6 + 0.24 * rows))
         shape, panels = plt.subplots(len(lines), figsize=size, squeeze=False)
         for axes, (server, its) in zip(panels[:, 0], lines.items(), strict=True):
-            axes.set_title(f"share delivered, {server}", loc="left", fontsize=10)
+            axes.set_title(
+                f"delivered within {DRAIN} s, {server}", loc="left", fontsize=10
+            )
             axes.set_xlim(0, 165)
             axes.set_xticks(range(0, 101, 25))
             for place, line in enumerate(reversed(its)):
                 percent = line.share * 100
                 axes.barh(line.label, percent, color=colour(line.label))
                 text = f" {line.shown_share}, {line.asked:.2f} requests per taken"
-                late = "" if line.drained is None else f", {line.shown_drained} s"
+                late = f", {line.lost:,.0f} lost"
+                if line.drained is not None:
+                    late = f", {line.shown_drained} s"
                 axes.text(percent, place, text + late, va="center", fontsize=8)
         save(shape, folder / "busy")
 

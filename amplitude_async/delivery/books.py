@@ -84,9 +84,9 @@ class Books:
         if isinstance(source, Record) and self._journal.keeps_dead_letters:
             self._bury([(source, outcome)])
             self._journal.settle_soon([])
-        self._report(outcome, 1)
         if delivery.result is not None:
             self._hand_over(delivery.result, must_tell=must_tell)
+        self._report(outcome, 1)
         return delivery
 
     # Settling ----------------------------------------------------------------
@@ -111,8 +111,6 @@ class Books:
         self._room.free(len(settlements), freed)
         for outcome, count in tally.items():
             self.counters.count(outcome, count)
-            if outcome.status is not DeliveryStatus.DELIVERED:
-                self._report(outcome, count)
         if self.callbacks is not None:
             for record, outcome in settlements:
                 result = self._result(record, outcome)
@@ -126,6 +124,8 @@ class Books:
             self._journal.settle_soon(
                 [r.id for r, outcome in settlements if outcome.status is not stored]
             )
+        # Last: a logging handler is user code, and may look at the account.
+        self._report_all(tally)
 
     def _bury(self, settlements: list[Settlement]) -> None:
         now = self._clock.wall()
@@ -180,9 +180,30 @@ class Books:
 
     # Reporting ---------------------------------------------------------------
 
+    def _report_all(self, tally: dict[Outcome, int]) -> None:
+        refused = {o: count for o, count in tally.items() if o.refused}
+        if refused:
+            first = next(iter(refused))
+            self.report_refusal(first.code, first.message, sum(refused.values()))
+        for outcome, count in tally.items():
+            if not outcome.refused and outcome.status is not DeliveryStatus.DELIVERED:
+                self._report(outcome, count)
+
+    def report_refusal(self, code: int, message: str, count: int = 1) -> None:
+        """Say that the server refuses us, and how many events met that."""
+        self._reporter.error(
+            "refused",
+            "the server refuses us (%s %s): check key, zone and URL",
+            code,
+            message,
+            count=count,
+        )
+
     def _report(self, outcome: Outcome, count: int) -> None:
         status = outcome.status
-        if status is DeliveryStatus.REJECTED:
+        if outcome.refused:
+            self.report_refusal(outcome.code, outcome.message, count)
+        elif status is DeliveryStatus.REJECTED:
             log = self._reporter.error if outcome.code else self._reporter.warning
             log("rejected", "event rejected: %s", outcome.message, count=count)
         elif outcome.reason in QUIET_REASONS or status is DeliveryStatus.STORED:

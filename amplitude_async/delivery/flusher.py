@@ -35,6 +35,7 @@ class Flusher:
                 timeout=config.connection_timeout,
                 compress=endpoint.compress,
                 counters=books.counters,
+                reporter=site.reporter,
             ),
             clock=site.clock,
             reporter=site.reporter,
@@ -142,9 +143,9 @@ class Flusher:
         """Take records of the storage into memory, as the reader brings them."""
         books = self._parts.books
         missing = self._parts.journal.take_missing()
+        self._parts.room.take_in(records)
         if missing:
             books.write_off(missing, _MISSING)
-        self._parts.room.take_in(records)
         books.settle([(r, _DAMAGED) for r in records if not r.body])
         whole = [record for record in records if record.body]
         ages = self._parts.ages
@@ -161,29 +162,25 @@ class Flusher:
         return self._parts.schedule.apply(group, verdict, self._site.clock.now())
 
     def _carry_out(self, verdict: Verdict, settled: list[Settlement]) -> None:
-        self._explain(verdict)
         self._parts.books.settle(settled)
         self._parts.books.settle(self._parts.schedule.collect())
         self._parts.intake.admit_waiters()
         self._parts.alarm.ring()
+        # A logging handler is user code: all is written down before it runs.
+        if not isinstance(verdict, Accept):
+            self._explain(verdict, settled)
 
     def _release(self, group: Group) -> None:
         callbacks = self._parts.books.callbacks
         if callbacks is not None:
             callbacks.release(group)
 
-    def _explain(self, verdict: Verdict) -> None:
-        if isinstance(verdict, Accept):
-            return
+    def _explain(self, verdict: Verdict, settled: list[Settlement]) -> None:
         reporter = self._site.reporter
         self._parts.books.counters.note_error(verdict.message)
         if isinstance(verdict, Refuse):
-            reporter.error(
-                "refused",
-                "the server refuses us (%s %s): check key, zone and URL",
-                verdict.code,
-                verdict.message,
-            )
+            if not settled:  # else the books have said it, with the number of events
+                self._parts.books.report_refusal(verdict.code, verdict.message)
         elif isinstance(verdict, Busy | Broken):
             reporter.warning(
                 type(verdict).__name__.lower(),
@@ -208,8 +205,8 @@ class Flusher:
         if fault is None:  # cancelled from outside: nobody is to blame
             self._parts.schedule.take_back(group, now)
             return
-        self._site.reporter.error("engine", "sending a batch failed", traceback=fault)
         self._parts.books.settle(self._parts.schedule.crashed(group, now))
+        self._site.reporter.error("engine", "sending a batch failed", traceback=fault)
 
 
 _MISSING = Outcome.dropped(DropReason.INTERNAL, "the storage does not find it any more")

@@ -156,7 +156,7 @@ class Intake:
         alone = self._room.count == 1
         if self._ages.now() >= health.not_before and alone:
             return None
-        return Outcome.rejected(health.refusal_message, health.refusal_code)
+        return Outcome.refusal(health.refusal_message, health.refusal_code)
 
     def _enter(self, record: Record) -> Delivery:
         queue = self._queue

@@ -1,6 +1,8 @@
 """What the on-call reads: at most one line a minute per cause, with counts."""
 
+import asyncio
 import logging
+from contextlib import suppress
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.exceptions import AmplitudeError
@@ -22,8 +24,8 @@ class Reporter:
 
     def debug(self, message: str, *args: object) -> None:
         """Log one line per batch; built only where DEBUG is on."""
-        if self._logger.isEnabledFor(logging.DEBUG):
-            self._logger.debug("%s: %s", self._name, message % args)
+        if self._is_on(logging.DEBUG):
+            self._log(logging.DEBUG, f"{self._name}: {message % args}")
 
     def warning(self, cause: str, message: str, *args: object, count: int = 1) -> None:
         """Log trouble that may pass."""
@@ -57,15 +59,23 @@ class Reporter:
             return
         self._spoken[cause] = now
         self._unspoken[cause] = 0
-        self._logger.log(
-            level,
-            "%s: %s [%s x%d]",
-            self._name,
-            message % args,
-            cause,
-            unspoken,
-            exc_info=traceback,
-        )
+        text = f"{self._name}: {message % args} [{cause} x{unspoken}]"
+        self._log(level, text, traceback)
+
+    # Filters, handlers and loggers are the user's. What one raises is its own trouble
+    # and no event's; nothing is awaited here, so that no cancellation is meant for us.
+
+    def _is_on(self, level: int) -> bool:
+        try:
+            return self._logger.isEnabledFor(level)
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - where to log it?
+            return False
+
+    def _log(
+        self, level: int, text: str, traceback: BaseException | None = None
+    ) -> None:
+        with suppress(Exception, asyncio.CancelledError):
+            self._logger.log(level, "%s", text, exc_info=traceback)
 
 
 def in_words(error: BaseException) -> str:

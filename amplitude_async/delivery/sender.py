@@ -2,16 +2,18 @@
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from amplitude_async.delivery.answer import describe_fault
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.group import Group
-from amplitude_async.delivery.endpoint import Endpoint, Response, Verdict
+from amplitude_async.delivery.endpoint import Broken, Endpoint, Response, Verdict
 from amplitude_async.delivery.outcome import Settlement
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Counters
 from amplitude_async.delivery.tasks import spawn
 from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_body
+from amplitude_async.storage.base import Record
 
 __all__ = ["Post", "Sender"]
 
@@ -19,7 +21,12 @@ GZIP_HEADER = {"Content-Encoding": "gzip"}
 
 
 class Post:
-    """Compresses a body where that pays, counts it and puts it on the wire."""
+    """Compresses a body where that pays, counts it and puts it on the wire.
+
+    Args:
+        reporter: is told of what a transport raises that should raise nothing; None:
+            the response alone says it.
+    """
 
     def __init__(
         self,
@@ -28,16 +35,18 @@ class Post:
         timeout: float,
         compress: bool,
         counters: Counters | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
         self._transport = transport
         self._timeout = timeout
         self._compress = compress
         self._counters = counters
+        self._reporter = reporter
 
     async def send(
         self, url: str, body: bytes, headers: Mapping[str, str]
     ) -> tuple[Response, int]:
-        """Post a body.
+        """Post a body; whatever goes wrong below is a response without an answer.
 
         Returns:
             The answer, and how many bytes went out.
@@ -47,7 +56,14 @@ class Post:
             headers = {**headers, **GZIP_HEADER}
         if self._counters is not None:
             self._counters.request(len(body))
-        response = await self._transport.send(url, body, headers, self._timeout)
+        try:
+            response = await self._transport.send(url, body, headers, self._timeout)
+        except (Exception, asyncio.CancelledError) as fault:
+            if _cancelled(fault):
+                raise
+            response = Response(0, error=f"sending failed: {describe_fault(fault)}")
+            if self._reporter is not None:
+                self._reporter.error("transport", "%s", response.error, traceback=fault)
         return response, len(body)
 
 
@@ -100,7 +116,7 @@ class Sender:
         response, size = await self._post.send(endpoint.url, body, endpoint.headers)
         if self._stopped or not self._is_here():
             return  # the shutdown has settled these events, or the parent does
-        verdict = endpoint.interpret(response, records, clock.wall())
+        verdict = self._interpret(response, records)
         self._reporter.debug(
             "upload of %d events, %d bytes: %s %s in %.0f ms",
             len(records),
@@ -114,6 +130,15 @@ class Sender:
         if task := asyncio.current_task():
             self._tasks.pop(task, None)
         self._settle(verdict, settled)
+
+    def _interpret(self, response: Response, records: Sequence[Record]) -> Verdict:
+        """Say what an answer means; one that is beyond us broke the request."""
+        try:
+            return self._endpoint.interpret(response, records, self._clock.wall())
+        except Exception as fault:  # noqa: BLE001 - a fault of ours, logged
+            message = f"HTTP {response.status} not understood: {describe_fault(fault)}"
+            self._reporter.error("answer", "%s", message, traceback=fault)
+            return Broken(response.status, message)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         group = self._tasks.pop(task, None)
@@ -142,3 +167,10 @@ class Sender:
 
     def __repr__(self) -> str:
         return f"<Sender {len(self._tasks)} out>"
+
+
+def _cancelled(fault: BaseException) -> bool:
+    """Say whether this very task is being cancelled, and not only somebody's else."""
+    task = asyncio.current_task()
+    ours = task is None or task.cancelling() > 0
+    return isinstance(fault, asyncio.CancelledError) and ours

@@ -49,7 +49,7 @@ def test_the_table_tells_what_the_server_did() -> None:
     finished = run("--limit", "40")
 
     assert finished.returncode == 0
-    assert "the server takes 3 requests a second" in finished.stdout
+    assert "the server takes 2 requests a second" in finished.stdout
     for row in ("requests taken by the busy server", "requests refused by it (503)"):
         assert row in finished.stdout
     assert "All 40 purchases arrived, each once and in order" in finished.stdout

@@ -145,7 +145,7 @@ async def test_a_line_tells_how_often(caplog: pytest.LogCaptureFixture) -> None:
     ("status", "level", "words"),
     [
         (500, logging.WARNING, ["HTTP 500", "state healthy", "events wait"]),
-        (429, logging.WARNING, ["HTTP 429", "state failing", "events wait"]),
+        (429, logging.WARNING, ["HTTP 429", "state healthy", "events wait"]),
         (413, logging.WARNING, ["the server answered 413"]),
         (401, logging.ERROR, ["refuses us", "401", "check key, zone and URL"]),
     ],

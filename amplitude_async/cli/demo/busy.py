@@ -8,7 +8,7 @@ from amplitude_async.emulator import EmulatorStats, Fault
 __all__ = ["BUSY_FORECAST", "busy_fault", "busy_report"]
 
 # A healthy server gets some 35 requests within a second.
-_REQUESTS_PER_SECOND: Final = 3
+_REQUESTS_PER_SECOND: Final = 2
 
 BUSY_FORECAST: Final = (
     f"Busy: the server takes {_REQUESTS_PER_SECOND} requests a second and answers 503 "

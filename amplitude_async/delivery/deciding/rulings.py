@@ -237,14 +237,14 @@ class Rulings:
             return Ruling(due=now, refused=True)
         message, code = verdict.message, verdict.code
         return Ruling(
-            [(r, Outcome.rejected(message, code, self.tries(r))) for r in piece],
+            [(r, Outcome.refusal(message, code, self.tries(r))) for r in piece],
             refused=True,
         )
 
     def refuse(self, record: Record) -> Settlement:
         """Reject an event that waits, by the word of a server that refuses us."""
         message, code = self._health.refusal_message, self._health.refusal_code
-        return record, Outcome.rejected(message, code, self._attempts.failures(record))
+        return record, Outcome.refusal(message, code, self._attempts.failures(record))
 
     def __repr__(self) -> str:
         return f"<Rulings {self._health.state}, {self._attempts!r}>"

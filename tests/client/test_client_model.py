@@ -219,7 +219,7 @@ class OtherServer(Server):
         return [
             (batch["user_identities"]["customer_id"], event["data"]["source_message_id"])
             for batch in (batches if isinstance(batches, list) else [batches])
-            for event in batch["events"]
+            for event in batch.get("events", ())
         ]
 
 

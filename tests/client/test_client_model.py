@@ -217,7 +217,7 @@ class OtherServer(Server):
     def _read(self, body: bytes) -> Taken:
         batches = json.loads(body)
         return [
-            (batch["user_identities"]["customer_id"], event["data"]["source_message_id"])
+            (batch.get("user_identities", {}).get("customer_id", ""), event["data"]["source_message_id"])
             for batch in (batches if isinstance(batches, list) else [batches])
             for event in batch.get("events", ())
         ]

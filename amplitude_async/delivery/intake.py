@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from amplitude_async.config import DeliveryConfig, Overflow
@@ -44,6 +44,11 @@ class BulkQueue(asyncio.Queue[Record]):
 
     def _put(self, item: Record) -> None:
         self._records.append(item)
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """The waiting events, in order."""
+        return self._records
 
     def take_all(self) -> list[Record]:
         """Take every event out, in order."""
@@ -295,7 +300,7 @@ class Intake:
 
     async def _accept_durably(self, record: Record) -> Delivery:
         number = self.allot(1)
-        self._ages.notice(number)
+        self._ages.notice(number, self._queue.records, self._since)
         if record.id != number:
             record = record._replace(id=number)
         written = False

@@ -68,6 +68,13 @@ class Ages:
             r._replace(accepted_at=r.accepted_at - self._jump_at(r.id)) for r in records
         ]
 
+    def restamp(self, record: Record) -> Record:
+        """Date an event that had to wait at its acceptance, which is now.
+
+        It gets its id now, and the wall clock may have jumped while it waited.
+        """
+        return record._replace(accepted_at=self._clock.wall())
+
     def _jump_at(self, record_id: int) -> float:
         index = bisect_right(self._ids, record_id)
         return self._jumps[index - 1] if index else 0.0

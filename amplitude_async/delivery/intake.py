@@ -280,7 +280,7 @@ class Intake:
         size = len(record.body)
         has_place = await self._room.wait(size, self._config.overflow_timeout)
         if has_place or self._room.take(size):
-            return self._take_in(record, size)
+            return self._take_in(self._ages.restamp(record), size)
         if self.closing:
             return self._books.settle_at_door(record, record.insert_id, _CLOSED)
         return self._shed(record, self._full_message(), must_tell=True)
@@ -312,6 +312,7 @@ class Intake:
         if not written:
             # A failure was reported loudly; events go on in memory.
             full = self._journal.durable
+            record = self._ages.restamp(record)
             return (
                 self._refuse(record) if full else await self._accept_in_memory(record)
             )

@@ -63,6 +63,7 @@ GRACE = 6.0
 # What a verb may take: room, the callback's queue, the storage, and a plugin's nap.
 MOST_PATIENCE = 5.0
 LINGER = 10.1
+NESTED = "tracked by user code"
 ANSWER_LOST = Response(0, error="ServerDisconnectedError: closed")
 
 Taken = list[tuple[str, str]]
@@ -393,8 +394,8 @@ class Moody(EnrichmentPlugin):
             return None
         if temper == "replaces":
             return event.model_copy(update={"event_properties": {"replaced": True}})
-        if temper == "tracks":
-            await self._machine.track(event.user_id or "a")
+        if temper == "tracks" and event.event_type != NESTED:
+            await self._machine.track(event.user_id or "a", NESTED)
         if temper == "naps":
             await asyncio.sleep(0.2)
         return event
@@ -421,8 +422,8 @@ class MoodyPlain(DestinationPlugin):
             await asyncio.Event().wait()
         if temper == "naps":
             await asyncio.sleep(0.2)
-        if temper == "tracks" and event.event_type != "of a destination":
-            await self._machine.track(event.user_id or "a", "of a destination")
+        if temper == "tracks" and event.event_type != NESTED:
+            await self._machine.track(event.user_id or "a", NESTED)
 
 
 class Handler(logging.Handler):
@@ -670,12 +671,13 @@ class ClientMachine(RuleBasedStateMachine):
         if temper == "flushes":
             assert self.client is not None
             await self.client.flush(0.1)
-        # Not about its own: it would go on in a circle.
-        own = result.event.event_type == "of a callback"
-        if temper == "tracks" and not own:
-            await self.track("b", "of a callback")
-        if temper == "tracks at once" and not own:
-            self.track_at_once("b", "of a callback")
+        # Not about an event of user code: that would go on in a circle.
+        if result.event.event_type == NESTED:
+            return
+        if temper == "tracks":
+            await self.track("b", NESTED)
+        if temper == "tracks at once":
+            self.track_at_once("b", NESTED)
 
     @property
     def patience(self) -> float:

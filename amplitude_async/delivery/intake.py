@@ -319,6 +319,11 @@ class Intake:
         if self.closing:
             self._journal.settle_soon([record.id])
             return self._books.settle_at_door(record, record.insert_id, _CLOSED)
+        if self._journal.has_passed(record.id):
+            # Its append ended behind that of a later one, which is in memory: nobody
+            # would find it where it is.
+            self._room.take_in((record,))
+            return self._enter(record)
         # While anything is unread, all new ones queue behind it in the journal.
         if not self._journal.unread and self._room.take(len(record.body)):
             self._journal.mark_read(record.id)

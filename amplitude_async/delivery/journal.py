@@ -230,6 +230,10 @@ class Journal:
         """Note that an appended record is in memory too."""
         self._unread.pass_by(record_id)
 
+    def has_passed(self, record_id: int) -> bool:
+        """Say whether reading has got beyond an id: what is left there is not found."""
+        return record_id < self._unread.cursor
+
     def leave_unread(self) -> None:
         """Note that an appended record is in the storage only."""
         self._unread.leave()

@@ -75,6 +75,10 @@ class Ages:
         """
         return record._replace(accepted_at=self._clock.wall())
 
+    def redate(self, record: Record) -> Record:
+        """Date an event that had to wait, and keeps its id, at its acceptance."""
+        return record._replace(accepted_at=self.wall() + self._jump_at(record.id))
+
     def _jump_at(self, record_id: int) -> float:
         index = bisect_right(self._ids, record_id)
         return self._jumps[index - 1] if index else 0.0

@@ -203,7 +203,9 @@ class Intake:
         # What is only in the journal was accepted before: do not overtake it.
         delivery = None if self._journal.unread else self.offer(record)
         if delivery is None:
-            return self._overflow(record, must_tell=False)
+            delivery = self._overflow(record, must_tell=False)
+            if delivery.at_door:
+                return delivery
         if not self._journal.bypassed:
             self._journal.append_soon(record._replace(id=self.last_id))
         return delivery
@@ -233,7 +235,8 @@ class Intake:
         return self._shed(record, self._full_message(), must_tell=must_tell)
 
     def _make_room(self, record: Record, *, must_tell: bool) -> Delivery:
-        if not self._room.could_hold(len(record.body)):
+        overtakes = self._journal.unread and not self._journal.bypassed
+        if overtakes or not self._room.could_hold(len(record.body)):
             return self._shed(record, self._full_message(), must_tell=must_tell)
         self.drain()
         delivery = self.offer(record)
@@ -319,6 +322,9 @@ class Intake:
         if self.closing:
             self._journal.settle_soon([record.id])
             return self._books.settle_at_door(record, record.insert_id, _CLOSED)
+        # The wall clock may have jumped meanwhile, before the next id is given.
+        self._ages.notice(self.next_id, self._queue.records, self._since)
+        record = self._ages.redate(record)
         if self._journal.has_passed(record.id):
             # Its append ended behind that of a later one, which is in memory: nobody
             # would find it where it is.

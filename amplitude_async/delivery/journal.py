@@ -176,8 +176,9 @@ class Journal:
         self._appending[number] = None
         try:
             await self._storage.append((record,))
-        except asyncio.CancelledError:
-            # It may have been written or not: when it is read, it is left out.
+        except (asyncio.CancelledError, GeneratorExit):
+            # It may have been written or not: when it is read, it is left out. A plugin
+            # that tracks in a verb which must not suspend is closed, not cancelled.
             self._passed_over.add(number)
             self.settle_soon([number])
             raise
@@ -207,7 +208,7 @@ class Journal:
         except Exception as error:  # noqa: BLE001 - as above
             self._not_written(error, record.id)
             return
-        self._loose.watch(record.id, writing, self._not_written)
+        self._loose.watch(record.id, writing, self._outages.spare, self._not_written)
 
     def _not_written(self, error: Exception, record_id: int) -> None:
         if isinstance(error, StorageFullError):

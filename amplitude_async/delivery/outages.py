@@ -18,6 +18,7 @@ class Outages:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._gaps: list[tuple[int, float]] = []
+        self._spared: set[int] = set()
         self._retry: Timer | None = None
         self.failed = False
         self.bypassed = False
@@ -25,11 +26,22 @@ class Outages:
 
     def cover(self, record_id: int) -> bool:
         """Say whether an id was given while the storage did not work."""
-        return any(first <= record_id < end for first, end in self._gaps)
+        gaps = self._gaps
+        covered = any(first <= record_id < end for first, end in gaps)
+        return covered and record_id not in self._spared
+
+    def spare(self, record_id: int) -> None:
+        """Note a record that was written all the same, in the background."""
+        if self._gaps:
+            self._spared.add(record_id)
 
     def filtered(self, ids: Sequence[int]) -> Sequence[int]:
         """Leave out the ids that the storage never got."""
-        return [n for n in ids if not self.cover(n)] if self._gaps else ids
+        if not self._gaps:
+            return ids
+        found = [n for n in ids if not self.cover(n)]
+        self._spared.difference_update(found)
+        return found
 
     def begin(self, record_id: int) -> None:
         """The storage failed at a record; ask it again after a while."""
@@ -75,9 +87,10 @@ class Loose:
         self,
         record_id: int,
         writing: "asyncio.Future[None]",
+        succeeded: Callable[[int], None],
         failed: Callable[[Exception, int], None],
     ) -> None:
-        """Wait in the background until a record is written; say so where it is not."""
+        """Wait in the background until a record is written; say so, or that it is not."""
 
         def written(writing: "asyncio.Future[None]") -> None:
             self._writing.discard(writing)
@@ -86,6 +99,7 @@ class Loose:
             error = writing.exception()
             if error is None:
                 self._ids.discard(record_id)
+                succeeded(record_id)
             elif isinstance(error, Exception):
                 failed(error, record_id)
 

@@ -176,11 +176,15 @@ class Journal:
         self._appending[number] = None
         try:
             await self._storage.append((record,))
-        except (asyncio.CancelledError, GeneratorExit):
-            # It may have been written or not: when it is read, it is left out. A plugin
-            # that tracks in a verb which must not suspend is closed, not cancelled.
+        except asyncio.CancelledError:
+            # It may have been written or not: when it is read, it is left out.
             self._passed_over.add(number)
             self.settle_soon([number])
+            raise
+        except GeneratorExit:
+            # The same, of a verb that must not suspend, or whose loop is gone.
+            self._passed_over.add(number)
+            self._settler.settle_later([number])
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the host goes on
             self._not_written(error, number)

@@ -253,9 +253,11 @@ class Shelf(Storage):
         self._calls: deque[tuple[str, Callable[[], Any], asyncio.Future[Any]]] = deque()
 
     def _call(self, method: str, work: Callable[[], Any]) -> "asyncio.Future[Any]":
-        future = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
         self._calls.append((method, work, future))
-        self.work()
+        # Not at once: a later call must not end before those that wait hear of theirs.
+        loop.call_soon(self.work)
         return future
 
     def work(self) -> None:

@@ -212,7 +212,14 @@ class Journal:
         except Exception as error:  # noqa: BLE001 - as above
             self._not_written(error, record.id)
             return
-        self._loose.watch(record.id, writing, self._outages.spare, self._not_written)
+        self._loose.watch(record.id, writing, self._written_late, self._not_written)
+
+    def _written_late(self, record_id: int, undecided: bool) -> None:  # noqa: FBT001
+        """See to a record that was written although the storage had failed before."""
+        if undecided:
+            self._outages.spare(record_id)
+        elif self._outages.cover(record_id):
+            self._settler.settle([record_id])  # nobody asked for it when it was decided
 
     def _not_written(self, error: Exception, record_id: int) -> None:
         if isinstance(error, StorageFullError):
@@ -301,7 +308,9 @@ class Journal:
             if not page:
                 return
             after = page[-1].id
-            yield records
+            # A purge may have decided all that was unread: new ones go to memory then.
+            cursor = self._unread.cursor
+            yield [record for record in records if record.id > cursor]
 
     async def purge(
         self, chosen: Callable[[Record], bool], settle: Callable[[list[Record]], None]

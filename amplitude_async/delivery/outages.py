@@ -87,10 +87,10 @@ class Loose:
         self,
         record_id: int,
         writing: "asyncio.Future[None]",
-        succeeded: Callable[[int], None],
+        succeeded: Callable[[int, bool], None],
         failed: Callable[[Exception, int], None],
     ) -> None:
-        """Wait in the background until a record is written; say so, or that it is not."""
+        """Wait in the background until a record is written, or is not, and say so."""
 
         def written(writing: "asyncio.Future[None]") -> None:
             self._writing.discard(writing)
@@ -98,8 +98,9 @@ class Loose:
                 return
             error = writing.exception()
             if error is None:
+                undecided = record_id in self._ids
                 self._ids.discard(record_id)
-                succeeded(record_id)
+                succeeded(record_id, undecided)
             elif isinstance(error, Exception):
                 failed(error, record_id)
 

@@ -39,6 +39,7 @@ from amplitude_async import (
     Event,
     Identify,
     Overflow,
+    Plugin,
     QueueFullError,
     Stats,
 )
@@ -103,7 +104,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Read the fake clock."""
         return self._clock.now()
 
-    def call_at(
+    def call_at(  # type: ignore[override] # any callback
         self, when: float, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         """Set a timer of the fake clock."""
@@ -116,7 +117,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._clock.call_later(when - self.time(), fire)
         return handle
 
-    def call_soon(
+    def call_soon(  # type: ignore[override] # any callback
         self, callback: Any, *args: Any, context: Any = None
     ) -> asyncio.Handle:
         """Note the tasks: each begins with a call of its first step."""
@@ -548,12 +549,12 @@ class ClientMachine(RuleBasedStateMachine):
         self.forked_at: tuple[int, int] | None = None
         self.closing: Waiting | None = None
         self.handler = Handler(self)
-        logger = logging.Logger("model", logging.INFO)
+        logger = logging.Logger("model", logging.INFO)  # noqa: LOG001 - nobody else's
         logger.addHandler(self.handler)
         options: dict[str, Any] = {"logger": logger, "compression": None}
         options |= {} if retries is None else {"flush_max_retries": retries}
         self.retries = retries
-        made = {
+        made: dict[str, Callable[[], Plugin]] = {
             "m": lambda: Moody(self),
             "p": lambda: self.plain,
             "o": lambda: MParticleDestination(self.make_other(options)),
@@ -596,7 +597,7 @@ class ClientMachine(RuleBasedStateMachine):
     @contextmanager
     def in_process(self) -> Iterator[None]:
         """Be in the process that the example is in by now."""
-        with mock.patch.object(os, "getpid", lambda: self.pid):
+        with mock.patch.object(os, "getpid", return_value=self.pid):
             yield
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -643,7 +644,8 @@ class ClientMachine(RuleBasedStateMachine):
             elif verb == "identify":
                 delivery = await client.identify(Identify().set("k", 1), **names)
             elif verb == "bad time":
-                delivery = await client.track(kind, time="yesterday", **names)
+                bad: Any = "yesterday"
+                delivery = await client.track(kind, time=bad, **names)
             else:
                 delivery = await client.track(kind, insert_id=names["insert_id"])
         except QueueFullError:
@@ -889,10 +891,10 @@ class ClientMachine(RuleBasedStateMachine):
         self.run(self.track("d"))
         if self.shelf is not None:
             self.shelf = self.shelf.child
-        for one in inherited:
-            result = one.delivery.result
+        for each in inherited:
+            result = each.delivery.result
             assert result is not None, "an inherited handle stays open"
-            assert one.result is not None or result.reason is DropReason.FORK, result
+            assert each.result is not None or result.reason is DropReason.FORK, result
 
     # What must hold ----------------------------------------------------------
 

@@ -314,8 +314,7 @@ class Intake:
                 self._books.withdraw(number)
         if not written:
             # A failure was reported loudly; events go on in memory.
-            full = self._journal.durable
-            record = self._ages.restamp(record)
+            full, record = self._journal.durable, self._ages.restamp(record)
             return (
                 self._refuse(record) if full else await self._accept_in_memory(record)
             )

@@ -94,7 +94,7 @@ class Journal:
         self._settler = Settler(storage, reporter, self._forgotten)
         self._appending: dict[int, None] = {}
         self._appended: asyncio.Event | None = None
-        self._loose = Loose()
+        self._loose = Loose(self._outages, self._settler.settle)
         self._passed_over: set[int] = set()
 
     @property
@@ -131,12 +131,11 @@ class Journal:
         )
 
     def __repr__(self) -> str:
-        kind = type(self._storage).__name__
         state = "open" if self._opened else "shut"
         failed = ", failed" if self._outages.failed else ""
         return (
-            f"<Journal {kind} {state}{failed}: {self.appending} being written, "
-            f"{self.unread} unread>"
+            f"<Journal {type(self._storage).__name__} {state}{failed}: "
+            f"{self.appending} being written, {self.unread} unread>"
         )
 
     # Opening -----------------------------------------------------------------
@@ -176,19 +175,16 @@ class Journal:
         self._appending[number] = None
         try:
             await self._storage.append((record,))
-        except asyncio.CancelledError:
-            # It may have been written or not: when it is read, it is left out.
-            self._passed_over.add(number)
-            self.settle_soon([number])
-            raise
-        except GeneratorExit:
-            # The same, of a verb that must not suspend, or whose loop is gone.
-            self._passed_over.add(number)
-            self._settler.settle_later([number])
-            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the host goes on
             self._not_written(error, number)
             return False
+        except BaseException as error:
+            # It may have been written or not: when it is read, it is left out.
+            self._passed_over.add(number)
+            # A verb that is closed, not cancelled, may have no loop to settle on.
+            closed = isinstance(error, GeneratorExit)
+            (self._settler.settle_later if closed else self.settle_soon)([number])
+            raise
         finally:
             del self._appending[number]
             if self._appended is not None and not self._appending:
@@ -212,14 +208,7 @@ class Journal:
         except Exception as error:  # noqa: BLE001 - as above
             self._not_written(error, record.id)
             return
-        self._loose.watch(record.id, writing, self._written_late, self._not_written)
-
-    def _written_late(self, record_id: int, undecided: bool) -> None:  # noqa: FBT001
-        """See to a record that was written although the storage had failed before."""
-        if undecided:
-            self._outages.spare(record_id)
-        elif self._outages.cover(record_id):
-            self._settler.settle([record_id])  # nobody asked for it when it was decided
+        self._loose.watch(record.id, writing, self._not_written)
 
     def _not_written(self, error: Exception, record_id: int) -> None:
         if isinstance(error, StorageFullError):
@@ -308,9 +297,8 @@ class Journal:
             if not page:
                 return
             after = page[-1].id
-            # A purge may have decided all that was unread: new ones go to memory then.
-            cursor = self._unread.cursor
-            yield [record for record in records if record.id > cursor]
+            # Once a purge has decided all that was unread, new ones go to memory.
+            yield [record for record in records if record.id > self._unread.cursor]
 
     async def purge(
         self, chosen: Callable[[Record], bool], settle: Callable[[list[Record]], None]

@@ -70,9 +70,18 @@ class Outages:
 
 
 class Loose:
-    """Records that are in memory and are written in the background, or were not."""
+    """Records that are in memory and are written in the background, or were not.
 
-    def __init__(self) -> None:
+    Args:
+        outages: hears of a record that was written although the storage had failed.
+        settle: is to forget such a record where it was decided before it was written.
+    """
+
+    def __init__(
+        self, outages: Outages, settle: Callable[[Sequence[int]], None]
+    ) -> None:
+        self._outages = outages
+        self._settle = settle
         self._writing: set[asyncio.Future[None]] = set()
         self._ids: set[int] = set()
 
@@ -87,10 +96,9 @@ class Loose:
         self,
         record_id: int,
         writing: "asyncio.Future[None]",
-        succeeded: Callable[[int, bool], None],
         failed: Callable[[Exception, int], None],
     ) -> None:
-        """Wait in the background until a record is written, or is not, and say so."""
+        """Wait in the background until a record is written; say so where it is not."""
 
         def written(writing: "asyncio.Future[None]") -> None:
             self._writing.discard(writing)
@@ -98,14 +106,20 @@ class Loose:
                 return
             error = writing.exception()
             if error is None:
-                undecided = record_id in self._ids
-                self._ids.discard(record_id)
-                succeeded(record_id, undecided)
+                self._written(record_id)
             elif isinstance(error, Exception):
                 failed(error, record_id)
 
         self._writing.add(writing)
         writing.add_done_callback(written)
+
+    def _written(self, record_id: int) -> None:
+        if record_id in self._ids:
+            self._ids.discard(record_id)
+            self._outages.spare(record_id)
+        elif self._outages.cover(record_id):
+            # It was covered when it was decided, and so nobody asked to forget it.
+            self._settle([record_id])
 
     def forget(self, ids: Sequence[int]) -> None:
         """Drop records that are decided."""

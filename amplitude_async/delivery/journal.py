@@ -181,9 +181,8 @@ class Journal:
         except BaseException as error:
             # It may have been written or not: when it is read, it is left out.
             self._passed_over.add(number)
-            # A verb that is closed, not cancelled, may have no loop to settle on.
-            closed = isinstance(error, GeneratorExit)
-            (self._settler.settle_later if closed else self.settle_soon)([number])
+            late = isinstance(error, GeneratorExit)  # and may have no loop any more
+            (self._settler.settle_later if late else self.settle_soon)([number])
             raise
         finally:
             del self._appending[number]

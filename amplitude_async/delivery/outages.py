@@ -74,7 +74,7 @@ class Loose:
 
     Args:
         outages: hears of a record that was written although the storage had failed.
-        settle: is to forget such a record where it was decided before it was written.
+        settle: is to forget a record that was decided before it was written.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class Loose:
         if record_id in self._ids:
             self._ids.discard(record_id)
             self._outages.spare(record_id)
-        elif self._outages.cover(record_id):
-            # It was covered when it was decided, and so nobody asked to forget it.
+        else:
+            # It may have been covered when it was decided: nobody asked to forget it.
             self._settle([record_id])
 
     def forget(self, ids: Sequence[int]) -> None:

@@ -69,6 +69,7 @@ TOUCHES_DEPENDENCIES = (
 )
 
 MODELS = (
+    "tests/client/test_client_model.py",
     "tests/delivery/test_engine_model.py",
     "tests/delivery/test_schedule_model.py",
 )

@@ -68,6 +68,17 @@ class Ages:
             r._replace(accepted_at=r.accepted_at - self._jump_at(r.id)) for r in records
         ]
 
+    def restamp(self, record: Record) -> Record:
+        """Date an event that had to wait at its acceptance, which is now.
+
+        It gets its id now, and the wall clock may have jumped while it waited.
+        """
+        return record._replace(accepted_at=self._clock.wall())
+
+    def redate(self, record: Record) -> Record:
+        """Date an event that had to wait, and keeps its id, at its acceptance."""
+        return record._replace(accepted_at=self.wall() + self._jump_at(record.id))
+
     def _jump_at(self, record_id: int) -> float:
         index = bisect_right(self._ids, record_id)
         return self._jumps[index - 1] if index else 0.0

@@ -10,7 +10,11 @@ from collections.abc import Callable
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.outcome import DeliveryResult, DropReason
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.delivery.tasks import being_cancelled, spawn
+from amplitude_async.delivery.tasks import (
+    RESTART_INTERVAL,
+    being_cancelled,
+    spawn,
+)
 
 __all__ = ["CallbackRunner", "inside_user_code"]
 
@@ -119,6 +123,13 @@ class CallbackRunner:
             context = contextvars.Context()
             context.run(inside_user_code.set, frozenset({self._client_id, id(self)}))
             self._task = spawn(self._run(os.getpid()), "callback", context)
+            self._task.add_done_callback(self._ended, context=contextvars.Context())
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if self._task is task and task.cancelled() and not self._retired:
+            # Somebody cancelled it, and sending may wait for it. Later, not at once: a
+            # loop that is closing cancels every task and must not get a new one for it.
+            self._clock.call_later(RESTART_INTERVAL, self.ensure_running)
 
     async def _run(self, pid: int) -> None:
         calls = 0

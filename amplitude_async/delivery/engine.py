@@ -179,6 +179,8 @@ class Engine:
         self._take_back_all()
         # Where the child goes on with the same loop, it has copies of all our tasks.
         self._flusher.retire()
+        for keeper in self._keepers:
+            keeper.retire()
         if inherited.callbacks is not None:
             inherited.callbacks.retire()
         self._site.transport.abandon()

@@ -52,6 +52,7 @@ class Flusher:
             allot=parts.intake.allot_recovered,
             take_in=self._take_in,
             recovered=books.counters.recover,
+            works_here=self._works_here,
         )
         """What fills the room from the storage."""
 
@@ -148,6 +149,8 @@ class Flusher:
             books.write_off(missing, _MISSING)
         books.settle([(r, _DAMAGED) for r in records if not r.body])
         whole = [record for record in records if record.body]
+        # What came by itself is older, and may have seen the wall clock jump.
+        self._parts.intake.drain()
         ages = self._parts.ages
         ages.notice(self._parts.intake.next_id)
         self._parts.schedule.add(ages.put_right(whole), self._site.clock.now())

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from amplitude_async.config import DeliveryConfig, Overflow
@@ -44,6 +44,11 @@ class BulkQueue(asyncio.Queue[Record]):
 
     def _put(self, item: Record) -> None:
         self._records.append(item)
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """The waiting events, in order."""
+        return self._records
 
     def take_all(self) -> list[Record]:
         """Take every event out, in order."""
@@ -198,7 +203,9 @@ class Intake:
         # What is only in the journal was accepted before: do not overtake it.
         delivery = None if self._journal.unread else self.offer(record)
         if delivery is None:
-            return self._overflow(record, must_tell=False)
+            delivery = self._overflow(record, must_tell=False)
+            if delivery.at_door:
+                return delivery
         if not self._journal.bypassed:
             self._journal.append_soon(record._replace(id=self.last_id))
         return delivery
@@ -228,7 +235,8 @@ class Intake:
         return self._shed(record, self._full_message(), must_tell=must_tell)
 
     def _make_room(self, record: Record, *, must_tell: bool) -> Delivery:
-        if not self._room.could_hold(len(record.body)):
+        overtakes = self._journal.unread and not self._journal.bypassed
+        if overtakes or not self._room.could_hold(len(record.body)):
             return self._shed(record, self._full_message(), must_tell=must_tell)
         self.drain()
         delivery = self.offer(record)
@@ -275,7 +283,7 @@ class Intake:
         size = len(record.body)
         has_place = await self._room.wait(size, self._config.overflow_timeout)
         if has_place or self._room.take(size):
-            return self._take_in(record, size)
+            return self._take_in(self._ages.restamp(record), size)
         if self.closing:
             return self._books.settle_at_door(record, record.insert_id, _CLOSED)
         return self._shed(record, self._full_message(), must_tell=True)
@@ -295,7 +303,7 @@ class Intake:
 
     async def _accept_durably(self, record: Record) -> Delivery:
         number = self.allot(1)
-        self._ages.notice(number)
+        self._ages.notice(number, self._queue.records, self._since)
         if record.id != number:
             record = record._replace(id=number)
         written = False
@@ -306,13 +314,21 @@ class Intake:
                 self._books.withdraw(number)
         if not written:
             # A failure was reported loudly; events go on in memory.
-            full = self._journal.durable
+            full, record = self._journal.durable, self._ages.restamp(record)
             return (
                 self._refuse(record) if full else await self._accept_in_memory(record)
             )
         if self.closing:
             self._journal.settle_soon([record.id])
             return self._books.settle_at_door(record, record.insert_id, _CLOSED)
+        # The wall clock may have jumped meanwhile, before the next id is given.
+        self._ages.notice(self.next_id, self._queue.records, self._since)
+        record = self._ages.redate(record)
+        if self._journal.has_passed(record.id):
+            # Its append ended behind that of a later one, which is in memory: nobody
+            # would find it where it is.
+            self._room.take_in((record,))
+            return self._enter(record)
         # While anything is unread, all new ones queue behind it in the journal.
         if not self._journal.unread and self._room.take(len(record.body)):
             self._journal.mark_read(record.id)

@@ -94,7 +94,7 @@ class Journal:
         self._settler = Settler(storage, reporter, self._forgotten)
         self._appending: dict[int, None] = {}
         self._appended: asyncio.Event | None = None
-        self._loose = Loose()
+        self._loose = Loose(self._outages, self._settler.settle)
         self._passed_over: set[int] = set()
 
     @property
@@ -131,12 +131,11 @@ class Journal:
         )
 
     def __repr__(self) -> str:
-        kind = type(self._storage).__name__
         state = "open" if self._opened else "shut"
         failed = ", failed" if self._outages.failed else ""
         return (
-            f"<Journal {kind} {state}{failed}: {self.appending} being written, "
-            f"{self.unread} unread>"
+            f"<Journal {type(self._storage).__name__} {state}{failed}: "
+            f"{self.appending} being written, {self.unread} unread>"
         )
 
     # Opening -----------------------------------------------------------------
@@ -176,14 +175,15 @@ class Journal:
         self._appending[number] = None
         try:
             await self._storage.append((record,))
-        except asyncio.CancelledError:
-            # It may have been written or not: when it is read, it is left out.
-            self._passed_over.add(number)
-            self.settle_soon([number])
-            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the host goes on
             self._not_written(error, number)
             return False
+        except BaseException as error:
+            # It may have been written or not: when it is read, it is left out.
+            self._passed_over.add(number)
+            late = isinstance(error, GeneratorExit)  # and may have no loop any more
+            (self._settler.settle_later if late else self.settle_soon)([number])
+            raise
         finally:
             del self._appending[number]
             if self._appended is not None and not self._appending:
@@ -229,6 +229,10 @@ class Journal:
     def mark_read(self, record_id: int) -> None:
         """Note that an appended record is in memory too."""
         self._unread.pass_by(record_id)
+
+    def has_passed(self, record_id: int) -> bool:
+        """Say whether reading has got beyond an id: what is left there is not found."""
+        return record_id < self._unread.cursor
 
     def leave_unread(self) -> None:
         """Note that an appended record is in the storage only."""
@@ -292,7 +296,8 @@ class Journal:
             if not page:
                 return
             after = page[-1].id
-            yield records
+            # Once a purge has decided all that was unread, new ones go to memory.
+            yield [record for record in records if record.id > self._unread.cursor]
 
     async def purge(
         self, chosen: Callable[[Record], bool], settle: Callable[[list[Record]], None]

@@ -18,6 +18,7 @@ class Outages:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._gaps: list[tuple[int, float]] = []
+        self._spared: set[int] = set()
         self._retry: Timer | None = None
         self.failed = False
         self.bypassed = False
@@ -25,11 +26,22 @@ class Outages:
 
     def cover(self, record_id: int) -> bool:
         """Say whether an id was given while the storage did not work."""
-        return any(first <= record_id < end for first, end in self._gaps)
+        gaps = self._gaps
+        covered = any(first <= record_id < end for first, end in gaps)
+        return covered and record_id not in self._spared
+
+    def spare(self, record_id: int) -> None:
+        """Note a record that was written all the same, in the background."""
+        if self._gaps:
+            self._spared.add(record_id)
 
     def filtered(self, ids: Sequence[int]) -> Sequence[int]:
         """Leave out the ids that the storage never got."""
-        return [n for n in ids if not self.cover(n)] if self._gaps else ids
+        if not self._gaps:
+            return ids
+        found = [n for n in ids if not self.cover(n)]
+        self._spared.difference_update(found)
+        return found
 
     def begin(self, record_id: int) -> None:
         """The storage failed at a record; ask it again after a while."""
@@ -58,9 +70,18 @@ class Outages:
 
 
 class Loose:
-    """Records that are in memory and are written in the background, or were not."""
+    """Records that are in memory and are written in the background, or were not.
 
-    def __init__(self) -> None:
+    Args:
+        outages: hears of a record that was written although the storage had failed.
+        settle: is to forget a record that was decided before it was written.
+    """
+
+    def __init__(
+        self, outages: Outages, settle: Callable[[Sequence[int]], None]
+    ) -> None:
+        self._outages = outages
+        self._settle = settle
         self._writing: set[asyncio.Future[None]] = set()
         self._ids: set[int] = set()
 
@@ -85,12 +106,20 @@ class Loose:
                 return
             error = writing.exception()
             if error is None:
-                self._ids.discard(record_id)
+                self._written(record_id)
             elif isinstance(error, Exception):
                 failed(error, record_id)
 
         self._writing.add(writing)
         writing.add_done_callback(written)
+
+    def _written(self, record_id: int) -> None:
+        if record_id in self._ids:
+            self._ids.discard(record_id)
+            self._outages.spare(record_id)
+        else:
+            # It may have been covered when it was decided: nobody asked to forget it.
+            self._settle([record_id])
 
     def forget(self, ids: Sequence[int]) -> None:
         """Drop records that are decided."""

@@ -24,6 +24,7 @@ class Reader:
         allot: reserves ids for events of other processes.
         take_in: takes records into memory; with none, something else has changed.
         recovered: is told how many events of others were found.
+        works_here: False in a forked child, which has a copy of its parent's task.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Reader:
         allot: Callable[[int], int],
         take_in: Callable[[list[Record]], None],
         recovered: Callable[[int], None],
+        works_here: Callable[[], bool],
     ) -> None:
         self._journal = journal
         self._room = room
@@ -42,6 +44,7 @@ class Reader:
         self._allot = allot
         self._take_in = take_in
         self._recovered = recovered
+        self._works_here = works_here
         self._alarm = Alarm(clock)
         self._adopt_at = clock.now() + ADOPT_INTERVAL
         self._read_at = clock.now()
@@ -62,7 +65,7 @@ class Reader:
 
     async def run(self) -> None:
         """Read whenever there is something to read and room for it."""
-        while True:
+        while self._works_here():
             self._alarm.clear()
             self.busy = self._has_work()
             if self.busy:

@@ -39,6 +39,10 @@ class Settler:
         if self._task is None or self._task.done():
             self._task = spawn(self._settle_all(), "journal")
 
+    def settle_later(self, ids: Sequence[int]) -> None:
+        """Forget records together with the next that are settled, or at the end."""
+        self._settling += ids
+
     async def _settle_all(self) -> None:
         while self._settling or self._burying:
             letters, self._burying = self._burying, []

@@ -125,6 +125,10 @@ class Keeper:
         task.cancel()
         await asyncio.wait({task}, timeout=timeout)
 
+    def retire(self) -> None:
+        """Bring no task back: this one is another process's."""
+        self._stopped = True
+
     def rebind(self) -> None:
         """Forget the task of a closed loop."""
         self._task = None

@@ -205,12 +205,11 @@ class Schedule:
         health, last = self.health, self._waiting.last_call
         if not last and self.in_flight >= health.places:
             return None
-        unwell = health.state is not HealthState.HEALTHY and not last
         soonest = self._waiting.timetable.next_at(now)
         if len(self._waiting):
             full = len(self._waiting) >= self._config.flush_queue_size
             linger = now if self.linger.until is None else self.linger.until
-            hurried = eager or full or unwell or last
+            hurried = eager or full or health.probes or last
             soonest = min(soonest, now if hurried else linger)
         if soonest == math.inf:
             return None

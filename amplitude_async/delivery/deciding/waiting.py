@@ -125,6 +125,7 @@ class Waiting:
 
     def freshen(self, group: Group, wall: float) -> bool:
         """Drop the expired events of a group; False where nothing is left of it."""
+        self._reinstate()
         if group.throttled:
             group.line_up()
         horizon = wall - self._max_age

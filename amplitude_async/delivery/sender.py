@@ -11,7 +11,7 @@ from amplitude_async.delivery.endpoint import Broken, Endpoint, Response, Verdic
 from amplitude_async.delivery.outcome import Settlement
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Counters
-from amplitude_async.delivery.tasks import spawn
+from amplitude_async.delivery.tasks import being_cancelled, spawn
 from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_body
 from amplitude_async.storage.base import Record
 
@@ -59,7 +59,7 @@ class Post:
         try:
             response = await self._transport.send(url, body, headers, self._timeout)
         except (Exception, asyncio.CancelledError) as fault:
-            if _cancelled(fault):
+            if isinstance(fault, asyncio.CancelledError) and being_cancelled():
                 raise
             response = Response(0, error=f"sending failed: {describe_fault(fault)}")
             if self._reporter is not None:
@@ -167,10 +167,3 @@ class Sender:
 
     def __repr__(self) -> str:
         return f"<Sender {len(self._tasks)} out>"
-
-
-def _cancelled(fault: BaseException) -> bool:
-    """Say whether this very task is being cancelled, and not only somebody's else."""
-    task = asyncio.current_task()
-    ours = task is None or task.cancelling() > 0
-    return isinstance(fault, asyncio.CancelledError) and ours

@@ -314,8 +314,8 @@ def test_a_refusal_is_told_to_everybody() -> None:
 
     outcomes = {event.id: outcome for event, outcome in settled}
     assert outcomes == {
-        1: Outcome(DeliveryStatus.REJECTED, 401, "go away", None, 3),
-        2: Outcome(DeliveryStatus.REJECTED, 401, "go away", None, 0),
+        1: Outcome.refusal("go away", 401, 3),
+        2: Outcome.refusal("go away", 401, 0),
     }
     assert schedule.health.refusal_code == 401
     assert schedule.health.refusal_message == "go away"

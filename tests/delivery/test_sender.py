@@ -44,6 +44,7 @@ class Desk:
             decide=self._decide,
             settle=lambda *_: None,
             lost=lambda _, fault: self.lost.append(fault),
+            is_here=lambda: True,
         )
 
     def _decide(self, _: Group, verdict: Verdict) -> list[Settlement]:
@@ -83,7 +84,8 @@ async def sending(
     """Run a sender and leave no request behind."""
     desk = Desk(transport, interpret)
     yield desk
-    await desk.sender.stop(1.0)
+    desk.sender.halt()
+    await desk.sender.gone(1.0)
     await transport.close()
 
 

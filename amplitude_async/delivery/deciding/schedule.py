@@ -267,24 +267,9 @@ class Schedule:
         elif ruling.due is not None:
             waiting.postpone(group, ruling.due)
         if group.life is Life.READY:
-            self._go_on(group, ruling, now)
+            waiting.go_on(group, ruling, now)
         self._look_at_health(now)
         return self._closed(settled)
-
-    def _go_on(self, group: Group, ruling: Ruling, now: float) -> None:
-        """Send a group's next piece, or free its identities."""
-        waiting = self._waiting
-        if not group.goes_on:
-            waiting.release(group)
-        elif ruling.first and waiting.last_call:
-            waiting.spend(group)  # it has had its last request
-        elif ruling.charged and not group.throttled:
-            # Its events part company, so that a bad one stands alone in the end.
-            waiting.dissolve(group, now)
-        elif ruling.first:
-            waiting.timetable.resume_first(group)
-        else:
-            waiting.timetable.resume(group)
 
     def _look_at_health(self, now: float) -> None:
         health = self.health

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from amplitude_async.delivery.deciding.attempts import Attempts, Held
 from amplitude_async.delivery.deciding.batcher import Batcher
 from amplitude_async.delivery.deciding.group import Group
+from amplitude_async.delivery.deciding.rulings import Ruling
 from amplitude_async.delivery.deciding.timetable import Linger, Timetable
 from amplitude_async.delivery.outcome import DropReason, Outcome, Settlement
 from amplitude_async.storage.base import Record
@@ -207,6 +208,20 @@ class Waiting:
         if self._spent is not None:
             self._spent += group.unpack() + group.unpark()
             self.release(group)
+
+    def go_on(self, group: Group, ruling: Ruling, now: float) -> None:
+        """Send a group's next piece, or free its identities."""
+        if not group.goes_on:
+            self.release(group)
+        elif ruling.first and self.last_call:
+            self.spend(group)  # it has had its last request
+        elif ruling.charged and not group.throttled:
+            # Its events part company, so that a bad one stands alone in the end.
+            self.dissolve(group, now)
+        elif ruling.first:
+            self.timetable.resume_first(group)
+        else:
+            self.timetable.resume(group)
 
     def release(self, group: Group) -> None:
         """Free a group's identities; what was parked there was due at that time."""

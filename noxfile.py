@@ -122,14 +122,12 @@ def tests(session: nox.Session) -> None:
         session.run("coverage", "report")
 
 
-@nox.session
+@nox.session(python=CLAIMED[-1])
 def eager(session: nox.Session) -> None:
     """Run the suite on loops that start each task at once, as some hosts have them.
 
-    Whoever sets a task factory sets it for libraries too.
+    Whoever sets a task factory sets it for libraries too. The factory came with 3.12.
     """
-    if sys.version_info < (3, 12):
-        session.skip("the eager task factory came with Python 3.12")
     session.install(f"{_wheel(session)}[all]", *_group("tests"))
     env = {**INSTALLED, "AMPLITUDE_ASYNC_EAGER": "1"}
     session.run(*PYTEST, *session.posargs, env=env)

@@ -225,18 +225,20 @@ async def test_a_callback_method_is_called_on_its_own_object(connect: Connect) -
 async def test_tracking_from_a_callback(connect: Connect, emulator: Emulator) -> None:
     """It does not deadlock, and the event goes through the plugins like any other."""
     seen: list[str] = []
+    tracked = asyncio.Event()
 
     async def callback(result: DeliveryResult) -> None:
         if result.event.event_type == "first":
             await client.track("second", user_id="user-1")
+            tracked.set()
 
     def spy(event: Event) -> Event:
         seen.append(event.event_type)
         return event
 
     async with connect(callback=callback, plugins=[spy]) as client:
-        await (await client.track("first", user_id="user-1"))
-        await client.flush()
+        await client.track("first", user_id="user-1")
+        await asyncio.wait_for(tracked.wait(), 5.0)
 
     assert seen == ["first", "second"]
     assert emulator.stats.events_ingested == 2

@@ -3,6 +3,7 @@
 One file for one class: each test reads as a short script of requests and answers.
 """
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -973,6 +974,39 @@ def test_an_expired_event_behind_a_younger_one_is_not_sent() -> None:
 
     assert sent(book.take()) == ["user-1"]
     assert book.dropped(DropReason.EXPIRED) == ["user-2"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_no_expired_event_is_sent(seed: int) -> None:
+    """In queue, piece or lane: its end may be late, its request never is."""
+    dice = random.Random(seed)
+    book = Book(seed=seed, max_age=60.0, max_batch_size=dice.choice([2, 8, 64]))
+    throttled = naming(slow=(0,), code=429)
+    held = Busy(503, "HTTP 503", 300.0)
+    answers: list[Verdict] = [
+        OK,
+        FAILED,
+        UNAVAILABLE,
+        held,
+        TOO_LARGE,
+        UNNAMED,
+        throttled,
+        naming(0),
+    ]
+    born: dict[str, float] = {}
+    for _ in range(150):
+        for _ in range(dice.randrange(4)):
+            name = f"{dice.choice('abcdefgh')}{book.added}"
+            book.add(name)
+            born[name] = book.now
+        group = book.next(eager=True)
+        if group is None:
+            book.now += dice.choice([1.0, 5.0, 30.0])
+        else:
+            assert min(born[name] for name in sent(group)) > book.now - 60.0
+            book.answer(group, dice.choice(answers))
+
+    assert book.dropped(DropReason.EXPIRED)
 
 
 def test_events_that_back_off_expire() -> None:

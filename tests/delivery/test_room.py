@@ -65,7 +65,7 @@ def test_a_place_that_is_freed_can_be_taken_again() -> None:
 
 def test_half_is_left_for_a_storage() -> None:
     """The other half is for new events; a fuller room has nothing left, not less."""
-    shared, _ = room(capacity=6, max_bytes=100)
+    shared, _ = room(capacity=7, max_bytes=101)
     assert shared.half_left() == (3, 50)
     fill(shared, 1)
     assert shared.half_left() == (2, 40)
@@ -188,13 +188,18 @@ async def test_a_line_can_be_sent_away(closing: bool) -> None:
     full, clock = room()
     fill(full, 3)
     tasks = await line_up(full, clock, 1, 2, 3)
+    told: list[asyncio.Task[bool]] = []
+    for task in tasks:
+        task.add_done_callback(told.append)
     assert full.closed is False
     if closing:
         full.close()
     else:
         full.send_away()
 
-    assert [await task for task in tasks] == [False] * 3
+    await clock.settle()
+    assert told == tasks
+    assert [task.result() for task in tasks] == [False] * 3
     assert full.closed is closing
     assert repr(full) == "<Room 3 of 3 events, 30 of 100 bytes, 0 promised>"
 

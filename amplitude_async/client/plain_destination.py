@@ -5,7 +5,7 @@ import contextvars
 import math
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from amplitude_async.client.destination import Door, Refusal, verdict_on
@@ -69,16 +69,34 @@ class _Backlog:
 
     def give_up(self, user_id: str | None) -> list[Record]:
         """Take out what waits, all or of one user; what is with the plugin stays."""
-        taken: list[Record] = []
-        kept: deque[Record] = deque()
-        # One pass: to look each event up among the taken would stop the loop for
-        # seconds where a queue is long.
-        for record in self.waiting:
-            chosen = user_id is None or record.user_id == user_id
-            (taken if chosen else kept).append(record)
-        self.waiting = kept
-        self.bytes -= sum(len(record.body) for record in taken)
+        if user_id is None:
+            taken = list(self.waiting)
+            self.waiting.clear()
+            self.bytes = len(self.current.body) if self.current is not None else 0
+            return taken
+        # Passes without a call: to look each event up among the taken would stop the
+        # loop for seconds where a queue is long.
+        taken = [record for record in self.waiting if record.user_id == user_id]
+        if taken:
+            kept = [record for record in self.waiting if record.user_id != user_id]
+            self.waiting = deque(kept)
+            self.bytes -= sum([len(record.body) for record in taken])
         return taken
+
+
+class _Alike:
+    """Events that share an outcome; settled one by one as they are looked at."""
+
+    def __init__(self, records: list[Record], outcome: Outcome) -> None:
+        self._records = records
+        self._outcome = outcome
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Settlement]:
+        for record in self._records:
+            yield record, self._outcome
 
 
 class PlainDestination:
@@ -332,7 +350,7 @@ class PlainDestination:
     async def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
         """Settle what waits, all or of one user, without the plugin."""
         taken = self._backlog.give_up(user_id)
-        self._due.add([(record, outcome) for record in taken])
+        self._due.add(_Alike(taken, outcome))
         await self._due.done()
         return len(taken)
 

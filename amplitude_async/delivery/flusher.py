@@ -63,8 +63,8 @@ class Flusher:
             self._parts.alarm.clear()
             self.turn()
             self.reader.look()
-            self._answer_flushes()
             self._rest()
+            self._answer_flushes()
             await self._parts.alarm.wait()
 
     def _works_here(self) -> bool:
@@ -125,7 +125,9 @@ class Flusher:
     def _answer_flushes(self) -> None:
         if self._parts.books.flushes:
             now = self._site.clock.now()
-            self._parts.books.flushes.answer(now, self._next_happening(now))
+            happening = self._next_happening(now)
+            if self._parts.books.flushes.answer(now, happening):
+                self._parts.alarm.ring_by(now)
 
     def _next_happening(self, now: float) -> float:
         """Say when the next outcome may come; infinity where none can."""

@@ -78,7 +78,7 @@ class Batcher:
 
     def groups(self) -> list[Group]:
         """List the groups that own an identity, each once."""
-        return list({id(group): group for group in self._owners.values()}.values())
+        return list(dict.fromkeys(self._owners.values()))
 
     def take(
         self,
@@ -226,6 +226,40 @@ class Batcher:
         for group in self.groups():
             removed += group.remove(chosen)
         return removed
+
+    def take_eldest(self, part: int) -> list[Record]:
+        """Take out the oldest events, one in so many of all that are not in flight.
+
+        Their groups stay, however empty: a hold goes on without those who are held.
+
+        Returns:
+            The oldest, in order of acceptance; empty where nothing waits.
+        """
+        waiting = self.waiting()
+        if not waiting:
+            return []
+        # Each event is touched by whole passes without a call: they hold the loop.
+        newest = sorted([record.id for record in waiting])[len(waiting) // part]
+        eldest = [record for record in waiting if record.id <= newest]
+        owners = [self._owners.get(record.identity) for record in eldest]
+        for group in dict.fromkeys(owners):
+            if group is not None:
+                group.remove(lambda record: record.id <= newest)
+        self._queue = deque([r for r in self._queue if r.id > newest])
+        eldest.sort()  # records are tuples and begin with their number
+        return eldest
+
+    def clear(self) -> list[Record]:
+        """Take everything out that is not in flight, and end the groups left empty."""
+        records = list(self._queue)
+        self._queue.clear()
+        for group in self.groups():
+            records += group.clear()
+            if not group.out:
+                group.identities.clear()
+                group.end()
+        self._owners = {key: group for key, group in self._owners.items() if group.out}
+        return records
 
     def __repr__(self) -> str:
         return f"<Batcher {len(self._queue)} queued, {len(self._owners)} owned>"

@@ -16,6 +16,7 @@ of them is parked at the group, and goes when the group is over.
 import math
 from collections.abc import Callable, Iterator
 from enum import Enum
+from itertools import chain
 
 from amplitude_async.delivery.deciding.attempts import Held
 from amplitude_async.storage.base import Record
@@ -213,10 +214,11 @@ class Group:
             self.pieces.insert(0, run)
         self.parked = {}
 
-    def waiting(self) -> Iterator[Record]:
-        """Yield the events that are not in flight, in order per identity."""
-        for run in self._runs():
-            yield from run
+    def waiting(self) -> list[Record]:
+        """List the events that are not in flight, in order per identity."""
+        if len(self.pieces) == 1 and not self.parked and self.life is not Life.OUT:
+            return self.pieces[0]  # as in most lanes, and there are thousands of them
+        return list(chain.from_iterable(self._runs()))
 
     def _runs(self) -> Iterator[list[Record]]:
         last = len(self.pieces) - 1 if self.out else len(self.pieces)
@@ -228,11 +230,21 @@ class Group:
         removed: list[Record] = []
         for run in self._runs():
             found = [record for record in run if chosen(record)]
-            if found:
+            if len(found) == len(run):
+                run.clear()
+            elif found:
                 run[:] = [record for record in run if not chosen(record)]
-                removed += found
+            removed += found
         self._grow(-len(removed))
         return removed
+
+    def clear(self) -> list[Record]:
+        """Take out all that is not in flight; it is not looked at one by one."""
+        records = self.waiting()
+        self.pieces = self.pieces[-1:] if self.out else []
+        self.parked = {}
+        self._grow(-len(records))
+        return records
 
     def forget_empty_pieces(self) -> None:
         """Drop pieces of which nothing is left."""

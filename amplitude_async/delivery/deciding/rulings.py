@@ -5,7 +5,8 @@ each event. The group at hand is ruled here; what concerns others (a hold, a ref
 all) is left to the schedule, which knows them.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from amplitude_async.config import DeliveryConfig
@@ -31,7 +32,7 @@ from amplitude_async.delivery.outcome import (
 )
 from amplitude_async.storage.base import Record
 
-__all__ = ["Ruling", "Rulings"]
+__all__ = ["Endings", "Ruling", "Rulings"]
 
 MAX_ROUNDS = 3
 MAX_CRASHES = 3
@@ -53,6 +54,48 @@ class Ruling:
     """Some event may be at fault: others go before these go again, in small company."""
     first: bool = False
     """Nobody is at fault: the same events go again, before all others."""
+
+
+class Endings:
+    """Events that are given up for one reason; each is settled as it is taken out.
+
+    So as many as there are may be given up at once and written down in shares. Events
+    that were tried as often share one outcome: what is counted once costs once.
+
+    Args:
+        end: makes the outcome of an event that was tried so often.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Record],
+        attempts: Attempts,
+        end: Callable[[int], Outcome],
+    ) -> None:
+        self._records = deque(records)
+        self._attempts = attempts
+        self._end = end
+
+    def __len__(self) -> int:
+        """Count those that are left."""
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Settlement]:
+        """Take out one after the other; the past of each is forgotten."""
+        records, attempts = self._records, self._attempts
+        ends: dict[int, Outcome] = {}
+        while records:
+            record = records.popleft()
+            tries = attempts.failures(record) if attempts else 0
+            if tries not in ends:
+                ends[tries] = self._end(tries)
+            settlement = (record, ends[tries])
+            if tries:
+                attempts.forget((settlement,))
+            yield settlement
+
+    def __repr__(self) -> str:
+        return f"<Endings {len(self)} left>"
 
 
 class Rulings:
@@ -244,32 +287,22 @@ class Rulings:
 
     def drop_all(
         self, records: list[Record], reason: DropReason, message: str
-    ) -> list[Settlement]:
+    ) -> Endings:
         """Settle events that are given up for one reason."""
-        return self._alike(
-            records, lambda tries: Outcome.dropped(reason, message, 0, tries)
+        return Endings(
+            records,
+            self._attempts,
+            lambda tries: Outcome.dropped(reason, message, 0, tries),
         )
 
-    def refuse_all(self, records: list[Record]) -> list[Settlement]:
+    def refuse_all(self, records: list[Record]) -> Endings:
         """Reject events that wait, by the word of a server that refuses us."""
         message, code = self._health.refusal_message, self._health.refusal_code
-        return self._alike(records, lambda tries: Outcome.refusal(message, code, tries))
-
-    def _alike(
-        self, records: list[Record], end: Callable[[int], Outcome]
-    ) -> list[Settlement]:
-        """Settle all that waits: one outcome for all that were tried as often."""
-        fresh = end(0)
-        if not self._attempts:
-            return [(record, fresh) for record in records]
-        ends = {0: fresh}
-        settled: list[Settlement] = []
-        for record in records:
-            tries = self._attempts.failures(record)
-            if tries not in ends:
-                ends[tries] = end(tries)
-            settled.append((record, ends[tries]))
-        return settled
+        return Endings(
+            records,
+            self._attempts,
+            lambda tries: Outcome.refusal(message, code, tries),
+        )
 
     def __repr__(self) -> str:
         return f"<Rulings {self._health.state}, {self._attempts!r}>"

@@ -21,7 +21,9 @@ __all__ = ["Waiting"]
 PROBATION_WINDOW = 30
 # So small a part of what waits is looked out at once when the oldest must go: the look
 # is as long as all that waits, and so costs each of them a fixed number of steps.
-ELDEST_SHARE = 16
+ELDEST_PART = 16
+# So many events expire at once; the loop has a turn before the next.
+EXPIRY_SHARE = 500
 
 
 class Waiting:
@@ -39,6 +41,7 @@ class Waiting:
         self._attempts = attempts
         self._capacity = capacity
         self._max_age = max_age
+        self._expired = f"not delivered within max_event_age={max_age:g} s"
         self._batcher = Batcher(attempts)
         self._held = Held(max(1, capacity // 2))
         self._eldest: deque[Record] = deque()
@@ -110,7 +113,10 @@ class Waiting:
         return group
 
     def take_head(self, max_bytes: int) -> Group | None:
-        """Form a group of one, to ask with: of each identity in turn."""
+        """Form a group of one, to ask with: of each identity in turn.
+
+        It may have expired: it is freshened before it goes.
+        """
         self._reinstate()
         group = self._batcher.take_head()
         if group is None:
@@ -145,18 +151,23 @@ class Waiting:
 
     # Ends without an answer --------------------------------------------------
 
-    def expire(self, wall: float) -> None:
-        """Drop what has become too old at the queue's head."""
+    def expire(self, wall: float) -> bool:
+        """Drop what has become too old at the queue's head, or a share of it.
+
+        Returns:
+            True where there is more.
+        """
         horizon = wall - self._max_age
-        oldest = self._batcher.oldest
-        while oldest is not None and oldest.accepted_at <= horizon:
+        for _ in range(EXPIRY_SHARE):
+            oldest = self._batcher.oldest
+            if oldest is None or oldest.accepted_at > horizon:
+                return False
             self._batcher.pop_oldest()
             self._expire(oldest)
-            oldest = self._batcher.oldest
+        return self.expires_at(wall) <= 0
 
     def _expire(self, record: Record) -> None:
-        message = f"not delivered within max_event_age={self._max_age:g} s"
-        self._depart(record, DropReason.EXPIRED, message)
+        self._depart(record, DropReason.EXPIRED, self._expired)
 
     def _park(self, owner: Group, record: Record) -> None:
         if owner.window is not None and not self._held.room:
@@ -253,22 +264,17 @@ class Waiting:
         self.timetable.forget_ended()
         return records
 
+    def clear(self) -> list[Record]:
+        """Take everything out that waits to be sent, and is not in flight."""
+        self._reinstate()
+        self.timetable.clear()  # nothing in it is in flight
+        return self._batcher.clear()
+
     def pop_eldest(self) -> Record | None:
         """Take out the oldest event of all, wherever it waits; None: all are out."""
         if not self._eldest:
-            self._look_out_eldest()
+            self._eldest.extend(self._batcher.take_eldest(ELDEST_PART))
         return self._eldest.popleft() if self._eldest else None
-
-    def _look_out_eldest(self) -> None:
-        waiting = self._batcher.waiting()
-        # Records are tuples and begin with their number, in order of acceptance.
-        share = sorted(waiting)[: len(waiting) // ELDEST_SHARE + 1]
-        if not share:
-            return
-        newest = share[-1].id
-        # Their groups stay, however empty: a hold goes on without those who are held.
-        self._batcher.remove(lambda record: record.id <= newest)
-        self._eldest.extend(share)
 
     def _reinstate(self) -> None:
         """Put the oldest back to where they go before all others of their identity."""
@@ -289,4 +295,4 @@ class Waiting:
     def remove_all(self) -> list[Record]:
         """Take out everything that is undecided and not in flight."""
         spent, self._spent = self._spent or [], None if self._spent is None else []
-        return spent + self.remove(lambda _: True)
+        return spent + self.clear()

@@ -67,27 +67,30 @@ class _Backlog:
         self.current = None
         self.bytes -= len(record.body)
 
-    def give_up(self, user_id: str | None) -> list[Record]:
+    def give_up(self, user_id: str | None) -> deque[Record]:
         """Take out what waits, all or of one user; what is with the plugin stays."""
         if user_id is None:
-            taken = list(self.waiting)
-            self.waiting.clear()
+            taken, self.waiting = self.waiting, deque()
             self.bytes = len(self.current.body) if self.current is not None else 0
             return taken
-        # Passes without a call: to look each event up among the taken would stop the
-        # loop for seconds where a queue is long.
-        taken = [record for record in self.waiting if record.user_id == user_id]
-        if taken:
-            kept = [record for record in self.waiting if record.user_id != user_id]
-            self.waiting = deque(kept)
-            self.bytes -= sum([len(record.body) for record in taken])
+        taken = deque()
+        kept: deque[Record] = deque()
+        # One pass: to look each event up among the taken would stop the loop for
+        # seconds where a queue is long.
+        for record in self.waiting:
+            (taken if record.user_id == user_id else kept).append(record)
+        self.waiting = kept
+        self.bytes -= sum(len(record.body) for record in taken)
         return taken
 
 
 class _Alike:
-    """Events that share an outcome; settled one by one as they are looked at."""
+    """Events that share an outcome; each is settled as it is taken out.
 
-    def __init__(self, records: list[Record], outcome: Outcome) -> None:
+    To free thousands at the end, and all at once, would hold the loop.
+    """
+
+    def __init__(self, records: deque[Record], outcome: Outcome) -> None:
         self._records = records
         self._outcome = outcome
 
@@ -95,8 +98,8 @@ class _Alike:
         return len(self._records)
 
     def __iter__(self) -> Iterator[Settlement]:
-        for record in self._records:
-            yield record, self._outcome
+        while self._records:
+            yield self._records.popleft(), self._outcome
 
 
 class PlainDestination:
@@ -350,9 +353,10 @@ class PlainDestination:
     async def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
         """Settle what waits, all or of one user, without the plugin."""
         taken = self._backlog.give_up(user_id)
+        count = len(taken)
         self._due.add(_Alike(taken, outcome))
         await self._due.done()
-        return len(taken)
+        return count
 
     def rebind(self) -> None:
         """Move to another loop; the event that was with the plugin is done again."""

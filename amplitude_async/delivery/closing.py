@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Coroutine, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -149,7 +150,7 @@ class _Fates:
     def __init__(
         self, leftovers: list[Record], interrupted: set[int], journal: Journal
     ) -> None:
-        self._leftovers = leftovers
+        self._leftovers = deque(leftovers)
         self._interrupted = interrupted
         self._journal = journal
 
@@ -158,7 +159,10 @@ class _Fates:
 
     def __iter__(self) -> Iterator[Settlement]:
         kept, gone = (_stored(""), _stored(_DOUBT)), (_lost(""), _lost(_DOUBT))
-        for record in self._leftovers:
+        # Taken out one by one: to free thousands at the end would hold the loop.
+        leftovers = self._leftovers
+        while leftovers:
+            record = leftovers.popleft()
             held = self._journal.holds(record.id)
             yield record, (kept if held else gone)[record.id in self._interrupted]
 

@@ -9,6 +9,7 @@ each event is touched a fixed number of times.
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import chain, islice
 
 from amplitude_async.delivery.deciding.attempts import Attempts
 from amplitude_async.delivery.deciding.group import Group
@@ -20,6 +21,10 @@ PATIENCE = 3
 MIN_PATIENCE = 1_000
 MIN_BYTE_TARGET = 16 * 1024
 BYTE_TARGET_GROWTH = 1.02
+# When the oldest must go, so many are looked out at once, and at least one in so many
+# of those that are looked at: that costs each of them a fixed number of steps.
+LEAST_ELDEST = 500
+ELDEST_PART = 16
 
 
 class ByteTarget:
@@ -52,6 +57,9 @@ class Batcher:
 
     def __init__(self, attempts: Attempts) -> None:
         self._queue: deque[Record] = deque()
+        # So many at the head, or fewer, came back and stand in no order of acceptance;
+        # behind them all do.
+        self._back = 0
         self._owners: dict[str, Group] = {}
         self._attempts = attempts
         self._probed: set[str] = set()
@@ -65,12 +73,23 @@ class Batcher:
         return self._queue[0] if self._queue else None
 
     def add(self, records: Iterable[Record]) -> None:
-        """Queue events behind all others."""
-        self._queue.extend(records)
+        """Queue events behind all others; in order of acceptance among themselves."""
+        queue = self._queue
+        length, last = len(queue), queue[-1].id if queue else 0
+        queue.extend(records)
+        if len(queue) > length and queue[length].id < last:
+            # From a storage, which had them while later ones came in.
+            self._back = len(queue)
 
     def pop_oldest(self) -> Record | None:
         """Take the event at the head of the queue out of it."""
+        self._back = max(0, self._back - 1)
         return self._queue.popleft() if self._queue else None
+
+    def _put_back(self, records: list[Record]) -> None:
+        """Put events at the head of the queue."""
+        self._queue.extendleft(reversed(records))
+        self._back += len(records)
 
     def owner(self, identity: str) -> Group | None:
         """Find the group that owns an identity."""
@@ -107,6 +126,7 @@ class Batcher:
         patience = max(PATIENCE * size, MIN_PATIENCE)
         # Hardly any event was charged with a failure: ask only where one was.
         some_charged = attempts.charged > 0
+        length = len(queue)
         while queue and len(piece) < size:
             record = queue[0]
             if record.accepted_at <= horizon and expire is not None:
@@ -133,6 +153,7 @@ class Batcher:
             if owner is None:
                 owners[record.identity] = group
                 group.identities.append(record.identity)
+        self._back = max(0, self._back - (length - len(queue)))
         if not piece:
             return None
         group.put_back(piece)
@@ -191,7 +212,7 @@ class Batcher:
                 del self._owners[identity]
         group.identities.clear()
         back = group.unpark()
-        self._queue.extendleft(reversed(back))
+        self._put_back(back)
         group.end()
         return len(back)
 
@@ -199,20 +220,13 @@ class Batcher:
         """Put all events of a group back at the head of the queue."""
         records = group.unpack()
         self.release(group)
-        self._queue.extendleft(reversed(records))
-
-    def waiting(self) -> list[Record]:
-        """List every event that is not in flight."""
-        records = list(self._queue)
-        for group in self.groups():
-            records += group.waiting()
-        return records
+        self._put_back(records)
 
     def put_first(self, record: Record) -> None:
         """Put an event back to where it goes before all others of its identity."""
         owner = self._owners.get(record.identity)
         if owner is None:
-            self._queue.appendleft(record)
+            self._put_back([record])
         else:
             owner.put_first(record)
 
@@ -223,36 +237,48 @@ class Batcher:
         for record in self._queue:
             (removed if chosen(record) else kept).append(record)
         self._queue = kept
+        self._back = min(self._back, len(kept))
         for group in self.groups():
             removed += group.remove(chosen)
         return removed
 
-    def take_eldest(self, part: int) -> list[Record]:
-        """Take out the oldest events, one in so many of all that are not in flight.
+    def take_eldest(self) -> list[Record]:
+        """Take out some events, the oldest of all that are not in flight.
 
-        Their groups stay, however empty: a hold goes on without those who are held.
+        Behind those that came back the queue stands in order of acceptance: there the
+        oldest are the first. Groups stay, however empty: a hold goes on without those
+        who are held.
 
         Returns:
             The oldest, in order of acceptance; empty where nothing waits.
         """
-        waiting = self.waiting()
-        if not waiting:
+        parted: list[Record] = []
+        for group in self.groups():
+            parted += group.waiting()
+        looked_at = len(parted) + self._back
+        most = max(LEAST_ELDEST, looked_at // ELDEST_PART)
+        head = list(islice(self._queue, self._back + most))
+        numbers = sorted([record.id for record in chain(parted, head)])
+        if not numbers:
             return []
-        # Each event is touched by whole passes without a call: they hold the loop.
-        newest = sorted([record.id for record in waiting])[len(waiting) // part]
-        eldest = [record for record in waiting if record.id <= newest]
-        owners = [self._owners.get(record.identity) for record in eldest]
-        for group in dict.fromkeys(owners):
-            if group is not None:
-                group.remove(lambda record: record.id <= newest)
-        self._queue = deque([r for r in self._queue if r.id > newest])
-        eldest.sort()  # records are tuples and begin with their number
-        return eldest
+        newest = numbers[:most][-1]
+        eldest = [record for record in chain(parted, head) if record.id <= newest]
+        owners = [self._owners.get(r.identity) for r in parted if r.id <= newest]
+        for owner in dict.fromkeys(owners):
+            if owner is not None:
+                owner.remove(lambda record: record.id <= newest)
+        for _ in head:
+            self._queue.popleft()
+        kept = [record for record in head if record.id > newest]
+        self._queue.extendleft(reversed(kept))
+        self._back = min(self._back, len(kept))
+        return sorted(eldest)  # records are tuples and begin with their number
 
     def clear(self) -> list[Record]:
         """Take everything out that is not in flight, and end the groups left empty."""
         records = list(self._queue)
         self._queue.clear()
+        self._back = 0
         for group in self.groups():
             records += group.clear()
             if not group.out:

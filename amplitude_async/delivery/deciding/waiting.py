@@ -19,9 +19,6 @@ from amplitude_async.storage.base import Record
 __all__ = ["Waiting"]
 
 PROBATION_WINDOW = 30
-# So small a part of what waits is looked out at once when the oldest must go: the look
-# is as long as all that waits, and so costs each of them a fixed number of steps.
-ELDEST_PART = 16
 # So many events expire at once; the loop has a turn before the next.
 EXPIRY_SHARE = 500
 
@@ -59,7 +56,7 @@ class Waiting:
 
     def __len__(self) -> int:
         """Count the queue: not in flight, not backing off, not held."""
-        return len(self._batcher)
+        return len(self._batcher) + len(self._eldest)
 
     @property
     def held(self) -> int:
@@ -80,7 +77,7 @@ class Waiting:
 
     def expires_at(self, wall: float) -> float:
         """Say in how many seconds the event at the queue's head is too old."""
-        oldest = self._batcher.oldest
+        oldest = self._eldest[0] if self._eldest else self._batcher.oldest
         return math.inf if oldest is None else oldest.accepted_at + self._max_age - wall
 
     def __repr__(self) -> str:
@@ -90,7 +87,7 @@ class Waiting:
 
     def add(self, records: Sequence[Record], since: float) -> None:
         """Queue events; the linger began when the first of them was accepted."""
-        if not len(self._batcher):
+        if not len(self):
             self.linger.stop()  # it belonged to events that are gone
         self._batcher.add(records)
         if len(self._batcher):
@@ -157,6 +154,7 @@ class Waiting:
         Returns:
             True where there is more.
         """
+        self._reinstate()
         horizon = wall - self._max_age
         for _ in range(EXPIRY_SHARE):
             oldest = self._batcher.oldest
@@ -273,7 +271,7 @@ class Waiting:
     def pop_eldest(self) -> Record | None:
         """Take out the oldest event of all, wherever it waits; None: all are out."""
         if not self._eldest:
-            self._eldest.extend(self._batcher.take_eldest(ELDEST_PART))
+            self._eldest.extend(self._batcher.take_eldest())
         return self._eldest.popleft() if self._eldest else None
 
     def _reinstate(self) -> None:

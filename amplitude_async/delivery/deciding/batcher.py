@@ -8,14 +8,14 @@ each event is touched a fixed number of times.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 
 from amplitude_async.delivery.deciding.attempts import Attempts
-from amplitude_async.delivery.deciding.group import Group
+from amplitude_async.delivery.deciding.group import Group, Life
 from amplitude_async.storage.base import Record
 
-__all__ = ["Batcher", "ByteTarget"]
+__all__ = ["Batcher", "ByteTarget", "Leaving"]
 
 PATIENCE = 3
 MIN_PATIENCE = 1_000
@@ -50,6 +50,45 @@ class ByteTarget:
         """A request was too large: aim at half of it."""
         half = sum(len(record.body) + 1 for record in piece) / 2
         self._now = max(min(self._now, half), MIN_BYTE_TARGET)
+
+
+class Leaving:
+    """Events that were taken out together; given away one by one.
+
+    Thousands of groups are unpacked and freed as it is their turn: all at once would
+    hold the loop.
+    """
+
+    def __init__(self, records: Iterable[Record], groups: Iterable[Group] = ()) -> None:
+        self._records = deque(records)
+        self._groups = deque(groups)
+        self._left = len(self._records) + sum([g.count for g in self._groups])
+
+    def __len__(self) -> int:
+        """Count those that are left."""
+        return self._left
+
+    def __iter__(self) -> Iterator[Record]:
+        """Give one away after the other."""
+        records, groups = self._records, self._groups
+        while records or groups:
+            if not records:
+                records.extend(groups.popleft().clear())
+            self._left -= 1
+            yield records.popleft()
+
+    def all(self) -> list[Record]:
+        """Give all of them away at once."""
+        records = list(self._records)
+        for group in self._groups:
+            records += group.clear()
+        self._records.clear()
+        self._groups.clear()
+        self._left = 0
+        return records
+
+    def __repr__(self) -> str:
+        return f"<Leaving {self._left}>"
 
 
 class Batcher:
@@ -239,7 +278,8 @@ class Batcher:
         self._queue = kept
         self._back = min(self._back, len(kept))
         for group in self.groups():
-            removed += group.remove(chosen)
+            if group.count:
+                removed += group.remove(chosen)
         return removed
 
     def take_eldest(self) -> list[Record]:
@@ -274,18 +314,18 @@ class Batcher:
         self._back = min(self._back, len(kept))
         return sorted(eldest)  # records are tuples and begin with their number
 
-    def clear(self) -> list[Record]:
-        """Take everything out that is not in flight, and end the groups left empty."""
-        records = list(self._queue)
-        self._queue.clear()
-        self._back = 0
+    def clear(self) -> "Leaving":
+        """Take all out that is not in flight, and forget the groups it was in."""
+        leaving, self._queue, self._back = self._queue, deque(), 0
+        idle: list[Group] = []
         for group in self.groups():
-            records += group.clear()
-            if not group.out:
-                group.identities.clear()
-                group.end()
-        self._owners = {key: group for key, group in self._owners.items() if group.out}
-        return records
+            if group.life is Life.OUT:
+                leaving.extend(group.clear())
+            elif group.count:
+                idle.append(group)
+        owners = self._owners.items()
+        self._owners = {key: group for key, group in owners if group.life is Life.OUT}
+        return Leaving(leaving, idle)
 
     def __repr__(self) -> str:
         return f"<Batcher {len(self._queue)} queued, {len(self._owners)} owned>"

@@ -14,7 +14,7 @@ of them is parked at the group, and goes when the group is over.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from itertools import chain
 
@@ -241,7 +241,7 @@ class Group:
     def clear(self) -> list[Record]:
         """Take out all that is not in flight; it is not looked at one by one."""
         records = self.waiting()
-        self.pieces = self.pieces[-1:] if self.out else []
+        self.pieces = self.pieces[-1:] if self.life is Life.OUT else []
         self.parked = {}
         self._grow(-len(records))
         return records
@@ -250,16 +250,20 @@ class Group:
         """Drop pieces of which nothing is left."""
         self.pieces = [piece for piece in self.pieces if piece]
 
-    def extract(self, identity: str) -> list[Record]:
-        """Take everything of one identity out, in order."""
-        found: list[Record] = []
+    def extract(self, identities: Iterable[str]) -> dict[str, list[Record]]:
+        """Take everything of some identities out, in order for each of them."""
+        # One pass for all of them: every event of a request may be throttled.
+        found: dict[str, list[Record]] = {identity: [] for identity in identities}
         for index in range(len(self.pieces) - 1, -1, -1):
             piece = self.pieces[index]
-            found += [record for record in piece if record.identity == identity]
-            self.pieces[index] = [r for r in piece if r.identity != identity]
+            self.pieces[index] = [r for r in piece if r.identity not in found]
+            for record in piece:
+                if record.identity in found:
+                    found[record.identity].append(record)
         self.forget_empty_pieces()
-        found += self.parked.pop(identity, [])
-        self._grow(-len(found))
+        for identity, run in found.items():
+            run.extend(self.parked.pop(identity, ()))
+        self._grow(-sum(map(len, found.values())))
         return found
 
     def unpark(self) -> list[Record]:

@@ -5,13 +5,12 @@ each event. The group at hand is ruled here; what concerns others (a hold, a ref
 all) is left to the schedule, which knows them.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.deciding.attempts import Attempts
-from amplitude_async.delivery.deciding.batcher import ByteTarget
+from amplitude_async.delivery.deciding.batcher import ByteTarget, Leaving
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import (
@@ -68,11 +67,11 @@ class Endings:
 
     def __init__(
         self,
-        records: Iterable[Record],
+        records: Leaving,
         attempts: Attempts,
         end: Callable[[int], Outcome],
     ) -> None:
-        self._records = deque(records)
+        self._records = records
         self._attempts = attempts
         self._end = end
 
@@ -82,10 +81,9 @@ class Endings:
 
     def __iter__(self) -> Iterator[Settlement]:
         """Take out one after the other; the past of each is forgotten."""
-        records, attempts = self._records, self._attempts
+        attempts = self._attempts
         ends: dict[int, Outcome] = {}
-        while records:
-            record = records.popleft()
+        for record in self._records:
             tries = attempts.failures(record) if attempts else 0
             if tries not in ends:
                 ends[tries] = self._end(tries)
@@ -285,9 +283,7 @@ class Rulings:
             refused=True,
         )
 
-    def drop_all(
-        self, records: list[Record], reason: DropReason, message: str
-    ) -> Endings:
+    def drop_all(self, records: Leaving, reason: DropReason, message: str) -> Endings:
         """Settle events that are given up for one reason."""
         return Endings(
             records,
@@ -295,7 +291,7 @@ class Rulings:
             lambda tries: Outcome.dropped(reason, message, 0, tries),
         )
 
-    def refuse_all(self, records: list[Record]) -> Endings:
+    def refuse_all(self, records: Leaving) -> Endings:
         """Reject events that wait, by the word of a server that refuses us."""
         message, code = self._health.refusal_message, self._health.refusal_code
         return Endings(

@@ -267,9 +267,9 @@ class Schedule:
 
     def _carry_out(self, group: Group, ruling: Ruling, now: float) -> list[Settlement]:
         waiting, settled = self._waiting, ruling.settled
-        for identity in ruling.slowed:
+        if ruling.slowed:
             due = now + self._config.retry_throttled_interval
-            waiting.hold(group, identity, due)
+            waiting.hold(group, ruling.slowed, due)
         if ruling.refused and not self._durable:
             # Everything that waits meets the same refusal; in flight are only others.
             rest = waiting.clear()

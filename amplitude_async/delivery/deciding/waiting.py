@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from amplitude_async.delivery.deciding.attempts import Attempts, Held
-from amplitude_async.delivery.deciding.batcher import Batcher
+from amplitude_async.delivery.deciding.batcher import Batcher, Leaving
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.rulings import Ruling
 from amplitude_async.delivery.deciding.timetable import Linger, Timetable
@@ -192,11 +192,13 @@ class Waiting:
 
     # Where a group goes ------------------------------------------------------
 
-    def hold(self, group: Group, identity: str, due: float) -> None:
-        """Move one identity to a lane of its own and leave it alone for a while."""
-        records = group.extract(identity)
-        if not records:
-            return
+    def hold(self, group: Group, identities: Sequence[str], due: float) -> None:
+        """Move each identity to a lane of its own and leave it alone for a while."""
+        for identity, records in group.extract(identities).items():
+            if records:
+                self._hold(identity, records, due)
+
+    def _hold(self, identity: str, records: list[Record], due: float) -> None:
         room = self._held.room
         kept, shed = records[:room], records[room:]
         for record in shed:
@@ -251,18 +253,24 @@ class Waiting:
 
     # Taking out --------------------------------------------------------------
 
-    def remove(self, chosen: Callable[[Record], bool]) -> list[Record]:
+    def remove(self, chosen: Callable[[Record], bool]) -> Leaving:
         """Take the chosen events out, except those in flight, and groups with them."""
         self._reinstate()
         records = self._batcher.remove(chosen)
-        for group in self._batcher.groups():
+        ended = False
+        owners = map(self._batcher.owner, {record.identity for record in records})
+        for group in dict.fromkeys(owners):
+            if group is None:
+                continue
             group.forget_empty_pieces()
             if not group.goes_on and not group.out:
                 self.release(group)
-        self.timetable.forget_ended()
-        return records
+                ended = True
+        if ended:
+            self.timetable.forget_ended()
+        return Leaving(records)
 
-    def clear(self) -> list[Record]:
+    def clear(self) -> Leaving:
         """Take everything out that waits to be sent, and is not in flight."""
         self._reinstate()
         self.timetable.clear()  # nothing in it is in flight
@@ -293,4 +301,4 @@ class Waiting:
     def remove_all(self) -> list[Record]:
         """Take out everything that is undecided and not in flight."""
         spent, self._spent = self._spent or [], None if self._spent is None else []
-        return spent + self.clear()
+        return spent + self.clear().all()

@@ -73,14 +73,12 @@ class _Backlog:
             taken, self.waiting = self.waiting, deque()
             self.bytes = len(self.current.body) if self.current is not None else 0
             return taken
-        taken = deque()
-        kept: deque[Record] = deque()
-        # One pass: to look each event up among the taken would stop the loop for
-        # seconds where a queue is long.
-        for record in self.waiting:
-            (taken if record.user_id == user_id else kept).append(record)
-        self.waiting = kept
-        self.bytes -= sum(len(record.body) for record in taken)
+        # Passes that call nothing: to look each event up among the taken would stop
+        # the loop for seconds where a queue is long.
+        taken = deque([r for r in self.waiting if r.user_id == user_id])
+        if taken:
+            self.waiting = deque([r for r in self.waiting if r.user_id != user_id])
+            self.bytes -= sum([len(record.body) for record in taken])
         return taken
 
 

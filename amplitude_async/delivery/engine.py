@@ -4,7 +4,6 @@ This module builds the rooms of an engine, starts and ends their tasks, and has 
 verbs that a destination calls. What happens to an event happens in the rooms.
 """
 
-import asyncio
 import math
 import os
 import random
@@ -259,7 +258,6 @@ class Engine:
             count += self._purge_memory(among)
         await parts.books.settled()
         await parts.journal.settled()
-        await asyncio.sleep(0)  # the next destination looks all its events through
         return count
 
     def _purge_memory(self, chosen: Callable[[Record], bool] | None) -> int:

@@ -271,12 +271,11 @@ class Batcher:
 
     def remove(self, chosen: Callable[[Record], bool]) -> list[Record]:
         """Take the chosen events out, wherever they wait, except those in flight."""
-        removed: list[Record] = []
-        kept: deque[Record] = deque()
-        for record in self._queue:
-            (removed if chosen(record) else kept).append(record)
-        self._queue = kept
-        self._back = min(self._back, len(kept))
+        removed = [record for record in self._queue if chosen(record)]
+        if removed:
+            gone = {record.id for record in removed}
+            self._queue = deque([r for r in self._queue if r.id not in gone])
+            self._back = min(self._back, len(self._queue))
         for group in self.groups():
             if group.count:
                 removed += group.remove(chosen)

@@ -22,10 +22,6 @@ from amplitude_async.storage.base import Record
 
 __all__ = ["Schedule"]
 
-# So many groups are looked at before one of them goes: of the others all may be over
-# age, and the loop has a turn first.
-FRESHENING_SHARE = 100
-
 
 class Schedule:
     """Decides for one destination what goes next and what becomes of each event."""
@@ -163,13 +159,8 @@ class Schedule:
     def _next_due(self, now: float, wall: float, most: int) -> Group | None:
         timetable = self._waiting.timetable
         timetable.ring(now)
-        for _ in range(FRESHENING_SHARE):
-            group = timetable.pop_ready()
-            if group is None:
-                return None
-            if self._waiting.freshen(group, wall):
-                return self._start(group, now, most)
-        return None
+        group = self._waiting.next_fresh(timetable.pop_ready, wall)
+        return self._start(group, now, most) if group is not None else None
 
     def _next_batch(
         self, now: float, wall: float, size: int, *, eager: bool
@@ -186,16 +177,11 @@ class Schedule:
         return self._start(group, now, size) if group is not None else None
 
     def _probe(self, now: float, wall: float) -> Group | None:
-        waiting = self._waiting
-        for _ in range(FRESHENING_SHARE):
-            group = waiting.take_head(self._target.most)
-            if group is None:
-                group = waiting.timetable.pop_due(now)
-            if group is None:
-                return None
-            if waiting.freshen(group, wall):
-                return self._start(group, now, 1)
-        return None
+        waiting, most = self._waiting, self._target.most
+        group = waiting.next_fresh(
+            lambda: waiting.take_head(most) or waiting.timetable.pop_due(now), wall
+        )
+        return self._start(group, now, 1) if group is not None else None
 
     def _start(self, group: Group, now: float, most: int) -> Group:
         limit = min(group.window or most, most)

@@ -21,6 +21,8 @@ __all__ = ["Waiting"]
 PROBATION_WINDOW = 30
 # So many events expire at once; the loop has a turn before the next.
 EXPIRY_SHARE = 500
+# So many groups are looked at for one that has not expired; likewise.
+FRESHENING_SHARE = 100
 
 
 class Waiting:
@@ -140,6 +142,16 @@ class Waiting:
             self.release(group)
             self.expire(wall)
         return bool(group.pieces)
+
+    def next_fresh(
+        self, choose: Callable[[], Group | None], wall: float
+    ) -> Group | None:
+        """Choose groups until one has an event that may go; not too many at once."""
+        for _ in range(FRESHENING_SHARE):
+            group = choose()
+            if group is None or self.freshen(group, wall):
+                return group
+        return None
 
     def answer(self, group: Group) -> None:
         """Note that nothing of a group is out any more: it may be the oldest now."""

@@ -21,6 +21,13 @@ class SizedIterable(Sized, Iterable[T_co], Protocol[T_co]):
     """What can be counted before it is made, item by item."""
 
 
+def _drained(items: list[T]) -> Iterator[T]:
+    """Take items out one by one: to free thousands at the end would hold the loop."""
+    left = deque(items)
+    while left:
+        yield left.popleft()
+
+
 class Shares(Generic[T]):
     """What is still to be done, and the one task that does it a share at a time.
 
@@ -48,7 +55,7 @@ class Shares(Generic[T]):
             self._work(list(items))
             return
         self._left += len(items)
-        self._runs.append(iter(items))
+        self._runs.append(_drained(items) if isinstance(items, list) else iter(items))
         self._ensure_running()
 
     def _ensure_running(self) -> None:

@@ -291,14 +291,17 @@ class Rulings:
             lambda tries: Outcome.dropped(reason, message, 0, tries),
         )
 
-    def refuse_all(self, records: Leaving) -> Endings:
+    def refuse_all(self, records: list[Record]) -> list[Settlement]:
         """Reject events that wait, by the word of a server that refuses us."""
         message, code = self._health.refusal_message, self._health.refusal_code
-        return Endings(
-            records,
-            self._attempts,
-            lambda tries: Outcome.refusal(message, code, tries),
-        )
+
+        def end(tries: int) -> Outcome:
+            return Outcome.refusal(message, code, tries)
+
+        if not self._attempts:
+            outcome = end(0)
+            return [(record, outcome) for record in records]
+        return list(Endings(Leaving(records), self._attempts, end))
 
     def __repr__(self) -> str:
         return f"<Rulings {self._health.state}, {self._attempts!r}>"

@@ -258,7 +258,7 @@ class Schedule:
             waiting.hold(group, ruling.slowed, due)
         if ruling.refused and not self._durable:
             # Everything that waits meets the same refusal; in flight are only others.
-            rest = waiting.clear()
+            rest = waiting.clear().all()
             settled = [*settled, *self._rulings.refuse_all(rest)]
         elif ruling.due is not None:
             waiting.postpone(group, ruling.due)

@@ -204,7 +204,7 @@ def measure(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
-    """Measure every SDK on this machine; `nox -s bench -- --quick` in two minutes."""
+    """Measure every SDK, and our longest hold of the loop; `-- --quick` is shorter."""
     session.run(sys.executable, "benchmarks/run.py", *session.posargs)
 
 

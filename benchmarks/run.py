@@ -360,6 +360,19 @@ def machine() -> dict[str, Any]:
     }
 
 
+def _bounds(given: argparse.Namespace) -> None:
+    """See how long one step of ours holds the loop where everything is full."""
+    target = OUT / "bounds.json"
+    if not given.report_only:
+        measure = [python_of("ours"), str(HERE / "bounds.py"), "--json"]
+        with target.open("w", encoding="utf-8") as figures:
+            subprocess.run(
+                [*measure, *["--quick"] * given.quick], stdout=figures, check=True
+            )
+    report = [python_of("tools"), str(HERE / "bounds_report.py"), str(target)]
+    subprocess.run([*report, *["--write-docs"] * given.write_docs], check=True)
+
+
 def main() -> None:
     """Run the benchmark and report."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -392,6 +405,8 @@ def main() -> None:
         target.write_text(json.dumps(content, indent=1), encoding="utf-8")
     report = [python_of("tools"), str(HERE / "report.py"), str(target)]
     subprocess.run([*report, *["--write-docs"] * given.write_docs], check=True)
+    if not given.only:
+        _bounds(given)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import contextvars
 import math
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from amplitude_async.client.destination import Door, Refusal, verdict_on
@@ -67,18 +67,37 @@ class _Backlog:
         self.current = None
         self.bytes -= len(record.body)
 
-    def give_up(self, user_id: str | None) -> list[Record]:
+    def give_up(self, user_id: str | None) -> deque[Record]:
         """Take out what waits, all or of one user; what is with the plugin stays."""
-        taken: list[Record] = []
-        kept: deque[Record] = deque()
-        # One pass: to look each event up among the taken would stop the loop for
-        # seconds where a queue is long.
-        for record in self.waiting:
-            chosen = user_id is None or record.user_id == user_id
-            (taken if chosen else kept).append(record)
-        self.waiting = kept
-        self.bytes -= sum(len(record.body) for record in taken)
+        if user_id is None:
+            taken, self.waiting = self.waiting, deque()
+            self.bytes = len(self.current.body) if self.current is not None else 0
+            return taken
+        # Passes that call nothing: to look each event up among the taken would stop
+        # the loop for seconds where a queue is long.
+        taken = deque([r for r in self.waiting if r.user_id == user_id])
+        if taken:
+            self.waiting = deque([r for r in self.waiting if r.user_id != user_id])
+            self.bytes -= sum([len(record.body) for record in taken])
         return taken
+
+
+class _Alike:
+    """Events that share an outcome; each is settled as it is taken out.
+
+    To free thousands at the end, and all at once, would hold the loop.
+    """
+
+    def __init__(self, records: deque[Record], outcome: Outcome) -> None:
+        self._records = records
+        self._outcome = outcome
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Settlement]:
+        while self._records:
+            yield self._records.popleft(), self._outcome
 
 
 class PlainDestination:
@@ -332,9 +351,10 @@ class PlainDestination:
     async def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
         """Settle what waits, all or of one user, without the plugin."""
         taken = self._backlog.give_up(user_id)
-        self._due.add([(record, outcome) for record in taken])
+        count = len(taken)
+        self._due.add(_Alike(taken, outcome))
         await self._due.done()
-        return len(taken)
+        return count
 
     def rebind(self) -> None:
         """Move to another loop; the event that was with the plugin is done again."""

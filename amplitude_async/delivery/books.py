@@ -16,7 +16,7 @@ from amplitude_async.delivery.outcome import (
 )
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.room import Room
-from amplitude_async.delivery.shares import Shares
+from amplitude_async.delivery.shares import Shares, SizedIterable
 from amplitude_async.delivery.stats import Counters
 from amplitude_async.storage.base import DeadLetter, Record
 
@@ -93,7 +93,7 @@ class Books:
 
     # Settling ----------------------------------------------------------------
 
-    def settle_in_shares(self, settlements: list[Settlement]) -> None:
+    def settle_in_shares(self, settlements: SizedIterable[Settlement]) -> None:
         """Write down what may be all that waits: the loop has its turns meanwhile.
 
         Until an event is written down it is pending, and keeps its place.

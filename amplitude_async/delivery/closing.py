@@ -2,11 +2,13 @@
 
 import asyncio
 import math
-from collections.abc import Coroutine, Iterable
+from collections import deque
+from collections.abc import Coroutine, Iterator
 from contextlib import aclosing
 from typing import Any
 
 from amplitude_async.delivery.callbacks import CallbackRunner, inside_user_code
+from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outcome import (
     DeliveryStatus,
     DropReason,
@@ -81,19 +83,15 @@ class LastAct:
         elif error := task.exception():
             self._reporter.error(cause, "%s", in_words(error))
 
-    def _settle(self, leftovers: Iterable[Record], interrupted: set[int]) -> None:
-        stored: list[Settlement] = []
-        lost: list[Settlement] = []
-        kept, gone = (_stored(""), _stored(_DOUBT)), (_lost(""), _lost(_DOUBT))
-        for record in leftovers:
-            doubt = record.id in interrupted
-            if self._journal.holds(record.id):
-                stored.append((record, kept[doubt]))
-            else:
-                lost.append((record, gone[doubt]))
-        self._books.settle_in_shares(stored + lost)
-        self._report("stored", len(stored) + self._journal.unread)
-        self._report("lost", len(lost))
+    def _settle(self, leftovers: list[Record], interrupted: set[int]) -> None:
+        journal = self._journal
+        stored = 0
+        if journal.writes:
+            stored = sum(journal.holds(record.id) for record in leftovers)
+        fates = _Fates(leftovers, interrupted, journal)
+        self._books.settle_in_shares(fates)
+        self._report("stored", stored + journal.unread)
+        self._report("lost", len(leftovers) - stored)
 
     def _report(self, fate: str, count: int) -> None:
         if count:
@@ -144,6 +142,32 @@ class LastAct:
                 "shut down before the callback had seen every result",
                 count=missed,
             )
+
+
+class _Fates:
+    """What becomes of events that are left, said of each when it is its turn."""
+
+    def __init__(
+        self, leftovers: list[Record], interrupted: set[int], journal: Journal
+    ) -> None:
+        self._leftovers = deque(leftovers)
+        self._interrupted = interrupted
+        self._journal = journal
+
+    def __len__(self) -> int:
+        return len(self._leftovers)
+
+    def __iter__(self) -> Iterator[Settlement]:
+        kept, gone = (_stored(""), _stored(_DOUBT)), (_lost(""), _lost(_DOUBT))
+        # Taken out one by one: to free thousands at the end would hold the loop.
+        leftovers = self._leftovers
+        while leftovers:
+            record = leftovers.popleft()
+            held = self._journal.holds(record.id)
+            yield record, (kept if held else gone)[record.id in self._interrupted]
+
+    def __repr__(self) -> str:
+        return f"<Fates of {len(self)} events>"
 
 
 _DOUBT = "; it was in flight and may have been delivered"

@@ -244,7 +244,8 @@ class Engine:
             return user_id is None or record.user_id == user_id
 
         parts = self._parts
-        count = self._purge_memory(chosen)
+        among = None if user_id is None else chosen
+        count = self._purge_memory(among)
         if parts.journal.unread and not self.intake.closing:
             outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
 
@@ -254,18 +255,19 @@ class Engine:
 
             count += await parts.journal.purge(chosen, settle)
             # A page that was being read when this began is in memory by now.
-            count += self._purge_memory(chosen)
+            count += self._purge_memory(among)
         await parts.books.settled()
         await parts.journal.settled()
         return count
 
-    def _purge_memory(self, chosen: Callable[[Record], bool]) -> int:
+    def _purge_memory(self, chosen: Callable[[Record], bool] | None) -> int:
         self.intake.drain()
-        settled = self._parts.schedule.purge(chosen)
-        self._parts.books.settle_in_shares(settled)
+        purged = self._parts.schedule.purge(chosen)
+        count = len(purged)  # each is settled as it is taken out
+        self._parts.books.settle_in_shares(purged)
         self.intake.admit_waiters()
         self._parts.alarm.ring()
-        return len(settled)
+        return count
 
     async def shutdown(self, timeout: float | None) -> Stats:
         """Drain until the deadline, then settle what is left; never raises.

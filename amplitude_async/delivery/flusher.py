@@ -18,6 +18,9 @@ from amplitude_async.storage.base import Record
 
 __all__ = ["Flusher"]
 
+# So many full requests are formed at once; the loop has a turn before the next.
+STARTS_PER_TURN = 6
+
 
 class Flusher:
     """Turns of the flush task, and what happens between them."""
@@ -63,8 +66,8 @@ class Flusher:
             self._parts.alarm.clear()
             self.turn()
             self.reader.look()
-            self._answer_flushes()
             self._rest()
+            self._answer_flushes()
             await self._parts.alarm.wait()
 
     def _works_here(self) -> bool:
@@ -80,7 +83,9 @@ class Flusher:
         self._parts.intake.drain()
         slots = self._site.config.max_in_flight - self._parts.schedule.in_flight
         eager, callbacks = self._eager, self._parts.books.callbacks
-        while slots > 0 and not self._paused:
+        for _ in range(STARTS_PER_TURN):
+            if slots <= 0 or self._paused:
+                break
             most = callbacks.free if callbacks is not None else None
             group = self._parts.schedule.next(
                 now, wall, slots=slots, eager=eager, most=most
@@ -125,7 +130,9 @@ class Flusher:
     def _answer_flushes(self) -> None:
         if self._parts.books.flushes:
             now = self._site.clock.now()
-            self._parts.books.flushes.answer(now, self._next_happening(now))
+            happening = self._next_happening(now)
+            if self._parts.books.flushes.answer(now, happening):
+                self._parts.alarm.ring_by(now)
 
     def _next_happening(self, now: float) -> float:
         """Say when the next outcome may come; infinity where none can."""

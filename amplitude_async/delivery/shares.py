@@ -2,18 +2,30 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from amplitude_async.delivery.tasks import spawn
 
-__all__ = ["SHARE", "Shares"]
+__all__ = ["SHARE", "Shares", "SizedIterable"]
 
 SHARE = 500
 """So many events are settled in a few milliseconds, their callbacks included."""
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class SizedIterable(Sized, Iterable[T_co], Protocol[T_co]):
+    """What can be counted before it is made, item by item."""
+
+
+def _drained(items: list[T]) -> Iterator[T]:
+    """Take items out one by one: to free thousands at the end would hold the loop."""
+    left = deque(items)
+    while left:
+        yield left.popleft()
 
 
 class Shares(Generic[T]):
@@ -27,18 +39,23 @@ class Shares(Generic[T]):
     def __init__(self, work: Callable[[list[T]], None], name: str) -> None:
         self._work = work
         self._name = name
-        self._items: deque[T] = deque()
+        self._runs: deque[Iterator[T]] = deque()
+        self._left = 0
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self._left
 
-    def add(self, items: Sequence[T]) -> None:
-        """Do what is little at once, and begin with what is much."""
+    def add(self, items: SizedIterable[T]) -> None:
+        """Do what is little at once, and begin with what is much.
+
+        Items that are made while one iterates are made a share at a time.
+        """
         if len(items) <= SHARE:
             self._work(list(items))
             return
-        self._items.extend(items)
+        self._left += len(items)
+        self._runs.append(_drained(items) if isinstance(items, list) else iter(items))
         self._ensure_running()
 
     def _ensure_running(self) -> None:
@@ -47,35 +64,43 @@ class Shares(Generic[T]):
 
     async def _run(self) -> None:
         try:
-            while self._items:
-                self._work(self._take(SHARE))
+            while self._runs:
+                self._do_share()
                 await asyncio.sleep(0)
         except asyncio.CancelledError:
             self.finish()  # the loop is closing: there is no later
             raise
 
-    def _take(self, most: int) -> list[T]:
-        share = list(islice(self._items, most))
-        for _ in share:
-            self._items.popleft()
-        return share
+    def _do_share(self) -> None:
+        share = list(islice(self._runs[0], SHARE))
+        if len(share) < SHARE:
+            self._runs.popleft()
+        self._left -= len(share)
+        if share:
+            self._work(share)
 
     async def done(self) -> None:
         """Wait until nothing is left; who gives up waiting stops nothing."""
-        while self._items:
+        while self._runs:
             self._ensure_running()
             if self._task is not None:
                 await asyncio.wait({self._task})
 
     def finish(self) -> None:
         """Do all that is left at once, where no loop runs any more."""
-        while self._items:
-            self._work(self._take(SHARE))
+        while self._runs:
+            self._do_share()
 
     def rebind(self) -> None:
         """Finish what was begun on a closed loop."""
         self._task = None
         self.finish()
+
+    def forget(self) -> None:
+        """Leave undone what was begun: nobody is there any more to whom it matters."""
+        self._task = None
+        self._runs.clear()
+        self._left = 0
 
     def __repr__(self) -> str:
         return f"<Shares of {self._name}: {len(self)} left>"

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from amplitude_async.config import DeliveryConfig
@@ -138,7 +138,7 @@ class Book:
         self.write_down(self.schedule.collect())
         self.check()
 
-    def write_down(self, settlements: list[tuple[Record, Outcome]]) -> None:
+    def write_down(self, settlements: Iterable[tuple[Record, Outcome]]) -> None:
         """Note outcomes, of which each event has one."""
         for record, outcome in settlements:
             assert record.insert_id not in self.settled

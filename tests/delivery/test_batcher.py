@@ -192,7 +192,7 @@ def test_an_identity_is_extracted_in_order_from_everywhere() -> None:
     queue(batcher, "ab", start=5)
     assert take(batcher) is None
 
-    found = group.extract("a")
+    found = group.extract(["a"])["a"]
 
     assert [r.id for r in found] == [1, 2, 4, 5]
     assert [[r.id for r in piece] for piece in group.pieces] == [[3]]
@@ -204,7 +204,7 @@ def test_a_new_owner_keeps_the_identity_when_the_old_one_is_released() -> None:
     batcher = Batcher(Attempts(100))
     queue(batcher, "ab")
     old = taken(batcher)
-    lane = Group([old.extract("a")], window=30)
+    lane = Group([old.extract(["a"])["a"]], window=30)
     batcher.own(lane, "a")
 
     batcher.release(old)

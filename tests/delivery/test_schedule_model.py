@@ -1,6 +1,7 @@
 """Whatever servers, users and time do to a schedule, its promises hold."""
 
 import random
+from collections.abc import Iterable
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -163,7 +164,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         """Make room for one event."""
         self.write_down(self.schedule.evict_oldest())
 
-    def write_down(self, settlements: list[Settlement]) -> None:
+    def write_down(self, settlements: Iterable[Settlement]) -> None:
         """Note outcomes: of the undecided only, and once each."""
         flying = {r.id for group in self.flying for r in group.pieces[-1]}
         for record, outcome in settlements:

@@ -5,12 +5,12 @@ each event. The group at hand is ruled here; what concerns others (a hold, a ref
 all) is left to the schedule, which knows them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.deciding.attempts import Attempts
-from amplitude_async.delivery.deciding.batcher import ByteTarget
+from amplitude_async.delivery.deciding.batcher import ByteTarget, Leaving
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import (
@@ -31,7 +31,7 @@ from amplitude_async.delivery.outcome import (
 )
 from amplitude_async.storage.base import Record
 
-__all__ = ["Ruling", "Rulings"]
+__all__ = ["Endings", "Ruling", "Rulings"]
 
 MAX_ROUNDS = 3
 MAX_CRASHES = 3
@@ -53,6 +53,47 @@ class Ruling:
     """Some event may be at fault: others go before these go again, in small company."""
     first: bool = False
     """Nobody is at fault: the same events go again, before all others."""
+
+
+class Endings:
+    """Events that are given up for one reason; each is settled as it is taken out.
+
+    So as many as there are may be given up at once and written down in shares. Events
+    that were tried as often share one outcome: what is counted once costs once.
+
+    Args:
+        end: makes the outcome of an event that was tried so often.
+    """
+
+    def __init__(
+        self,
+        records: Leaving,
+        attempts: Attempts,
+        end: Callable[[int], Outcome],
+    ) -> None:
+        self._records = records
+        self._attempts = attempts
+        self._end = end
+
+    def __len__(self) -> int:
+        """Count those that are left."""
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Settlement]:
+        """Take out one after the other; the past of each is forgotten."""
+        attempts = self._attempts
+        ends: dict[int, Outcome] = {}
+        for record in self._records:
+            tries = attempts.failures(record) if attempts else 0
+            if tries not in ends:
+                ends[tries] = self._end(tries)
+            settlement = (record, ends[tries])
+            if tries:
+                attempts.forget((settlement,))
+            yield settlement
+
+    def __repr__(self) -> str:
+        return f"<Endings {len(self)} left>"
 
 
 class Rulings:
@@ -242,34 +283,25 @@ class Rulings:
             refused=True,
         )
 
-    def drop_all(
-        self, records: list[Record], reason: DropReason, message: str
-    ) -> list[Settlement]:
+    def drop_all(self, records: Leaving, reason: DropReason, message: str) -> Endings:
         """Settle events that are given up for one reason."""
-        return self._alike(
-            records, lambda tries: Outcome.dropped(reason, message, 0, tries)
+        return Endings(
+            records,
+            self._attempts,
+            lambda tries: Outcome.dropped(reason, message, 0, tries),
         )
 
     def refuse_all(self, records: list[Record]) -> list[Settlement]:
         """Reject events that wait, by the word of a server that refuses us."""
         message, code = self._health.refusal_message, self._health.refusal_code
-        return self._alike(records, lambda tries: Outcome.refusal(message, code, tries))
 
-    def _alike(
-        self, records: list[Record], end: Callable[[int], Outcome]
-    ) -> list[Settlement]:
-        """Settle all that waits: one outcome for all that were tried as often."""
-        fresh = end(0)
+        def end(tries: int) -> Outcome:
+            return Outcome.refusal(message, code, tries)
+
         if not self._attempts:
-            return [(record, fresh) for record in records]
-        ends = {0: fresh}
-        settled: list[Settlement] = []
-        for record in records:
-            tries = self._attempts.failures(record)
-            if tries not in ends:
-                ends[tries] = end(tries)
-            settled.append((record, ends[tries]))
-        return settled
+            outcome = end(0)
+            return [(record, outcome) for record in records]
+        return list(Endings(Leaving(records), self._attempts, end))
 
     def __repr__(self) -> str:
         return f"<Rulings {self._health.state}, {self._attempts!r}>"

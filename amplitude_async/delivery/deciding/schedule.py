@@ -13,7 +13,7 @@ from amplitude_async.delivery.deciding.attempts import Attempts
 from amplitude_async.delivery.deciding.batcher import ByteTarget
 from amplitude_async.delivery.deciding.group import Group, Life
 from amplitude_async.delivery.deciding.health import Health, HealthState, TokenBucket
-from amplitude_async.delivery.deciding.rulings import Ruling, Rulings
+from amplitude_async.delivery.deciding.rulings import Endings, Ruling, Rulings
 from amplitude_async.delivery.deciding.timetable import Linger
 from amplitude_async.delivery.deciding.waiting import Waiting
 from amplitude_async.delivery.endpoint import Verdict
@@ -123,8 +123,8 @@ class Schedule:
         """
         if slots <= 0:
             return None
-        self._waiting.expire(wall)
-        if self._bucket.next_at(now) > now:
+        more = self._waiting.expire(wall)
+        if more or self._bucket.next_at(now) > now:
             return None
         most = self._max_events if most is None else min(most, self._max_events)
         if self._waiting.last_call:
@@ -159,10 +159,8 @@ class Schedule:
     def _next_due(self, now: float, wall: float, most: int) -> Group | None:
         timetable = self._waiting.timetable
         timetable.ring(now)
-        while (group := timetable.pop_ready()) is not None:
-            if self._waiting.freshen(group, wall):
-                return self._start(group, now, most)
-        return None
+        group = self._waiting.next_fresh(timetable.pop_ready, wall)
+        return self._start(group, now, most) if group is not None else None
 
     def _next_batch(
         self, now: float, wall: float, size: int, *, eager: bool
@@ -179,13 +177,11 @@ class Schedule:
         return self._start(group, now, size) if group is not None else None
 
     def _probe(self, now: float, wall: float) -> Group | None:
-        group = self._waiting.take_head(self._target.most)
-        if group is not None:
-            return self._start(group, now, 1)
-        while (lane := self._waiting.timetable.pop_due(now)) is not None:
-            if self._waiting.freshen(lane, wall):
-                return self._start(lane, now, 1)
-        return None
+        waiting, most = self._waiting, self._target.most
+        group = waiting.next_fresh(
+            lambda: waiting.take_head(most) or waiting.timetable.pop_due(now), wall
+        )
+        return self._start(group, now, 1) if group is not None else None
 
     def _start(self, group: Group, now: float, most: int) -> Group:
         limit = min(group.window or most, most)
@@ -257,12 +253,12 @@ class Schedule:
 
     def _carry_out(self, group: Group, ruling: Ruling, now: float) -> list[Settlement]:
         waiting, settled = self._waiting, ruling.settled
-        for identity in ruling.slowed:
+        if ruling.slowed:
             due = now + self._config.retry_throttled_interval
-            waiting.hold(group, identity, due)
+            waiting.hold(group, ruling.slowed, due)
         if ruling.refused and not self._durable:
             # Everything that waits meets the same refusal; in flight are only others.
-            rest = waiting.remove(lambda _: True)
+            rest = waiting.clear().all()
             settled = [*settled, *self._rulings.refuse_all(rest)]
         elif ruling.due is not None:
             waiting.postpone(group, ruling.due)
@@ -290,11 +286,12 @@ class Schedule:
 
     # Removing, shutting down -------------------------------------------------
 
-    def purge(self, chosen: Callable[[Record], bool]) -> list[Settlement]:
-        """Give up the chosen events that are not in flight."""
+    def purge(self, chosen: Callable[[Record], bool] | None = None) -> Endings:
+        """Give up the chosen events that are not in flight; without a choice all."""
         reason, message = DropReason.PURGED, "purged by the client"
-        records = self._waiting.remove(chosen)
-        return self._closed(self._rulings.drop_all(records, reason, message))
+        waiting = self._waiting
+        records = waiting.clear() if chosen is None else waiting.remove(chosen)
+        return self._rulings.drop_all(records, reason, message)
 
     def evict_oldest(self) -> list[Settlement]:
         """Give up the oldest waiting event, to make room for a newer one.

@@ -11,6 +11,8 @@ from amplitude_async.delivery.deciding.group import Group
 __all__ = ["Linger", "Timetable"]
 
 FIRST_LINGER = 0.1
+# So many groups are woken at once, and others the next time somebody looks.
+WAKING_SHARE = 500
 
 
 class Linger:
@@ -89,8 +91,11 @@ class Timetable:
         heapq.heappush(self._resting, (due, next(self._tickets), group))
 
     def ring(self, now: float) -> None:
-        """Let the groups go on whose time has come."""
-        while (group := self.pop_due(now)) is not None:
+        """Let the groups go on whose time has come, or the first of them."""
+        for _ in range(WAKING_SHARE):
+            group = self.pop_due(now)
+            if group is None:
+                return
             self._ready.append(group)
 
     def pop_due(self, now: float) -> Group | None:

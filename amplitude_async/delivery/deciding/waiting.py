@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from amplitude_async.delivery.deciding.attempts import Attempts, Held
-from amplitude_async.delivery.deciding.batcher import Batcher
+from amplitude_async.delivery.deciding.batcher import Batcher, Leaving
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.rulings import Ruling
 from amplitude_async.delivery.deciding.timetable import Linger, Timetable
@@ -19,9 +19,10 @@ from amplitude_async.storage.base import Record
 __all__ = ["Waiting"]
 
 PROBATION_WINDOW = 30
-# So small a part of what waits is looked out at once when the oldest must go: the look
-# is as long as all that waits, and so costs each of them a fixed number of steps.
-ELDEST_SHARE = 16
+# So many events expire at once; the loop has a turn before the next.
+EXPIRY_SHARE = 500
+# So many groups are looked at for one that has not expired; likewise.
+FRESHENING_SHARE = 100
 
 
 class Waiting:
@@ -39,6 +40,7 @@ class Waiting:
         self._attempts = attempts
         self._capacity = capacity
         self._max_age = max_age
+        self._expired = f"not delivered within max_event_age={max_age:g} s"
         self._batcher = Batcher(attempts)
         self._held = Held(max(1, capacity // 2))
         self._eldest: deque[Record] = deque()
@@ -56,7 +58,7 @@ class Waiting:
 
     def __len__(self) -> int:
         """Count the queue: not in flight, not backing off, not held."""
-        return len(self._batcher)
+        return len(self._batcher) + len(self._eldest)
 
     @property
     def held(self) -> int:
@@ -77,7 +79,7 @@ class Waiting:
 
     def expires_at(self, wall: float) -> float:
         """Say in how many seconds the event at the queue's head is too old."""
-        oldest = self._batcher.oldest
+        oldest = self._eldest[0] if self._eldest else self._batcher.oldest
         return math.inf if oldest is None else oldest.accepted_at + self._max_age - wall
 
     def __repr__(self) -> str:
@@ -87,7 +89,7 @@ class Waiting:
 
     def add(self, records: Sequence[Record], since: float) -> None:
         """Queue events; the linger began when the first of them was accepted."""
-        if not len(self._batcher):
+        if not len(self):
             self.linger.stop()  # it belonged to events that are gone
         self._batcher.add(records)
         if len(self._batcher):
@@ -110,7 +112,10 @@ class Waiting:
         return group
 
     def take_head(self, max_bytes: int) -> Group | None:
-        """Form a group of one, to ask with: of each identity in turn."""
+        """Form a group of one, to ask with: of each identity in turn.
+
+        It may have expired: it is freshened before it goes.
+        """
         self._reinstate()
         group = self._batcher.take_head()
         if group is None:
@@ -138,6 +143,16 @@ class Waiting:
             self.expire(wall)
         return bool(group.pieces)
 
+    def next_fresh(
+        self, choose: Callable[[], Group | None], wall: float
+    ) -> Group | None:
+        """Choose groups until one has an event that may go; not too many at once."""
+        for _ in range(FRESHENING_SHARE):
+            group = choose()
+            if group is None or self.freshen(group, wall):
+                return group
+        return None
+
     def answer(self, group: Group) -> None:
         """Note that nothing of a group is out any more: it may be the oldest now."""
         self._reinstate()
@@ -145,18 +160,24 @@ class Waiting:
 
     # Ends without an answer --------------------------------------------------
 
-    def expire(self, wall: float) -> None:
-        """Drop what has become too old at the queue's head."""
+    def expire(self, wall: float) -> bool:
+        """Drop what has become too old at the queue's head, or a share of it.
+
+        Returns:
+            True where there is more.
+        """
+        self._reinstate()
         horizon = wall - self._max_age
-        oldest = self._batcher.oldest
-        while oldest is not None and oldest.accepted_at <= horizon:
+        for _ in range(EXPIRY_SHARE):
+            oldest = self._batcher.oldest
+            if oldest is None or oldest.accepted_at > horizon:
+                return False
             self._batcher.pop_oldest()
             self._expire(oldest)
-            oldest = self._batcher.oldest
+        return self.expires_at(wall) <= 0
 
     def _expire(self, record: Record) -> None:
-        message = f"not delivered within max_event_age={self._max_age:g} s"
-        self._depart(record, DropReason.EXPIRED, message)
+        self._depart(record, DropReason.EXPIRED, self._expired)
 
     def _park(self, owner: Group, record: Record) -> None:
         if owner.window is not None and not self._held.room:
@@ -183,11 +204,13 @@ class Waiting:
 
     # Where a group goes ------------------------------------------------------
 
-    def hold(self, group: Group, identity: str, due: float) -> None:
-        """Move one identity to a lane of its own and leave it alone for a while."""
-        records = group.extract(identity)
-        if not records:
-            return
+    def hold(self, group: Group, identities: Sequence[str], due: float) -> None:
+        """Move each identity to a lane of its own and leave it alone for a while."""
+        for identity, records in group.extract(identities).items():
+            if records:
+                self._hold(identity, records, due)
+
+    def _hold(self, identity: str, records: list[Record], due: float) -> None:
         room = self._held.room
         kept, shed = records[:room], records[room:]
         for record in shed:
@@ -242,33 +265,34 @@ class Waiting:
 
     # Taking out --------------------------------------------------------------
 
-    def remove(self, chosen: Callable[[Record], bool]) -> list[Record]:
+    def remove(self, chosen: Callable[[Record], bool]) -> Leaving:
         """Take the chosen events out, except those in flight, and groups with them."""
         self._reinstate()
         records = self._batcher.remove(chosen)
-        for group in self._batcher.groups():
+        ended = False
+        owners = map(self._batcher.owner, {record.identity for record in records})
+        for group in dict.fromkeys(owners):
+            if group is None:
+                continue
             group.forget_empty_pieces()
             if not group.goes_on and not group.out:
                 self.release(group)
-        self.timetable.forget_ended()
-        return records
+                ended = True
+        if ended:
+            self.timetable.forget_ended()
+        return Leaving(records)
+
+    def clear(self) -> Leaving:
+        """Take everything out that waits to be sent, and is not in flight."""
+        self._reinstate()
+        self.timetable.clear()  # nothing in it is in flight
+        return self._batcher.clear()
 
     def pop_eldest(self) -> Record | None:
         """Take out the oldest event of all, wherever it waits; None: all are out."""
         if not self._eldest:
-            self._look_out_eldest()
+            self._eldest.extend(self._batcher.take_eldest())
         return self._eldest.popleft() if self._eldest else None
-
-    def _look_out_eldest(self) -> None:
-        waiting = self._batcher.waiting()
-        # Records are tuples and begin with their number, in order of acceptance.
-        share = sorted(waiting)[: len(waiting) // ELDEST_SHARE + 1]
-        if not share:
-            return
-        newest = share[-1].id
-        # Their groups stay, however empty: a hold goes on without those who are held.
-        self._batcher.remove(lambda record: record.id <= newest)
-        self._eldest.extend(share)
 
     def _reinstate(self) -> None:
         """Put the oldest back to where they go before all others of their identity."""
@@ -289,4 +313,4 @@ class Waiting:
     def remove_all(self) -> list[Record]:
         """Take out everything that is undecided and not in flight."""
         spent, self._spent = self._spent or [], None if self._spent is None else []
-        return spent + self.remove(lambda _: True)
+        return spent + self.clear().all()

@@ -57,6 +57,11 @@ class Books:
         self.counters.accepted += 1  # not by its verb: every event comes by here
         return Delivery(self._principal, record, self._ledger.enter(record.id))
 
+    @property
+    def is_behind(self) -> bool:
+        """True while a slow callback has results waiting in each of its places."""
+        return self.callbacks is not None and self.callbacks.full
+
     async def wait_to_tell(self, timeout: float) -> None:
         """Wait until one more result has its place with the callback, not too long."""
         if self.callbacks is not None:

@@ -207,10 +207,30 @@ class Engine:
         return await self.intake.accept(record)
 
     def settle_at_door(
-        self, source: object, insert_id: str, outcome: Outcome
+        self,
+        source: object,
+        insert_id: str,
+        outcome: Outcome,
+        *,
+        must_tell: bool = False,
     ) -> Delivery:
-        """Accept an event and settle it at once."""
-        return self._parts.books.settle_at_door(source, insert_id, outcome)
+        """Accept an event and settle it at once.
+
+        The callback hears of it, if it must or if it has room.
+        """
+        return self._parts.books.settle_at_door(
+            source, insert_id, outcome, must_tell=must_tell
+        )
+
+    @property
+    def is_behind(self) -> bool:
+        """True while a slow callback has no room for the result of one more event."""
+        return self._parts.books.is_behind
+
+    async def wait_to_tell(self) -> None:
+        """Wait until the callback has room for one more result, but not long."""
+        patience = self._site.config.overflow_timeout
+        await self._parts.books.wait_to_tell(patience)
 
     def hasten(self) -> None:
         """Bring the next flush forward; haste within 10 ms is one haste."""

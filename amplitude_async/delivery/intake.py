@@ -80,6 +80,7 @@ class Intake:
         self._alarm = alarm
         self._ages = ages
         self._client_id = client_id
+        self._keeps = journal.writes
         self._queue = BulkQueue()
         self._since = 0.0
         self._full_at = 1
@@ -130,25 +131,58 @@ class Intake:
     # Taking in ---------------------------------------------------------------
 
     def offer(self, record: Record) -> Delivery | None:
-        """Accept an event without suspending; None where there is no room."""
-        size = len(record.body)
-        return self._take_in(record, size) if self._room.take(size) else None
+        """Accept an event without suspending; None where that needs a wait.
 
-    def _take_in(self, record: Record, size: int) -> Delivery:
+        For room, or for a place of its result behind the callback.
+        """
+        size = len(record.body)
+        if not self._room.take(size):
+            return None
+        if self._room.closed or self._schedule.health.state is HealthState.REFUSED:
+            if self._books.is_behind:
+                self._room.free(1, size)
+                return None
+            return self._take_in(record, size, must_tell=False)
+        return self._number(record)
+
+    def _offer_now(self, record: Record, *, must_tell: bool) -> Delivery | None:
+        """Accept an event as ``offer`` does; None only where there is no room."""
+        size = len(record.body)
+        if not self._room.take(size):
+            return None
+        return self._take_in(record, size, must_tell=must_tell)
+
+    def _take_in(self, record: Record, size: int, *, must_tell: bool) -> Delivery:
         """Accept an event that has its place."""
         if self._room.closed or self._schedule.health.state is HealthState.REFUSED:
-            # This is the one place that accepts: whoever waited for a storage or for
-            # room while the client was shut down comes by here as well.
+            # Whoever waited for a storage or for room while the client was shut down
+            # comes by here as well.
             verdict = _CLOSED if self._room.closed else self._refused()
             if verdict is not None:
                 self._room.free(1, size)
-                return self._books.settle_at_door(record, record.insert_id, verdict)
+                return self._settle(record, verdict, must_tell=must_tell)
             self._alarm.ring()
+        return self._number(record)
+
+    def _number(self, record: Record) -> Delivery:
+        """Give an event its number and let it in."""
         number = self.next_id
         if record.id != number:
             record = record._replace(id=number)
         self.next_id = number + 1
+        if self._keeps:
+            self._journal.keep_in_memory(number)
         return self._enter(record)
+
+    def _settle(self, record: Record, outcome: Outcome, *, must_tell: bool) -> Delivery:
+        return self._books.settle_at_door(
+            record, record.insert_id, outcome, must_tell=must_tell
+        )
+
+    async def _settle_in_turn(self, record: Record, outcome: Outcome) -> Delivery:
+        """Settle an event at once when its result has a place behind the callback."""
+        await self._books.wait_to_tell(self._config.overflow_timeout)
+        return self._settle(record, outcome, must_tell=True)
 
     def _refused(self) -> Outcome | None:
         """Say what the server that refuses us would say to a new event.
@@ -192,7 +226,8 @@ class Intake:
             return await self._accept_in_turn(record)
         await self._books.wait_to_tell(self._config.overflow_timeout)
         # There may be room by now.
-        return self.offer(record) or self._overflow(record, must_tell=True)
+        delivery = self._offer_now(record, must_tell=True)
+        return delivery or self._overflow(record, must_tell=True)
 
     def offer_nowait(self, record: Record) -> Delivery:
         """Accept an event for synchronous code; sheds where there is no room.
@@ -201,11 +236,13 @@ class Intake:
             QueueFullError: no room, and the policy is RAISE.
         """
         # What is only in the journal was accepted before: do not overtake it.
-        delivery = None if self._journal.unread else self.offer(record)
+        delivery = None
+        if not self._journal.unread:
+            delivery = self._offer_now(record, must_tell=False)
         if delivery is None:
             delivery = self._overflow(record, must_tell=False)
-            if delivery.at_door:
-                return delivery
+        if delivery.at_door:
+            return delivery
         if not self._journal.bypassed:
             self._journal.append_soon(record._replace(id=self.last_id))
         return delivery
@@ -215,7 +252,9 @@ class Intake:
         if self._queue.count():
             records = self.take_all()
             self._ages.notice(self.next_id, records, self._since)
-            self._schedule.add(self._ages.put_right(records), self._since)
+            self._schedule.add(
+                self._ages.put_right_fresh(records, self._since), self._since
+            )
 
     def take_all(self) -> list[Record]:
         """Empty the queue."""
@@ -227,6 +266,8 @@ class Intake:
         # No more company can come: what waits goes now, however little it is.
         self._room.crowd()
         self._alarm.ring()
+        if self.closing:
+            return self._settle(record, _CLOSED, must_tell=must_tell)
         policy = self._config.overflow
         if policy is Overflow.RAISE:
             raise QueueFullError(self._full_message())
@@ -239,20 +280,18 @@ class Intake:
         if overtakes or not self._room.could_hold(len(record.body)):
             return self._shed(record, self._full_message(), must_tell=must_tell)
         self.drain()
-        delivery = self.offer(record)
+        delivery = self._offer_now(record, must_tell=must_tell)
         while delivery is None:
             evicted = self._schedule.evict_oldest()
             if not evicted:
                 return self._shed(record, self._full_message(), must_tell=must_tell)
             self._books.settle(evicted, must_tell=must_tell)
-            delivery = self.offer(record)
+            delivery = self._offer_now(record, must_tell=must_tell)
         return delivery
 
     def _shed(self, record: Record, message: str, *, must_tell: bool) -> Delivery:
         outcome = Outcome.dropped(DropReason.OVERFLOW, message)
-        return self._books.settle_at_door(
-            record, record.insert_id, outcome, must_tell=must_tell
-        )
+        return self._settle(record, outcome, must_tell=must_tell)
 
     def _full_message(self) -> str:
         config = self._config
@@ -269,6 +308,7 @@ class Intake:
         return (
             config.overflow is Overflow.WAIT
             and config.overflow_timeout > 0
+            and not self.closing
             and self._room.could_hold(len(record.body))
             # A hiccup sheds nothing, and an outage delays nobody.
             and health.state is not HealthState.REFUSED
@@ -283,10 +323,11 @@ class Intake:
         size = len(record.body)
         has_place = await self._room.wait(size, self._config.overflow_timeout)
         if has_place or self._room.take(size):
-            return self._take_in(self._ages.restamp(record), size)
+            return self._take_in(self._ages.restamp(record), size, must_tell=True)
         if self.closing:
-            return self._books.settle_at_door(record, record.insert_id, _CLOSED)
-        return self._shed(record, self._full_message(), must_tell=True)
+            return await self._settle_in_turn(record, _CLOSED)
+        outcome = Outcome.dropped(DropReason.OVERFLOW, self._full_message())
+        return await self._settle_in_turn(record, outcome)
 
     def admit_waiters(self) -> None:
         """Let those go on who wait for room, in order, as far as there is any.
@@ -315,12 +356,12 @@ class Intake:
         if not written:
             # A failure was reported loudly; events go on in memory.
             full, record = self._journal.durable, self._ages.restamp(record)
-            return (
-                self._refuse(record) if full else await self._accept_in_memory(record)
+            return await (
+                self._refuse(record) if full else self._accept_in_memory(record)
             )
         if self.closing:
             self._journal.settle_soon([record.id])
-            return self._books.settle_at_door(record, record.insert_id, _CLOSED)
+            return await self._settle_in_turn(record, _CLOSED)
         # The wall clock may have jumped meanwhile, before the next id is given.
         self._ages.notice(self.next_id, self._queue.records, self._since)
         record = self._ages.redate(record)
@@ -337,12 +378,13 @@ class Intake:
         self._alarm.ring()
         return self._books.enter(record)
 
-    def _refuse(self, record: Record) -> Delivery:
+    async def _refuse(self, record: Record) -> Delivery:
         """Shed an event for which a durable storage has no room of its own."""
         message = "the storage has reached its own limit"
         if self._config.overflow is Overflow.RAISE:
             raise QueueFullError(message)
-        return self._shed(record, message, must_tell=True)
+        outcome = Outcome.dropped(DropReason.OVERFLOW, message)
+        return await self._settle_in_turn(record, outcome)
 
     # Lifecycle ---------------------------------------------------------------
 

@@ -9,10 +9,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from amplitude_async.delivery.clock import Clock
-from amplitude_async.delivery.outages import Loose, Outages
+from amplitude_async.delivery.outages import Loose, Outage
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.settling import Settler
-from amplitude_async.exceptions import StorageFullError
+from amplitude_async.delivery.tasks import is_cancellation
+from amplitude_async.delivery.writing import Writing, in_background
+from amplitude_async.exceptions import StorageError, StorageFullError
 from amplitude_async.storage.base import DeadLetter, Record, Storage
 
 __all__ = ["Journal"]
@@ -80,32 +82,46 @@ class _Unread:
 
 
 class Journal:
-    """One storage, how far it was read, and whether it can be relied on."""
+    """One storage, how far it was read, and whether it can be relied on.
+
+    Args:
+        storage: keeps records beyond the process, or not.
+        destination: whose records they are, without secrets.
+        reporter: hears of what fails.
+        clock: says how long an append takes.
+        patience: seconds after which an append that has not ended has failed.
+    """
 
     def __init__(
-        self, storage: Storage, destination: str, reporter: Reporter, clock: Clock
+        self,
+        storage: Storage,
+        destination: str,
+        reporter: Reporter,
+        clock: Clock,
+        *,
+        patience: float,
     ) -> None:
         self._storage = storage
         self._destination = destination
         self._reporter = reporter
         self._opened = False
-        self._outages = Outages(clock)
+        self._clock = clock
+        self._outage = Outage(clock)
         self._unread = _Unread()
         self._settler = Settler(storage, reporter, self._forgotten)
-        self._appending: dict[int, None] = {}
-        self._appended: asyncio.Event | None = None
-        self._loose = Loose(self._outages, self._settler.settle)
+        self._writing = Writing(clock, patience, self._written_late)
+        self._loose = Loose(self._settler.settle, clock)
         self._passed_over: set[int] = set()
 
     @property
     def durable(self) -> bool:
         """True while an appended record survives the process."""
-        return self._storage.durable and not self._outages.failed
+        return self._storage.durable and not self._outage.failed
 
     @property
     def bypassed(self) -> bool:
         """True while events go to memory without asking the storage."""
-        return not self._storage.durable or self._outages.bypassed
+        return not self._storage.durable or self._outage.bypassed
 
     @property
     def unread(self) -> int:
@@ -115,7 +131,7 @@ class Journal:
     @property
     def appending(self) -> int:
         """Events that are being appended: not accepted as yet."""
-        return len(self._appending)
+        return len(self._writing)
 
     @property
     def writes(self) -> bool:
@@ -124,15 +140,11 @@ class Journal:
 
     def holds(self, record_id: int) -> bool:
         """Say whether an undecided record survives the process."""
-        return (
-            self._storage.durable
-            and record_id not in self._loose
-            and not self._outages.cover(record_id)
-        )
+        return self._storage.durable and record_id not in self._loose
 
     def __repr__(self) -> str:
         state = "open" if self._opened else "shut"
-        failed = ", failed" if self._outages.failed else ""
+        failed = ", failed" if self._outage.failed else ""
         return (
             f"<Journal {type(self._storage).__name__} {state}{failed}: "
             f"{self.appending} being written, {self.unread} unread>"
@@ -152,11 +164,13 @@ class Journal:
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Look for records that another process left behind."""
-        if self._outages.failed:
+        if self._outage.failed:
             return 0
         try:
             adopted = await self._storage.adopt(allot)
-        except Exception as error:  # noqa: BLE001 - a storage may raise anything
+        except (Exception, asyncio.CancelledError) as error:  # a storage may raise both
+            if is_cancellation(error):
+                raise
             self._reporter.warning("adopt", "%s", in_words(error))
             return 0
         self._unread.add(adopted)
@@ -165,56 +179,90 @@ class Journal:
     # Writing -----------------------------------------------------------------
 
     async def append(self, record: Record) -> bool:
-        """Write a record; False where the storage is full or has failed.
+        """Write a record; False where the storage is full, has failed or takes long.
 
         A cancelled append is undone: the record was not accepted.
         """
         if self.bypassed:
             return False
         number = record.id
-        self._appending[number] = None
         try:
-            await self._storage.append((record,))
+            await self._writing.begin(number, self._storage.append((record,)))
         except Exception as error:  # noqa: BLE001 - whatever it is, the host goes on
-            self._not_written(error, number)
+            self._not_written(error)
             return False
         except BaseException as error:
-            # It may have been written or not: when it is read, it is left out.
-            self._passed_over.add(number)
-            late = isinstance(error, GeneratorExit)  # and may have no loop any more
-            (self._settler.settle_later if late else self.settle_soon)([number])
-            raise
+            slow = self._writing.gave_up(number)
+            self._undo(number, error)
+            theirs = slow or isinstance(error, asyncio.CancelledError)
+            if not theirs or is_cancellation(error):
+                raise
+            self._not_written(self._too_slow() if slow else error)
+            return False
         finally:
-            del self._appending[number]
-            if self._appended is not None and not self._appending:
-                self._appended.set()
-        if self._outages.failed:
-            self._outages.end(number)
+            self._writing.end(number)
+        if self._outage.failed:
+            self._outage.end()
             self._reporter.warning(
                 "storage_recovered",
                 "the storage works again: new events survive the process",
             )
         return True
 
+    def _undo(self, record_id: int, error: BaseException) -> None:
+        """Forget a record that may have been written or not."""
+        self._passed_over.add(record_id)  # it is left out when it is read
+        if isinstance(error, GeneratorExit):
+            self._settler.settle_later([record_id])  # there may be no loop any more
+        else:
+            self.settle_soon([record_id])
+
+    def _written_late(self, record_id: int) -> None:
+        """Forget a record once more: it was not there yet when it was undone."""
+        self._passed_over.add(record_id)
+        self.settle_soon([record_id])
+
+    def _too_slow(self) -> StorageError:
+        return StorageError(
+            "the storage takes longer than the overflow_timeout of "
+            f"{self._writing.patience:g} s to write an event"
+        )
+
     def append_soon(self, record: Record) -> None:
         """Write a record that is in memory already, in the background."""
         if self.bypassed:
             return
-        self._loose.add(record.id)
-        self._passed_over.add(record.id)
-        try:
-            writing = asyncio.ensure_future(self._storage.append((record,)))
-        except Exception as error:  # noqa: BLE001 - as above
-            self._not_written(error, record.id)
+        number = record.id
+        self._loose.add(number)
+        if self._loose.waits_since < self._clock.now() - self._writing.patience:
+            # Nobody waits for these, but they must not pile up.
+            self._not_written(self._too_slow())
             return
-        self._loose.watch(record.id, writing, self._not_written)
+        self._passed_over.add(number)
+        try:
+            writing = in_background(self._storage.append((record,)))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as above
+            self._not_written_soon(error, number)
+            return
+        self._loose.watch(number, writing, self._not_written_soon)
 
-    def _not_written(self, error: Exception, record_id: int) -> None:
+    def _not_written_soon(self, error: BaseException, record_id: int) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            self._undo(record_id, error)
+        else:
+            self._passed_over.discard(record_id)
+        self._not_written(error)
+
+    def keep_in_memory(self, record_id: int) -> None:
+        """Note that a record is in memory only, and does not survive the process."""
+        self._loose.add(record_id)
+
+    def _not_written(self, error: BaseException) -> None:
         if isinstance(error, StorageFullError):
             # Its own limit is no failure: it works, and says no.
             self._reporter.error("storage_full", "%s", error)
             return
-        self._outages.begin(record_id)
+        self._outage.begin()
         self._reporter.error(
             "storage",
             "%s; events are kept in memory only from now on and do not survive "
@@ -254,7 +302,9 @@ class Journal:
                 arrivals = unread.arrivals
                 try:
                     page = await self._storage.fetch(unread.cursor, limit, max_bytes)
-                except Exception as error:  # noqa: BLE001 - as above
+                except (Exception, asyncio.CancelledError) as error:  # as above
+                    if is_cancellation(error):
+                        raise
                     self._reporter.error("storage_read", "%s", in_words(error))
                     break
                 if not page and arrivals == unread.arrivals:
@@ -271,9 +321,9 @@ class Journal:
 
     def _accepted(self, page: list[Record]) -> list[Record]:
         """Leave out what is no unread event: being appended, undone, in memory."""
-        if self._appending:
+        if self._writing:
             # They ascend, and those who wait for them hear of them in order.
-            first = next(iter(self._appending))
+            first = self._writing.first
             page[:] = [record for record in page if record.id < first]
         if self._passed_over:
             return [record for record in page if record.id not in self._passed_over]
@@ -289,7 +339,9 @@ class Journal:
         while True:
             try:
                 page = await self._storage.fetch(after, PAGE, PAGE_BYTES)
-            except Exception as error:  # noqa: BLE001 - as above
+            except (Exception, asyncio.CancelledError) as error:  # as above
+                if is_cancellation(error):
+                    raise
                 self._reporter.error("storage_read", "%s", in_words(error))
                 return
             records = self._accepted(page)
@@ -338,8 +390,7 @@ class Journal:
         """Forget records in the background, many at a time."""
         if not self._storage.durable:
             return
-        self._loose.forget(ids)
-        self._settler.settle(self._outages.filtered(ids))
+        self._settler.settle(self._loose.forget(ids))
 
     def _forgotten(self, ids: Sequence[int]) -> None:
         if self._passed_over:
@@ -353,13 +404,11 @@ class Journal:
 
     async def close(self) -> None:
         """Finish writing and close the storage, however long that takes."""
-        self._outages.stop()
+        self._outage.stop()
         if not self._opened:
             return
         self._opened = False
-        if self._appending:
-            self._appended = asyncio.Event()
-            await self._appended.wait()
+        await self._writing.ended()
         self.settle_soon([])
         await self.settled()
         await self._storage.close()
@@ -375,7 +424,9 @@ class Journal:
     def rebind(self) -> None:
         """Forget what belongs to a closed loop; undo what was being appended there."""
         self._unread.rebind()
-        self._passed_over.update(self._appending)
-        self._settler.rebind(list(self._appending))
-        self._appending.clear()
+        cut_off = self._writing.ids
+        self._passed_over.update(cut_off)
+        self._settler.rebind(cut_off)
+        self._writing.rebind()
+        self._outage.rebind()
         self._loose.rebind()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from amplitude_async.delivery.reporting import Reporter, in_words
-from amplitude_async.delivery.tasks import spawn
+from amplitude_async.delivery.tasks import is_cancellation, spawn
 from amplitude_async.storage.base import DeadLetter, Storage
 
 __all__ = ["Settler"]
@@ -56,7 +56,8 @@ class Settler:
                 # Tried again with the next that are settled, and at the end.
                 self._burying = letters + self._burying
                 self._settling = ids + self._settling
-                if not isinstance(error, Exception):
+                theirs = isinstance(error, Exception | asyncio.CancelledError)
+                if not theirs or is_cancellation(error):
                     raise
                 self._reporter.error(
                     "storage_settle",

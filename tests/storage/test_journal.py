@@ -172,7 +172,7 @@ async def test_a_storage_that_works_again_is_used_again(
 ) -> None:
     """After a while one event finds out; what came in between was never stored."""
     clock, shelf = FakeClock(), Shelf()
-    journal = Journal(shelf, "here", reporter(clock), clock)
+    journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
     await journal.open(lambda _: 1)
     assert await journal.append(make_record(1))
     shelf.broken = StorageError("the shelf fell")
@@ -210,7 +210,7 @@ def reporter(clock: FakeClock) -> Reporter:
 async def test_nothing_is_adopted_while_the_storage_is_broken() -> None:
     """Ids of recovered events must not lie among those of lost ones."""
     clock, shelf = FakeClock(), Shelf()
-    journal = Journal(shelf, "here", reporter(clock), clock)
+    journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
     await journal.open(lambda _: 1)
     shelf.broken = StorageError("the shelf fell")
     await journal.append(make_record(1))
@@ -229,7 +229,7 @@ async def test_a_storage_that_cannot_look_around_is_used_all_the_same(
             raise StorageError("it is too dark")
 
     clock = FakeClock()
-    journal = Journal(Blind(), "here", reporter(clock), clock)
+    journal = Journal(Blind(), "here", reporter(clock), clock, patience=1.0)
     await journal.open(lambda _: 1)
 
     assert await journal.adopt(lambda _: 1) == 0

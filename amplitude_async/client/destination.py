@@ -143,7 +143,7 @@ class EngineDestination(Plugin):
     @property
     def next_id(self) -> int:
         """The id that a record should have which is offered now."""
-        return self._engine.intake.next_id
+        return self._engine.intake.numbers.next
 
     # Events ------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class EngineDestination(Plugin):
     def _admit(self, event: Any) -> Record | Outcome:
         """Let the door judge an event; its outcome where that was the end of it."""
         wall = self._clock.wall()
-        record = self._door.admit(event, self._engine.intake.next_id, wall)
+        record = self._door.admit(event, self._engine.intake.numbers.next, wall)
         if isinstance(record, Refusal):
             return verdict_on(record, strict=self._strict)
         return record

@@ -136,7 +136,7 @@ class Engine:
         if self._closed:
             return
         self._pid = os.getpid()
-        recovered = await self._parts.journal.open(self.intake.allot_recovered)
+        recovered = await self._parts.journal.open(self.intake.numbers.allot)
         self._parts.books.counters.recover(recovered)
         self.ensure_running()
 
@@ -175,7 +175,7 @@ class Engine:
 
         Inherited handles settle as DROPPED fork, uncounted.
         """
-        inherited = self._parts.books
+        inherited, intake = self._parts.books, self.intake
         self._take_back_all()
         # Where the child goes on with the same loop, it has copies of all our tasks.
         self._flusher.retire()
@@ -186,7 +186,9 @@ class Engine:
         self._site.transport.abandon()
         self._build(self._parts.journal.after_fork())
         message = "accepted before os.fork(): the parent process has it"
-        inherited.settle_handles(Outcome.dropped(DropReason.FORK, message))
+        outcome = Outcome.dropped(DropReason.FORK, message)
+        inherited.settle_handles(outcome)
+        intake.leave(outcome)  # copies of the parent's verbs still wait there
 
     # Intake ------------------------------------------------------------------
 
@@ -229,8 +231,7 @@ class Engine:
 
     async def wait_to_tell(self) -> None:
         """Wait until the callback has room for one more result, but not long."""
-        patience = self._site.config.overflow_timeout
-        await self._parts.books.wait_to_tell(patience)
+        await self._parts.books.wait_to_tell()
 
     def hasten(self) -> None:
         """Bring the next flush forward; haste within 10 ms is one haste."""
@@ -255,7 +256,9 @@ class Engine:
         if pending and not self._closed:
             self.ensure_running()
             self._parts.alarm.ring()
-            await self._parts.books.flushes.wait(self.intake.last_id, pending, timeout)
+            await self._parts.books.flushes.wait(
+                self.intake.numbers.last, pending, timeout
+            )
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user; those in flight go on."""

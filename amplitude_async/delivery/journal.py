@@ -9,12 +9,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from amplitude_async.delivery.clock import Clock
-from amplitude_async.delivery.outages import Loose, Outage
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.settling import Settler
 from amplitude_async.delivery.tasks import is_cancellation
-from amplitude_async.delivery.writing import Writing, in_background
-from amplitude_async.exceptions import StorageError, StorageFullError
+from amplitude_async.delivery.writer import Writer
 from amplitude_async.storage.base import DeadLetter, Record, Storage
 
 __all__ = ["Journal"]
@@ -105,23 +103,23 @@ class Journal:
         self._destination = destination
         self._reporter = reporter
         self._opened = False
-        self._clock = clock
-        self._outage = Outage(clock)
         self._unread = _Unread()
-        self._settler = Settler(storage, reporter, self._forgotten)
-        self._writing = Writing(clock, patience, self._written_late)
-        self._loose = Loose(self._settler.settle, clock)
-        self._passed_over: set[int] = set()
+        self._settler = Settler(storage, reporter)
+        self._writer = Writer(
+            storage, self._settler, reporter, clock, patience=patience
+        )
+        self.writes = storage.durable
+        """True where settled records must be forgotten, even after a failure."""
 
     @property
     def durable(self) -> bool:
         """True while an appended record survives the process."""
-        return self._storage.durable and not self._outage.failed
+        return self.writes and not self._writer.outage.failed
 
     @property
     def bypassed(self) -> bool:
         """True while events go to memory without asking the storage."""
-        return not self._storage.durable or self._outage.bypassed
+        return not self.writes or self._writer.outage.bypassed
 
     @property
     def unread(self) -> int:
@@ -131,20 +129,15 @@ class Journal:
     @property
     def appending(self) -> int:
         """Events that are being appended: not accepted as yet."""
-        return len(self._writing)
-
-    @property
-    def writes(self) -> bool:
-        """True where settled records must be forgotten, even after a failure."""
-        return self._storage.durable
+        return len(self._writer.appends)
 
     def holds(self, record_id: int) -> bool:
         """Say whether an undecided record survives the process."""
-        return self._storage.durable and record_id not in self._loose
+        return self.writes and record_id not in self._writer.loose
 
     def __repr__(self) -> str:
         state = "open" if self._opened else "shut"
-        failed = ", failed" if self._outage.failed else ""
+        failed = ", failed" if self._writer.outage.failed else ""
         return (
             f"<Journal {type(self._storage).__name__} {state}{failed}: "
             f"{self.appending} being written, {self.unread} unread>"
@@ -164,7 +157,7 @@ class Journal:
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Look for records that another process left behind."""
-        if self._outage.failed:
+        if self._writer.outage.failed:
             return 0
         try:
             adopted = await self._storage.adopt(allot)
@@ -183,96 +176,20 @@ class Journal:
 
         A cancelled append is undone: the record was not accepted.
         """
-        if self.bypassed:
-            return False
-        number = record.id
-        try:
-            await self._writing.begin(number, self._storage.append((record,)))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the host goes on
-            self._not_written(error)
-            return False
-        except BaseException as error:
-            slow = self._writing.gave_up(number)
-            self._undo(number, error)
-            theirs = slow or isinstance(error, asyncio.CancelledError)
-            if not theirs or is_cancellation(error):
-                raise
-            self._not_written(self._too_slow() if slow else error)
-            return False
-        finally:
-            self._writing.end(number)
-        if self._outage.failed:
-            self._outage.end()
-            self._reporter.warning(
-                "storage_recovered",
-                "the storage works again: new events survive the process",
-            )
-        return True
-
-    def _undo(self, record_id: int, error: BaseException) -> None:
-        """Forget a record that may have been written or not."""
-        self._passed_over.add(record_id)  # it is left out when it is read
-        if isinstance(error, GeneratorExit):
-            self._settler.settle_later([record_id])  # there may be no loop any more
-        else:
-            self.settle_soon([record_id])
-
-    def _written_late(self, record_id: int) -> None:
-        """Forget a record once more: it was not there yet when it was undone."""
-        self._passed_over.add(record_id)
-        self.settle_soon([record_id])
-
-    def _too_slow(self) -> StorageError:
-        return StorageError(
-            "the storage takes longer than the overflow_timeout of "
-            f"{self._writing.patience:g} s to write an event"
-        )
+        return not self.bypassed and await self._writer.append(record)
 
     def append_soon(self, record: Record) -> None:
         """Write a record that is in memory already, in the background."""
-        if self.bypassed:
-            return
-        number = record.id
-        self._loose.add(number)
-        if self._loose.waits_since < self._clock.now() - self._writing.patience:
-            # Nobody waits for these, but they must not pile up.
-            self._not_written(self._too_slow())
-            return
-        self._passed_over.add(number)
-        try:
-            writing = in_background(self._storage.append((record,)))
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as above
-            self._not_written_soon(error, number)
-            return
-        self._loose.watch(number, writing, self._not_written_soon)
-
-    def _not_written_soon(self, error: BaseException, record_id: int) -> None:
-        if isinstance(error, asyncio.CancelledError):
-            self._undo(record_id, error)
-        else:
-            self._passed_over.discard(record_id)
-        self._not_written(error)
+        if not self.bypassed:
+            self._writer.append_soon(record)
 
     def keep_in_memory(self, record_id: int) -> None:
         """Note that a record is in memory only, and does not survive the process."""
-        self._loose.add(record_id)
-
-    def _not_written(self, error: BaseException) -> None:
-        if isinstance(error, StorageFullError):
-            # Its own limit is no failure: it works, and says no.
-            self._reporter.error("storage_full", "%s", error)
-            return
-        self._outage.begin()
-        self._reporter.error(
-            "storage",
-            "%s; events are kept in memory only from now on and do not survive "
-            "the process",
-            in_words(error),
-        )
+        self._writer.loose.add(record_id)
 
     async def written(self) -> None:
         """Wait until what is written in the background is written, or is not."""
-        await self._loose.wait(CLOSE_TIMEOUT)
+        await self._writer.loose.wait(CLOSE_TIMEOUT)
 
     def mark_read(self, record_id: int) -> None:
         """Note that an appended record is in memory too."""
@@ -321,13 +238,11 @@ class Journal:
 
     def _accepted(self, page: list[Record]) -> list[Record]:
         """Leave out what is no unread event: being appended, undone, in memory."""
-        if self._writing:
+        if self._writer.appends:
             # They ascend, and those who wait for them hear of them in order.
-            first = self._writing.first
+            first = self._writer.appends.first
             page[:] = [record for record in page if record.id < first]
-        if self._passed_over:
-            return [record for record in page if record.id not in self._passed_over]
-        return page
+        return self._settler.unsettled(page)
 
     def take_missing(self) -> int:
         """Return once how many unread records the storage has lost."""
@@ -365,7 +280,7 @@ class Journal:
                 if self._unread.abandoned:
                     break  # shut down meanwhile: the rest is the next process's
                 found = [record for record in page if chosen(record)]
-                self._passed_over.update(record.id for record in found)
+                self._settler.pass_over(record.id for record in found)
                 self._unread.decided(len(found))
                 count += len(found)
                 settle(found)
@@ -388,13 +303,8 @@ class Journal:
 
     def settle_soon(self, ids: Sequence[int]) -> None:
         """Forget records in the background, many at a time."""
-        if not self._storage.durable:
-            return
-        self._settler.settle(self._loose.forget(ids))
-
-    def _forgotten(self, ids: Sequence[int]) -> None:
-        if self._passed_over:
-            self._passed_over.difference_update(ids)
+        if self.writes:
+            self._settler.settle(self._writer.loose.forget(ids))
 
     async def settled(self) -> None:
         """Wait until all records settled so far are forgotten, but not long."""
@@ -404,11 +314,11 @@ class Journal:
 
     async def close(self) -> None:
         """Finish writing and close the storage, however long that takes."""
-        self._outage.stop()
+        self._writer.outage.stop()
         if not self._opened:
             return
         self._opened = False
-        await self._writing.ended()
+        await self._writer.appends.ended()
         self.settle_soon([])
         await self.settled()
         await self._storage.close()
@@ -419,14 +329,11 @@ class Journal:
 
     def after_fork(self) -> Storage:
         """Build the storage of a forked child; the parent keeps this one."""
+        self._settler.retire()
         return self._storage.after_fork()
 
     def rebind(self) -> None:
         """Forget what belongs to a closed loop; undo what was being appended there."""
         self._unread.rebind()
-        cut_off = self._writing.ids
-        self._passed_over.update(cut_off)
-        self._settler.rebind(cut_off)
-        self._writing.rebind()
-        self._outage.rebind()
-        self._loose.rebind()
+        self._settler.rebind(self._writer.appends.ids)
+        self._writer.rebind()

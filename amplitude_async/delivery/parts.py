@@ -77,6 +77,7 @@ class Parts:
             principal=principal,
             clock=clock,
             callbacks=_callbacks(site, alarm),
+            patience=config.overflow_timeout,
         )
         intake = Intake(
             config,

@@ -163,7 +163,7 @@ class MParticleDestination(EngineDestination):
         if stopped is not None:
             return stopped
         record = self._door.admit(
-            event, self._engine.intake.next_id, self._clock.wall()
+            event, self._engine.intake.numbers.next, self._clock.wall()
         )
         if isinstance(record, _LeftOut):
             return Outcome.dropped(DropReason.PLUGIN, record.message)

@@ -636,6 +636,7 @@ class ClientMachine(RuleBasedStateMachine):
         """Track one event by one of the verbs."""
         client = self.client
         assert client is not None
+        process = self.pid
         names: Any = {"user_id": user, "insert_id": self.next_name()}
         try:
             if verb == "name":
@@ -651,7 +652,12 @@ class ClientMachine(RuleBasedStateMachine):
                 delivery = await client.track(kind, insert_id=names["insert_id"])
         except QueueFullError:
             return
-        self.enter(user, delivery)
+        if process == self.pid:
+            self.enter(user, delivery)
+        else:
+            # A copy of what ends in the parent, as of a callback that tracks.
+            assert delivery.result is not None
+            assert delivery.result.reason is DropReason.FORK
 
     def track_at_once(self, user: str, kind: str = "e") -> None:
         """Track one event as synchronous code does."""

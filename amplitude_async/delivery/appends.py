@@ -8,7 +8,7 @@ from typing import NamedTuple
 from amplitude_async.delivery.clock import Clock, Timer
 from amplitude_async.delivery.tasks import spawn
 
-__all__ = ["Writing", "in_background"]
+__all__ = ["Appends", "in_background"]
 
 # Every write takes a moment, also for those who would wait for nothing.
 LEAST_PATIENCE = 0.1
@@ -21,7 +21,7 @@ class _Append(NamedTuple):
     written: "asyncio.Future[None]"
 
 
-class Writing:
+class Appends:
     """The appends that verbs wait for, in the order in which they began.
 
     One timer watches over all of them: one for each would cost more than a write.
@@ -140,7 +140,7 @@ class Writing:
         self._timer = self._ended = None
 
     def __repr__(self) -> str:
-        return f"<Writing {len(self)} under way>"
+        return f"<Appends {len(self)} under way>"
 
 
 def in_background(appending: Awaitable[None]) -> "asyncio.Future[None]":

@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import gc
 import logging
+import random
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ import pytest
 
 from amplitude_async import (
     Amplitude,
+    Config,
     Delivery,
     DeliveryResult,
     DeliveryStatus,
@@ -22,13 +24,15 @@ from amplitude_async import (
     Overflow,
     QueueFullError,
 )
+from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
+from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outages import TRY_AGAIN_INTERVAL
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.exceptions import StorageError, StorageFullError
 from amplitude_async.storage import Record, SQLiteStorage, Storage
-from amplitude_async.testing import FakeClock
+from amplitude_async.testing import FakeClock, ScriptedTransport
 from amplitude_async.testing.storage_contract import make_record
 
 __all__: list[str] = []
@@ -270,6 +274,34 @@ async def test_an_append_that_stalls_is_waited_for_no_longer_than_for_room(
     await journal.settled()
     assert list(shelf.shelf) == [3]
     await journal.close()
+
+
+async def test_a_copy_of_a_verb_that_waited_at_a_fork_ends_as_forked() -> None:
+    """The parent has the event: the child neither sends nor counts it, nor hangs."""
+    clock, shelf = FakeClock(), Shelf()
+    config = Config(api_key="key", server_url="http://server.invalid/")
+    engine = Engine(
+        AmplitudeEndpoint(config),
+        config,
+        storage=shelf,
+        transport=ScriptedTransport(clock=clock),
+        clock=clock,
+        rng=random.Random(1),
+        max_age=config.max_event_age,
+        client_id=1,
+    )
+    await engine.start()
+    shelf.slow.clear()
+    verb = asyncio.ensure_future(engine.accept(make_record(0)))
+    await clock.advance(0.5)
+    engine.forget_parent()
+    await clock.advance(1.0)
+    result = (await verb).result
+
+    assert result is not None
+    assert result.reason is DropReason.FORK
+    assert (engine.stats.accepted, engine.stats.dropped) == (0, 0)
+    await engine.shutdown(0.0)
 
 
 async def test_what_is_in_memory_only_is_not_called_stored() -> None:

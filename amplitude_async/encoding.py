@@ -18,6 +18,7 @@ NaN, infinity, bytes, anything else    lost, with a `Loss` that says where
 =====================================  =====================================
 """
 
+import asyncio
 import dataclasses
 import enum
 import uuid
@@ -232,7 +233,7 @@ class _Conversion:
             return self._by_type(value, path, depth)
         except _TooManyValuesError:
             return self._lose(path, f"has more than {_MAX_VALUES} values")
-        except Exception as error:  # noqa: BLE001  # the value's own code runs here
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # its own code
             return self._lose(path, f"its conversion raised {type(error).__name__}")
 
     def _by_type(self, value: Any, path: str, depth: int) -> Json | Dropped:
@@ -317,7 +318,7 @@ class _Conversion:
         for field in dataclasses.fields(value):
             try:
                 items.append((field.name, getattr(value, field.name)))
-            except Exception as error:  # noqa: BLE001  # a property of the class
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # its own
                 where = f"{path}.{field.name}"
                 self._lose(where, f"reading it raised {type(error).__name__}")
         return self._object(value, items, path, depth)

@@ -137,20 +137,21 @@ class BaseClient(Life):
                 self._check_started()
         stopped = self._stopped()
         if stopped is not None:
-            return self._settle(event, stopped)
+            return await self._end(event, stopped, may_wait=may_wait)
         if self._roster.has_plugins:
             timeline, copy = self._roster.timeline, self._copy_event(event)
             try:
                 event = await timeline.run(copy, may_wait=may_wait)
             except PluginDrop as drop:
-                return self._settle(event, _plugin_drop(drop))
+                outcome = _plugin_drop(drop)
+                return await self._end(event, outcome, may_wait=may_wait)
             # Plugins take their time: somebody may have shut down meanwhile.
             stopped = self._stopped()
             if stopped is not None:
-                return self._settle(event, stopped)
+                return await self._end(event, stopped, may_wait=may_wait)
         due = self._roster.due()
         if not due:
-            return self._settle(event, _NO_DESTINATION)
+            return await self._end(event, _NO_DESTINATION, may_wait=may_wait)
         first, *others = due
         if others:
             event = self._stamp(event)
@@ -180,7 +181,7 @@ class BaseClient(Life):
             await self._give_turn()
         if not self._is_ending:
             await self._ready()
-        return self._settle(event, self._stopped() or outcome)
+        return await self._end(event, self._stopped() or outcome)
 
     def _stopped(self) -> Outcome | None:
         """Say why no event is taken any more, or None."""
@@ -191,10 +192,20 @@ class BaseClient(Life):
             return _CLOSED
         return _OPT_OUT if self._opt_out else None
 
-    def _settle(self, event: Any, outcome: Outcome) -> Delivery:
+    async def _end(
+        self, event: Any, outcome: Outcome, *, may_wait: bool = True
+    ) -> Delivery:
+        """Settle an event at once when every callback has room for its result."""
+        if may_wait:
+            await self._roster.wait_to_tell()
+        return self._settle(event, outcome, must_tell=may_wait)
+
+    def _settle(
+        self, event: Any, outcome: Outcome, *, must_tell: bool = False
+    ) -> Delivery:
         """Settle an event at once, in the account of every destination."""
         self._in_one_go = 0
-        return self._roster.settle(event, outcome)
+        return self._roster.settle(event, outcome, must_tell=must_tell)
 
     # Plugins -----------------------------------------------------------------
 

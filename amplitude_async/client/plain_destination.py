@@ -153,7 +153,16 @@ class PlainDestination:
         """Accept an event; a full queue sheds it: a slow plugin delays nobody."""
         return self.offer_nowait(event)
 
-    def settle(self, event: Any, outcome: Outcome) -> Delivery:
+    async def wait_to_tell(self) -> None:
+        """Nobody is told: a plain destination has no callback."""
+
+    def settle(
+        self,
+        event: Any,
+        outcome: Outcome,
+        *,
+        must_tell: bool = False,  # noqa: ARG002 - as above
+    ) -> Delivery:
         """Accept an event and settle it at once."""
         self._counters.accept()
         self._counters.count(outcome)

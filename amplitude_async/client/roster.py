@@ -110,12 +110,19 @@ class Roster:
         # An engine's handle tells what the server said, a plugin's only that it ran.
         return sorted(due, key=lambda d: not isinstance(d, EngineDestination))
 
-    def settle(self, event: Any, outcome: Outcome) -> Delivery:
+    def settle(
+        self, event: Any, outcome: Outcome, *, must_tell: bool = False
+    ) -> Delivery:
         """Settle an event at once, in the account of every destination."""
         for destination in self.destinations:
             if destination is not self._own:
-                destination.settle(event, outcome)
-        return self._own.settle(event, outcome)
+                destination.settle(event, outcome, must_tell=must_tell)
+        return self._own.settle(event, outcome, must_tell=must_tell)
+
+    async def wait_to_tell(self) -> None:
+        """Wait until every callback has room for one more result, but not long."""
+        for destination in {self._own, *self.destinations}:
+            await destination.wait_to_tell()
 
     # Names -------------------------------------------------------------------
 

@@ -68,6 +68,25 @@ class Ages:
             r._replace(accepted_at=r.accepted_at - self._jump_at(r.id)) for r in records
         ]
 
+    def put_right_fresh(
+        self, records: Sequence[Record], since: float
+    ) -> Sequence[Record]:
+        """Take jumps out of the times of events that were all accepted since then.
+
+        The clock may have jumped there and back between two looks. What it says can
+        be no truer than that: no event of these is older, and none is of tomorrow.
+        """
+        right = self.put_right(records)
+        earliest = since + self._epoch - SMALLEST_JUMP
+        latest = self.wall() + SMALLEST_JUMP
+        times = [record.accepted_at for record in right]
+        if earliest <= min(times) and max(times) <= latest:
+            return right
+        return [
+            r._replace(accepted_at=min(max(r.accepted_at, earliest), latest))
+            for r in right
+        ]
+
     def restamp(self, record: Record) -> Record:
         """Date an event that had to wait at its acceptance, which is now.
 

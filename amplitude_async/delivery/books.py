@@ -36,7 +36,9 @@ class Books:
         principal: Principal,
         clock: Clock,
         callbacks: CallbackRunner | None,
+        patience: float,
     ) -> None:
+        self._patience = patience
         self._endpoint = endpoint
         self._reporter = reporter
         self._journal = journal
@@ -57,10 +59,28 @@ class Books:
         self.counters.accepted += 1  # not by its verb: every event comes by here
         return Delivery(self._principal, record, self._ledger.enter(record.id))
 
-    async def wait_to_tell(self, timeout: float) -> None:
+    @property
+    def is_behind(self) -> bool:
+        """True while a slow callback has results waiting in each of its places."""
+        return self.callbacks is not None and self.callbacks.full
+
+    async def wait_to_tell(self) -> None:
         """Wait until one more result has its place with the callback, not too long."""
         if self.callbacks is not None:
-            await self.callbacks.room(timeout)
+            await self.callbacks.room(self._patience)
+
+    def settle_record(
+        self, record: Record, outcome: Outcome, *, must_tell: bool
+    ) -> Delivery:
+        """Accept an encoded event and settle it at once."""
+        return self.settle_at_door(
+            record, record.insert_id, outcome, must_tell=must_tell
+        )
+
+    async def settle_in_turn(self, record: Record, outcome: Outcome) -> Delivery:
+        """Settle an event at once when its result has a place behind the callback."""
+        await self.wait_to_tell()
+        return self.settle_record(record, outcome, must_tell=True)
 
     def settle_at_door(
         self,

@@ -136,7 +136,7 @@ class Engine:
         if self._closed:
             return
         self._pid = os.getpid()
-        recovered = await self._parts.journal.open(self.intake.allot_recovered)
+        recovered = await self._parts.journal.open(self.intake.numbers.allot)
         self._parts.books.counters.recover(recovered)
         self.ensure_running()
 
@@ -175,7 +175,7 @@ class Engine:
 
         Inherited handles settle as DROPPED fork, uncounted.
         """
-        inherited = self._parts.books
+        inherited, intake = self._parts.books, self.intake
         self._take_back_all()
         # Where the child goes on with the same loop, it has copies of all our tasks.
         self._flusher.retire()
@@ -186,7 +186,9 @@ class Engine:
         self._site.transport.abandon()
         self._build(self._parts.journal.after_fork())
         message = "accepted before os.fork(): the parent process has it"
-        inherited.settle_handles(Outcome.dropped(DropReason.FORK, message))
+        outcome = Outcome.dropped(DropReason.FORK, message)
+        inherited.settle_handles(outcome)
+        intake.leave(outcome)  # copies of the parent's verbs still wait there
 
     # Intake ------------------------------------------------------------------
 
@@ -207,10 +209,29 @@ class Engine:
         return await self.intake.accept(record)
 
     def settle_at_door(
-        self, source: object, insert_id: str, outcome: Outcome
+        self,
+        source: object,
+        insert_id: str,
+        outcome: Outcome,
+        *,
+        must_tell: bool = False,
     ) -> Delivery:
-        """Accept an event and settle it at once."""
-        return self._parts.books.settle_at_door(source, insert_id, outcome)
+        """Accept an event and settle it at once.
+
+        The callback hears of it, if it must or if it has room.
+        """
+        return self._parts.books.settle_at_door(
+            source, insert_id, outcome, must_tell=must_tell
+        )
+
+    @property
+    def is_behind(self) -> bool:
+        """True while a slow callback has no room for the result of one more event."""
+        return self._parts.books.is_behind
+
+    async def wait_to_tell(self) -> None:
+        """Wait until the callback has room for one more result, but not long."""
+        await self._parts.books.wait_to_tell()
 
     def hasten(self) -> None:
         """Bring the next flush forward; haste within 10 ms is one haste."""
@@ -235,7 +256,9 @@ class Engine:
         if pending and not self._closed:
             self.ensure_running()
             self._parts.alarm.ring()
-            await self._parts.books.flushes.wait(self.intake.last_id, pending, timeout)
+            await self._parts.books.flushes.wait(
+                self.intake.numbers.last, pending, timeout
+            )
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user; those in flight go on."""

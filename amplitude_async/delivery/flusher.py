@@ -52,7 +52,7 @@ class Flusher:
             parts.journal,
             parts.room,
             clock=site.clock,
-            allot=parts.intake.allot_recovered,
+            allot=parts.intake.numbers.allot,
             take_in=self._take_in,
             recovered=books.counters.recover,
             works_here=self._works_here,
@@ -159,7 +159,7 @@ class Flusher:
         # What came by itself is older, and may have seen the wall clock jump.
         self._parts.intake.drain()
         ages = self._parts.ages
-        ages.notice(self._parts.intake.next_id)
+        ages.notice(self._parts.intake.numbers.next)
         self._parts.schedule.add(ages.put_right(whole), self._site.clock.now())
         self._parts.alarm.ring()
 

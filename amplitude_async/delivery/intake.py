@@ -19,7 +19,7 @@ from amplitude_async.delivery.room import Room
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.storage.base import Record
 
-__all__ = ["BulkQueue", "Intake"]
+__all__ = ["BulkQueue", "Intake", "Numbers"]
 
 
 class BulkQueue(asyncio.Queue[Record]):
@@ -57,6 +57,37 @@ class BulkQueue(asyncio.Queue[Record]):
         return records
 
 
+class Numbers:
+    """Ids in order of acceptance."""
+
+    __slots__ = ("next",)
+
+    def __init__(self) -> None:
+        self.next = 1
+        """The id of the next event that is accepted."""
+
+    @property
+    def last(self) -> int:
+        """The id of the newest event."""
+        return self.next - 1
+
+    def take(self) -> int:
+        """Give an id away, once."""
+        number = self.next
+        self.next = number + 1
+        return number
+
+    def allot(self, count: int) -> int:
+        """Reserve ids for events of other processes; returns the first.
+
+        They fill whole pages of the ledger: nobody holds a handle on them, and a page
+        counts only events whose handle was given out.
+        """
+        first = whole_pages(self.last) + 1
+        self.next = whole_pages(first + count - 1) + 1
+        return first
+
+
 class Intake:
     """Accepts encoded events; what to do where there is no room is its policy."""
 
@@ -83,8 +114,8 @@ class Intake:
         self._queue = BulkQueue()
         self._since = 0.0
         self._full_at = 1
-        self.next_id = 1
-        """The id of the next event that is accepted."""
+        self.numbers = Numbers()
+        """Ids in order of acceptance."""
 
     @property
     def closing(self) -> bool:
@@ -101,28 +132,6 @@ class Intake:
         """When the first event in the queue has waited long enough for company."""
         return self._since + self._schedule.linger.length
 
-    @property
-    def last_id(self) -> int:
-        """The id of the newest event."""
-        return self.next_id - 1
-
-    def allot(self, count: int) -> int:
-        """Reserve so many ids; returns the first."""
-        first = self.next_id
-        self.next_id += count
-        return first
-
-    def allot_recovered(self, count: int) -> int:
-        """Reserve ids for events of other processes; returns the first.
-
-        They fill whole pages of the ledger: nobody holds a handle on them, and a page
-        counts only events whose handle was given out.
-        """
-        self.next_id = whole_pages(self.last_id) + 1
-        first = self.allot(count)
-        self.next_id = whole_pages(self.last_id) + 1
-        return first
-
     def ring_when_full(self, events: int) -> None:
         """Ring once so many events are in the queue."""
         self._full_at = events
@@ -130,24 +139,46 @@ class Intake:
     # Taking in ---------------------------------------------------------------
 
     def offer(self, record: Record) -> Delivery | None:
-        """Accept an event without suspending; None where there is no room."""
-        size = len(record.body)
-        return self._take_in(record, size) if self._room.take(size) else None
+        """Accept an event without suspending; None where that needs a wait.
 
-    def _take_in(self, record: Record, size: int) -> Delivery:
+        For room, or for a place of its result behind the callback.
+        """
+        size = len(record.body)
+        if not self._room.take(size):
+            return None
+        if self._room.closed or self._schedule.health.state is HealthState.REFUSED:
+            if self._books.is_behind:
+                self._room.free(1, size)
+                return None
+            return self._take_in(record, size, must_tell=False)
+        return self._number(record)
+
+    def _offer_now(self, record: Record, *, must_tell: bool) -> Delivery | None:
+        """Accept an event as ``offer`` does; None only where there is no room."""
+        size = len(record.body)
+        if not self._room.take(size):
+            return None
+        return self._take_in(record, size, must_tell=must_tell)
+
+    def _take_in(self, record: Record, size: int, *, must_tell: bool) -> Delivery:
         """Accept an event that has its place."""
         if self._room.closed or self._schedule.health.state is HealthState.REFUSED:
-            # This is the one place that accepts: whoever waited for a storage or for
-            # room while the client was shut down comes by here as well.
-            verdict = _CLOSED if self._room.closed else self._refused()
+            # Whoever waited for a storage or for room while the client was shut down
+            # comes by here as well.
+            verdict = self._room.full if self._room.closed else self._refused()
             if verdict is not None:
                 self._room.free(1, size)
-                return self._books.settle_at_door(record, record.insert_id, verdict)
+                return self._books.settle_record(record, verdict, must_tell=must_tell)
             self._alarm.ring()
-        number = self.next_id
+        return self._number(record)
+
+    def _number(self, record: Record) -> Delivery:
+        """Give an event its number and let it in."""
+        number = self.numbers.take()
         if record.id != number:
             record = record._replace(id=number)
-        self.next_id = number + 1
+        if self._journal.writes:
+            self._journal.keep_in_memory(number)
         return self._enter(record)
 
     def _refused(self) -> Outcome | None:
@@ -190,9 +221,10 @@ class Intake:
             return delivery
         if self._may_wait(record):
             return await self._accept_in_turn(record)
-        await self._books.wait_to_tell(self._config.overflow_timeout)
+        await self._books.wait_to_tell()
         # There may be room by now.
-        return self.offer(record) or self._overflow(record, must_tell=True)
+        delivery = self._offer_now(record, must_tell=True)
+        return delivery or self._overflow(record, must_tell=True)
 
     def offer_nowait(self, record: Record) -> Delivery:
         """Accept an event for synchronous code; sheds where there is no room.
@@ -201,21 +233,25 @@ class Intake:
             QueueFullError: no room, and the policy is RAISE.
         """
         # What is only in the journal was accepted before: do not overtake it.
-        delivery = None if self._journal.unread else self.offer(record)
+        delivery = None
+        if not self._journal.unread:
+            delivery = self._offer_now(record, must_tell=False)
         if delivery is None:
             delivery = self._overflow(record, must_tell=False)
-            if delivery.at_door:
-                return delivery
+        if delivery.at_door:
+            return delivery
         if not self._journal.bypassed:
-            self._journal.append_soon(record._replace(id=self.last_id))
+            self._journal.append_soon(record._replace(id=self.numbers.last))
         return delivery
 
     def drain(self) -> None:
         """Hand everything in the queue to the schedule."""
         if self._queue.count():
             records = self.take_all()
-            self._ages.notice(self.next_id, records, self._since)
-            self._schedule.add(self._ages.put_right(records), self._since)
+            self._ages.notice(self.numbers.next, records, self._since)
+            self._schedule.add(
+                self._ages.put_right_fresh(records, self._since), self._since
+            )
 
     def take_all(self) -> list[Record]:
         """Empty the queue."""
@@ -228,39 +264,29 @@ class Intake:
         self._room.crowd()
         self._alarm.ring()
         policy = self._config.overflow
-        if policy is Overflow.RAISE:
-            raise QueueFullError(self._full_message())
+        if policy is Overflow.RAISE and not self.closing:
+            raise QueueFullError(self._room.full.message)
         if policy is Overflow.DROP_OLDEST:
             return self._make_room(record, must_tell=must_tell)
-        return self._shed(record, self._full_message(), must_tell=must_tell)
+        return self._books.settle_record(record, self._room.full, must_tell=must_tell)
 
     def _make_room(self, record: Record, *, must_tell: bool) -> Delivery:
         overtakes = self._journal.unread and not self._journal.bypassed
         if overtakes or not self._room.could_hold(len(record.body)):
-            return self._shed(record, self._full_message(), must_tell=must_tell)
+            return self._books.settle_record(
+                record, self._room.full, must_tell=must_tell
+            )
         self.drain()
-        delivery = self.offer(record)
+        delivery = self._offer_now(record, must_tell=must_tell)
         while delivery is None:
             evicted = self._schedule.evict_oldest()
             if not evicted:
-                return self._shed(record, self._full_message(), must_tell=must_tell)
+                return self._books.settle_record(
+                    record, self._room.full, must_tell=must_tell
+                )
             self._books.settle(evicted, must_tell=must_tell)
-            delivery = self.offer(record)
+            delivery = self._offer_now(record, must_tell=must_tell)
         return delivery
-
-    def _shed(self, record: Record, message: str, *, must_tell: bool) -> Delivery:
-        outcome = Outcome.dropped(DropReason.OVERFLOW, message)
-        return self._books.settle_at_door(
-            record, record.insert_id, outcome, must_tell=must_tell
-        )
-
-    def _full_message(self) -> str:
-        config = self._config
-        return (
-            f"the queue is full: {self._room.count} events of max_storage_capacity="
-            f"{config.max_storage_capacity}, {self._room.bytes} bytes of "
-            f"max_storage_bytes={config.max_storage_bytes}"
-        )
 
     # Waiting for room --------------------------------------------------------
 
@@ -269,6 +295,7 @@ class Intake:
         return (
             config.overflow is Overflow.WAIT
             and config.overflow_timeout > 0
+            and not self.closing
             and self._room.could_hold(len(record.body))
             # A hiccup sheds nothing, and an outage delays nobody.
             and health.state is not HealthState.REFUSED
@@ -283,10 +310,8 @@ class Intake:
         size = len(record.body)
         has_place = await self._room.wait(size, self._config.overflow_timeout)
         if has_place or self._room.take(size):
-            return self._take_in(self._ages.restamp(record), size)
-        if self.closing:
-            return self._books.settle_at_door(record, record.insert_id, _CLOSED)
-        return self._shed(record, self._full_message(), must_tell=True)
+            return self._take_in(self._ages.restamp(record), size, must_tell=True)
+        return await self._books.settle_in_turn(record, self._room.full)
 
     def admit_waiters(self) -> None:
         """Let those go on who wait for room, in order, as far as there is any.
@@ -302,7 +327,7 @@ class Intake:
     # With a durable storage --------------------------------------------------
 
     async def _accept_durably(self, record: Record) -> Delivery:
-        number = self.allot(1)
+        number = self.numbers.take()
         self._ages.notice(number, self._queue.records, self._since)
         if record.id != number:
             record = record._replace(id=number)
@@ -315,14 +340,14 @@ class Intake:
         if not written:
             # A failure was reported loudly; events go on in memory.
             full, record = self._journal.durable, self._ages.restamp(record)
-            return (
-                self._refuse(record) if full else await self._accept_in_memory(record)
+            return await (
+                self._refuse(record) if full else self._accept_in_memory(record)
             )
         if self.closing:
             self._journal.settle_soon([record.id])
-            return self._books.settle_at_door(record, record.insert_id, _CLOSED)
+            return await self._books.settle_in_turn(record, self._room.full)
         # The wall clock may have jumped meanwhile, before the next id is given.
-        self._ages.notice(self.next_id, self._queue.records, self._since)
+        self._ages.notice(self.numbers.next, self._queue.records, self._since)
         record = self._ages.redate(record)
         if self._journal.has_passed(record.id):
             # Its append ended behind that of a later one, which is in memory: nobody
@@ -337,18 +362,23 @@ class Intake:
         self._alarm.ring()
         return self._books.enter(record)
 
-    def _refuse(self, record: Record) -> Delivery:
+    async def _refuse(self, record: Record) -> Delivery:
         """Shed an event for which a durable storage has no room of its own."""
         message = "the storage has reached its own limit"
         if self._config.overflow is Overflow.RAISE:
             raise QueueFullError(message)
-        return self._shed(record, message, must_tell=True)
+        outcome = Outcome.dropped(DropReason.OVERFLOW, message)
+        return await self._books.settle_in_turn(record, outcome)
 
     # Lifecycle ---------------------------------------------------------------
 
     def close(self) -> None:
         """Take no event any more; those who wait for room hear so."""
-        self._room.close()
+        self._room.close(_CLOSED)
+
+    def leave(self, outcome: Outcome) -> None:
+        """Take no event any more in a forked child; who waits has it from here."""
+        self._room.close(outcome)
 
     def rebind(self) -> None:
         """Forget what belongs to a closed loop; the queue is empty by now."""
@@ -356,7 +386,7 @@ class Intake:
         self._room.rebind()
 
     def __repr__(self) -> str:
-        return f"<Intake {self.fresh} fresh, {self.last_id} so far>"
+        return f"<Intake {self.fresh} fresh, {self.numbers.last} so far>"
 
 
 _CLOSED = Outcome.dropped(

@@ -9,10 +9,10 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from amplitude_async.delivery.clock import Clock
-from amplitude_async.delivery.outages import Loose, Outages
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.settling import Settler
-from amplitude_async.exceptions import StorageFullError
+from amplitude_async.delivery.tasks import is_cancellation
+from amplitude_async.delivery.writer import Writer
 from amplitude_async.storage.base import DeadLetter, Record, Storage
 
 __all__ = ["Journal"]
@@ -80,32 +80,46 @@ class _Unread:
 
 
 class Journal:
-    """One storage, how far it was read, and whether it can be relied on."""
+    """One storage, how far it was read, and whether it can be relied on.
+
+    Args:
+        storage: keeps records beyond the process, or not.
+        destination: whose records they are, without secrets.
+        reporter: hears of what fails.
+        clock: says how long an append takes.
+        patience: seconds after which an append that has not ended has failed.
+    """
 
     def __init__(
-        self, storage: Storage, destination: str, reporter: Reporter, clock: Clock
+        self,
+        storage: Storage,
+        destination: str,
+        reporter: Reporter,
+        clock: Clock,
+        *,
+        patience: float,
     ) -> None:
         self._storage = storage
         self._destination = destination
         self._reporter = reporter
         self._opened = False
-        self._outages = Outages(clock)
         self._unread = _Unread()
-        self._settler = Settler(storage, reporter, self._forgotten)
-        self._appending: dict[int, None] = {}
-        self._appended: asyncio.Event | None = None
-        self._loose = Loose(self._outages, self._settler.settle)
-        self._passed_over: set[int] = set()
+        self._settler = Settler(storage, reporter)
+        self._writer = Writer(
+            storage, self._settler, reporter, clock, patience=patience
+        )
+        self.writes = storage.durable
+        """True where settled records must be forgotten, even after a failure."""
 
     @property
     def durable(self) -> bool:
         """True while an appended record survives the process."""
-        return self._storage.durable and not self._outages.failed
+        return self.writes and not self._writer.outage.failed
 
     @property
     def bypassed(self) -> bool:
         """True while events go to memory without asking the storage."""
-        return not self._storage.durable or self._outages.bypassed
+        return not self.writes or self._writer.outage.bypassed
 
     @property
     def unread(self) -> int:
@@ -115,24 +129,15 @@ class Journal:
     @property
     def appending(self) -> int:
         """Events that are being appended: not accepted as yet."""
-        return len(self._appending)
-
-    @property
-    def writes(self) -> bool:
-        """True where settled records must be forgotten, even after a failure."""
-        return self._storage.durable
+        return len(self._writer.appends)
 
     def holds(self, record_id: int) -> bool:
         """Say whether an undecided record survives the process."""
-        return (
-            self._storage.durable
-            and record_id not in self._loose
-            and not self._outages.cover(record_id)
-        )
+        return self.writes and record_id not in self._writer.loose
 
     def __repr__(self) -> str:
         state = "open" if self._opened else "shut"
-        failed = ", failed" if self._outages.failed else ""
+        failed = ", failed" if self._writer.outage.failed else ""
         return (
             f"<Journal {type(self._storage).__name__} {state}{failed}: "
             f"{self.appending} being written, {self.unread} unread>"
@@ -152,11 +157,13 @@ class Journal:
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Look for records that another process left behind."""
-        if self._outages.failed:
+        if self._writer.outage.failed:
             return 0
         try:
             adopted = await self._storage.adopt(allot)
-        except Exception as error:  # noqa: BLE001 - a storage may raise anything
+        except (Exception, asyncio.CancelledError) as error:  # a storage may raise both
+            if is_cancellation(error):
+                raise
             self._reporter.warning("adopt", "%s", in_words(error))
             return 0
         self._unread.add(adopted)
@@ -165,66 +172,24 @@ class Journal:
     # Writing -----------------------------------------------------------------
 
     async def append(self, record: Record) -> bool:
-        """Write a record; False where the storage is full or has failed.
+        """Write a record; False where the storage is full, has failed or takes long.
 
         A cancelled append is undone: the record was not accepted.
         """
-        if self.bypassed:
-            return False
-        number = record.id
-        self._appending[number] = None
-        try:
-            await self._storage.append((record,))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the host goes on
-            self._not_written(error, number)
-            return False
-        except BaseException as error:
-            # It may have been written or not: when it is read, it is left out.
-            self._passed_over.add(number)
-            late = isinstance(error, GeneratorExit)  # and may have no loop any more
-            (self._settler.settle_later if late else self.settle_soon)([number])
-            raise
-        finally:
-            del self._appending[number]
-            if self._appended is not None and not self._appending:
-                self._appended.set()
-        if self._outages.failed:
-            self._outages.end(number)
-            self._reporter.warning(
-                "storage_recovered",
-                "the storage works again: new events survive the process",
-            )
-        return True
+        return not self.bypassed and await self._writer.append(record)
 
     def append_soon(self, record: Record) -> None:
         """Write a record that is in memory already, in the background."""
-        if self.bypassed:
-            return
-        self._loose.add(record.id)
-        self._passed_over.add(record.id)
-        try:
-            writing = asyncio.ensure_future(self._storage.append((record,)))
-        except Exception as error:  # noqa: BLE001 - as above
-            self._not_written(error, record.id)
-            return
-        self._loose.watch(record.id, writing, self._not_written)
+        if not self.bypassed:
+            self._writer.append_soon(record)
 
-    def _not_written(self, error: Exception, record_id: int) -> None:
-        if isinstance(error, StorageFullError):
-            # Its own limit is no failure: it works, and says no.
-            self._reporter.error("storage_full", "%s", error)
-            return
-        self._outages.begin(record_id)
-        self._reporter.error(
-            "storage",
-            "%s; events are kept in memory only from now on and do not survive "
-            "the process",
-            in_words(error),
-        )
+    def keep_in_memory(self, record_id: int) -> None:
+        """Note that a record is in memory only, and does not survive the process."""
+        self._writer.loose.add(record_id)
 
     async def written(self) -> None:
         """Wait until what is written in the background is written, or is not."""
-        await self._loose.wait(CLOSE_TIMEOUT)
+        await self._writer.loose.wait(CLOSE_TIMEOUT)
 
     def mark_read(self, record_id: int) -> None:
         """Note that an appended record is in memory too."""
@@ -254,7 +219,9 @@ class Journal:
                 arrivals = unread.arrivals
                 try:
                     page = await self._storage.fetch(unread.cursor, limit, max_bytes)
-                except Exception as error:  # noqa: BLE001 - as above
+                except (Exception, asyncio.CancelledError) as error:  # as above
+                    if is_cancellation(error):
+                        raise
                     self._reporter.error("storage_read", "%s", in_words(error))
                     break
                 if not page and arrivals == unread.arrivals:
@@ -271,13 +238,11 @@ class Journal:
 
     def _accepted(self, page: list[Record]) -> list[Record]:
         """Leave out what is no unread event: being appended, undone, in memory."""
-        if self._appending:
+        if self._writer.appends:
             # They ascend, and those who wait for them hear of them in order.
-            first = next(iter(self._appending))
+            first = self._writer.appends.first
             page[:] = [record for record in page if record.id < first]
-        if self._passed_over:
-            return [record for record in page if record.id not in self._passed_over]
-        return page
+        return self._settler.unsettled(page)
 
     def take_missing(self) -> int:
         """Return once how many unread records the storage has lost."""
@@ -289,7 +254,9 @@ class Journal:
         while True:
             try:
                 page = await self._storage.fetch(after, PAGE, PAGE_BYTES)
-            except Exception as error:  # noqa: BLE001 - as above
+            except (Exception, asyncio.CancelledError) as error:  # as above
+                if is_cancellation(error):
+                    raise
                 self._reporter.error("storage_read", "%s", in_words(error))
                 return
             records = self._accepted(page)
@@ -313,7 +280,7 @@ class Journal:
                 if self._unread.abandoned:
                     break  # shut down meanwhile: the rest is the next process's
                 found = [record for record in page if chosen(record)]
-                self._passed_over.update(record.id for record in found)
+                self._settler.pass_over(record.id for record in found)
                 self._unread.decided(len(found))
                 count += len(found)
                 settle(found)
@@ -336,14 +303,8 @@ class Journal:
 
     def settle_soon(self, ids: Sequence[int]) -> None:
         """Forget records in the background, many at a time."""
-        if not self._storage.durable:
-            return
-        self._loose.forget(ids)
-        self._settler.settle(self._outages.filtered(ids))
-
-    def _forgotten(self, ids: Sequence[int]) -> None:
-        if self._passed_over:
-            self._passed_over.difference_update(ids)
+        if self.writes:
+            self._settler.settle(self._writer.loose.forget(ids))
 
     async def settled(self) -> None:
         """Wait until all records settled so far are forgotten, but not long."""
@@ -353,13 +314,11 @@ class Journal:
 
     async def close(self) -> None:
         """Finish writing and close the storage, however long that takes."""
-        self._outages.stop()
+        self._writer.outage.stop()
         if not self._opened:
             return
         self._opened = False
-        if self._appending:
-            self._appended = asyncio.Event()
-            await self._appended.wait()
+        await self._writer.appends.ended()
         self.settle_soon([])
         await self.settled()
         await self._storage.close()
@@ -370,12 +329,11 @@ class Journal:
 
     def after_fork(self) -> Storage:
         """Build the storage of a forked child; the parent keeps this one."""
+        self._settler.retire()
         return self._storage.after_fork()
 
     def rebind(self) -> None:
         """Forget what belongs to a closed loop; undo what was being appended there."""
         self._unread.rebind()
-        self._passed_over.update(self._appending)
-        self._settler.rebind(list(self._appending))
-        self._appending.clear()
-        self._loose.rebind()
+        self._settler.rebind(self._writer.appends.ids)
+        self._writer.rebind()

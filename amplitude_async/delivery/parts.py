@@ -54,7 +54,13 @@ class Parts:
         endpoint, config, clock = site.endpoint, site.config, site.clock
         alarm, ages = Alarm(clock), Ages(clock)
         room = Room(config.max_storage_capacity, config.max_storage_bytes, clock)
-        journal = Journal(storage, endpoint.fingerprint(), site.reporter, clock)
+        journal = Journal(
+            storage,
+            endpoint.fingerprint(),
+            site.reporter,
+            clock,
+            patience=config.overflow_timeout,
+        )
         schedule = Schedule(
             config,
             max_events=endpoint.max_events,
@@ -71,6 +77,7 @@ class Parts:
             principal=principal,
             clock=clock,
             callbacks=_callbacks(site, alarm),
+            patience=config.overflow_timeout,
         )
         intake = Intake(
             config,

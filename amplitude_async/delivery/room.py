@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.storage.base import Record
 
 __all__ = ["Room"]
@@ -21,6 +22,7 @@ class Room:
         self._promised_bytes = 0
         # In order of arrival; whoever leaves the line early costs no search.
         self._waiters: OrderedDict[asyncio.Future[bool], int] = OrderedDict()
+        self._verdict: Outcome | None = None
         self.count = 0
         """Undecided events in memory."""
         self.bytes = 0
@@ -70,6 +72,18 @@ class Room:
     def could_hold(self, size: int) -> bool:
         """Say whether an event of so many bytes fits into an empty room."""
         return size <= self._max_bytes
+
+    @property
+    def full(self) -> Outcome:
+        """What becomes of an event that finds no room, or finds the door closed."""
+        if self._verdict is not None:
+            return self._verdict
+        message = (
+            f"the queue is full: {self.count} events of max_storage_capacity="
+            f"{self._capacity}, {self.bytes} bytes of "
+            f"max_storage_bytes={self._max_bytes}"
+        )
+        return Outcome.dropped(DropReason.OVERFLOW, message)
 
     # Waiting in line ---------------------------------------------------------
 
@@ -125,9 +139,10 @@ class Room:
             waiter, _ = self._waiters.popitem(last=False)
             _answer(waiter, promised=False)
 
-    def close(self) -> None:
-        """Take no event any more; those who wait in line hear so."""
+    def close(self, verdict: Outcome) -> None:
+        """Take no event any more; what comes, or waits in line, ends so."""
         self.closed = True
+        self._verdict = verdict
         self.send_away()
 
     def rebind(self) -> None:

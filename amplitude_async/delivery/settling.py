@@ -1,11 +1,11 @@
 """Forgets settled records, keeps rejected ones: in the background, many at a time."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
 from amplitude_async.delivery.reporting import Reporter, in_words
-from amplitude_async.delivery.tasks import spawn
-from amplitude_async.storage.base import DeadLetter, Storage
+from amplitude_async.delivery.tasks import is_cancellation, spawn
+from amplitude_async.storage.base import DeadLetter, Record, Storage
 
 __all__ = ["Settler"]
 
@@ -13,15 +13,10 @@ __all__ = ["Settler"]
 class Settler:
     """What a storage is to forget, and the one task that tells it."""
 
-    def __init__(
-        self,
-        storage: Storage,
-        reporter: Reporter,
-        forgotten: Callable[[Sequence[int]], None],
-    ) -> None:
+    def __init__(self, storage: Storage, reporter: Reporter) -> None:
         self._storage = storage
         self._reporter = reporter
-        self._forgotten = forgotten
+        self._passed_over: set[int] = set()
         self._settling: list[int] = []
         self._burying: list[DeadLetter] = []
         self._task: asyncio.Task[None] | None = None
@@ -30,6 +25,28 @@ class Settler:
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep rejected records, before they are forgotten."""
         self._burying += letters
+
+    def pass_over(self, ids: Iterable[int]) -> None:
+        """Leave records out when they are read, until they are forgotten."""
+        self._passed_over.update(ids)
+
+    def find(self, record_id: int) -> None:
+        """Leave a record out no more: it is not there."""
+        self._passed_over.discard(record_id)
+
+    def unsettled(self, page: list[Record]) -> list[Record]:
+        """Leave out of a page what is not to be found in it."""
+        if not self._passed_over:
+            return page
+        return [record for record in page if record.id not in self._passed_over]
+
+    def undo(self, record_id: int, error: BaseException) -> None:
+        """Forget a record that may have been written or not."""
+        self.pass_over([record_id])
+        if isinstance(error, GeneratorExit):
+            self.settle_later([record_id])  # there may be no loop any more
+        else:
+            self.settle([record_id])
 
     def settle(self, ids: Sequence[int]) -> None:
         """Forget records, together with all that was put down before."""
@@ -56,7 +73,8 @@ class Settler:
                 # Tried again with the next that are settled, and at the end.
                 self._burying = letters + self._burying
                 self._settling = ids + self._settling
-                if not isinstance(error, Exception):
+                theirs = isinstance(error, Exception | asyncio.CancelledError)
+                if not theirs or is_cancellation(error):
                     raise
                 self._reporter.error(
                     "storage_settle",
@@ -65,7 +83,7 @@ class Settler:
                     in_words(error),
                 )
                 return
-            self._forgotten(ids)
+            self._passed_over.difference_update(ids)
 
     async def wait(self, timeout: float) -> None:
         """Wait until all that was put down so far is forgotten, at most so long."""
@@ -79,9 +97,14 @@ class Settler:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=timeout)
 
+    def retire(self) -> None:
+        """Begin nothing any more: the storage is another process's."""
+        self._stopped = True
+
     def rebind(self, cut_off: Sequence[int]) -> None:
         """Forget the task of a closed loop; undo what was being written there."""
         self._task = None
+        self.pass_over(cut_off)
         self._settling += cut_off
 
     def __repr__(self) -> str:

@@ -38,7 +38,10 @@ class Stats:
     queue_bytes: int = 0
     """Encoded bytes of the undecided events in memory."""
     durable: bool = False
-    """True while a returned handle means that the event survives the process."""
+    """True while a returned handle means that the event survives the process.
+
+    False with memory storage, and while a storage fails or takes too long to write.
+    """
     last_error: str | None = None
     """What went wrong last, in words."""
     destinations: Mapping[str, "Stats"] = field(default_factory=dict)

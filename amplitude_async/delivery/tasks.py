@@ -8,7 +8,7 @@ from typing import Any
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter
 
-__all__ = ["Keeper", "being_cancelled", "spawn"]
+__all__ = ["Keeper", "being_cancelled", "is_cancellation", "spawn"]
 
 RESTART_INTERVAL = 0.1
 
@@ -44,6 +44,11 @@ def being_cancelled() -> bool:
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Say whether an error is somebody's wish to cancel the running task."""
+    return isinstance(error, asyncio.CancelledError) and being_cancelled()
 
 
 class Keeper:

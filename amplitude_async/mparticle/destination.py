@@ -139,38 +139,36 @@ class MParticleDestination(EngineDestination):
     async def accept(self, event: Any) -> Delivery:
         """Accept an event; it waits for a durable storage, never for room."""
         admitted = self._admit(event)
-        if isinstance(admitted, Delivery):
-            return admitted
+        if isinstance(admitted, Outcome):
+            return await self._settle_in_turn(event, admitted)
         try:
             if self._engine.plain:
                 return self._engine.offer_nowait(admitted)
             return await self._engine.accept(admitted)
         except QueueFullError as error:
-            return self.settle(event, _overflow(error))
+            return await self._settle_in_turn(event, _overflow(error))
 
     def offer_nowait(self, event: Any) -> Delivery:
         """Accept an event, or shed it."""
         admitted = self._admit(event)
-        if isinstance(admitted, Delivery):
-            return admitted
+        if isinstance(admitted, Outcome):
+            return self.settle(event, admitted)
         try:
             return self._engine.offer_nowait(admitted)
         except QueueFullError as error:
             return self.settle(event, _overflow(error))
 
-    def _admit(self, event: Any) -> Record | Delivery:
+    def _admit(self, event: Any) -> Record | Outcome:
         stopped = self._client.stopped
         if stopped is not None:
-            return self.settle(event, stopped)
+            return stopped
         record = self._door.admit(
-            event, self._engine.intake.next_id, self._clock.wall()
+            event, self._engine.intake.numbers.next, self._clock.wall()
         )
         if isinstance(record, _LeftOut):
-            return self.settle(
-                event, Outcome.dropped(DropReason.PLUGIN, record.message)
-            )
+            return Outcome.dropped(DropReason.PLUGIN, record.message)
         if isinstance(record, Refusal):
-            return self.settle(event, Outcome.rejected(record.message))
+            return Outcome.rejected(record.message)
         return record
 
     async def start(self) -> None:

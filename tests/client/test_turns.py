@@ -2,12 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
 
-from amplitude_async import Amplitude, DestinationPlugin, Event, Overflow
+from amplitude_async import (
+    Amplitude,
+    DeliveryResult,
+    DestinationPlugin,
+    Event,
+    Overflow,
+)
 from amplitude_async.delivery.transport import Transport
 from amplitude_async.mparticle import Batch, CustomEvent, MParticle
 from amplitude_async.testing.transport import ScriptedTransport
@@ -155,3 +161,64 @@ async def test_the_other_vendor_gives_turns_too(fate: str) -> None:
         turns = await turns_of(lambda: client.send(batch))
 
     assert turns >= (VERBS // 100 - 1 if fate == "taken" else VERBS - 1)
+
+
+@pytest.mark.parametrize("fate", ["opted out", "invalid", "refused", "dropped"])
+async def test_whoever_settles_at_the_door_waits_until_it_can_be_told(
+    fate: str,
+) -> None:
+    """The callback hears of each event that an async verb accepted, however slow."""
+    gate, heard = asyncio.Event(), 0
+
+    async def slow(_: DeliveryResult) -> None:
+        nonlocal heard
+        await gate.wait()
+        heard += 1
+
+    client = Offline(
+        "key",
+        plugins=[lambda _: None] if fate == "dropped" else [],
+        callback=slow,
+        max_storage_capacity=2,
+        overflow_timeout=60.0,
+        shutdown_timeout=5.0,
+    )
+    fields: dict[str, Any] = {"user_id": "user-1"}
+    if fate == "invalid":
+        fields["time"] = "yesterday"
+    if fate == "refused":
+        fields["user_id"] = "1"
+    async with client:
+        client.opt_out = fate == "opted out"
+        verbs = [asyncio.create_task(client.track("e", **fields)) for _ in range(10)]
+        await asyncio.sleep(0.01)
+        # One is with the callback, and its queue is full.
+        assert client.stats.accepted < 6
+        gate.set()
+        await asyncio.gather(*verbs)
+
+    assert heard == client.stats.accepted == 10
+
+
+async def test_a_callback_that_tracks_does_not_wait_for_itself() -> None:
+    """What it settles at the door is told later, however many wait."""
+    heard: list[str] = []
+    all_heard = asyncio.Event()
+
+    async def again(result: DeliveryResult) -> None:
+        heard.append(result.event.event_type)
+        if len(heard) == 6:
+            all_heard.set()
+        if result.event.event_type == "e":
+            await client.track("from the callback", time=cast("Any", "yesterday"))
+
+    client = Offline(
+        "key", callback=again, max_storage_capacity=1, overflow_timeout=60.0
+    )
+    async with asyncio.timeout(5.0), client:
+        client.opt_out = True
+        for _ in range(3):
+            await client.track("e", user_id="user-1")
+        await all_heard.wait()
+
+    assert client.stats.accepted == 6

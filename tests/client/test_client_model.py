@@ -1031,7 +1031,8 @@ class ClientMachine(RuleBasedStateMachine):
         if self.client is None:
             return
         try:
-            self.end_well()
+            with self.in_process():
+                self.end_well()
         finally:
             self.client = None
             self.abandon()

@@ -59,6 +59,11 @@ class Home:
         """True in the process that the client lives in."""
         return self._pid == os.getpid()
 
+    @property
+    def is_inherited(self) -> bool:
+        """True in a forked child that has not moved in: all here is its parent's."""
+        return self._pid not in {0, os.getpid()}
+
     def enter(self) -> Move:
         """Notice a fork or another event loop, and make this one the home.
 

@@ -152,7 +152,10 @@ class Life:
     @property
     def stats(self) -> Stats:
         """The account of the client's own destination; others in ``destinations``."""
-        return replace_fields(self._own.stats, destinations=self._roster.other_stats)
+        others = self._roster.other_stats
+        if self._home.is_inherited:
+            return Stats(destinations=dict.fromkeys(others, Stats()))
+        return replace_fields(self._own.stats, destinations=others)
 
     @property
     def _is_ending(self) -> bool:
@@ -160,7 +163,7 @@ class Life:
         return self._state in _ENDING
 
     def __repr__(self) -> str:
-        stats = self._own.stats
+        stats = self.stats
         return (
             f"<{type(self).__name__} {self._state} url={self._endpoint.url!r} "
             f"pending={stats.pending} delivered={stats.delivered}>"
@@ -262,8 +265,11 @@ class Life:
 
         Args:
             timeout: seconds; None: no limit; ``Config.flush_timeout`` by default.
+
+        Raises:
+            TypeError: the timeout is no number.
         """
-        limit = self._config.flush_timeout if isinstance(timeout, Unset) else timeout
+        limit = _limit(timeout, self._config.flush_timeout)
         if self._state is State.CLOSED:
             return self.stats
         await self._ready()
@@ -289,8 +295,11 @@ class Life:
 
         Args:
             timeout: seconds; None: no limit; ``Config.shutdown_timeout`` by default.
+
+        Raises:
+            TypeError: the timeout is no number; the client is open as before.
         """
-        limit = self._config.shutdown_timeout if isinstance(timeout, Unset) else timeout
+        limit = _limit(timeout, self._config.shutdown_timeout)
         if self._state is State.CLOSED:
             return self.stats
         self._settle_in()
@@ -313,9 +322,13 @@ class Life:
                 # Who gives up waiting must not leave the drain half done.
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
-                if being_cancelled() or self._home.farewell is not task:
+                latest = self._home.farewell
+                if being_cancelled() or latest is None:
                     raise
-                task = self._home.take_leave(self._shut_down(limit))
+                # Of several who wait, the first begins anew and the others join it.
+                if latest is task:
+                    latest = self._home.take_leave(self._shut_down(limit))
+                task = latest
 
     async def _shut_down(self, timeout: float | None) -> None:
         deadline = math.inf if timeout is None else self._clock.now() + timeout
@@ -331,6 +344,16 @@ class Life:
             f"dropped {stats.dropped}, stored {stats.stored}"
         )
         log_quietly(self._config.logger, logging.INFO, text)
+
+
+def _limit(given: object, default: float | None) -> float | None:
+    """Find the limit of a wait; a wrong kind is told before anything has begun."""
+    if given is None or isinstance(given, int | float):
+        return given
+    if isinstance(given, Unset):
+        return default
+    msg = f"timeout={given!r:.80}: give seconds as a number, or None for no limit"
+    raise TypeError(msg)
 
 
 _ENDING: Final = frozenset({State.CLOSING, State.CLOSED})

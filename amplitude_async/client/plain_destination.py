@@ -21,10 +21,10 @@ from amplitude_async.delivery.outcome import (
     Outcome,
     Settlement,
 )
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.reporting import Reporter, named
 from amplitude_async.delivery.shares import Shares
 from amplitude_async.delivery.stats import Counters, Stats
-from amplitude_async.delivery.tasks import being_cancelled, spawn
+from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.plugins import DestinationPlugin, call_hook
 from amplitude_async.storage.base import Record
 
@@ -239,13 +239,13 @@ class PlainDestination:
         try:
             async with timer:
                 await call_hook(self.plugin.execute, self._decode(record.body))
-        except (Exception, asyncio.CancelledError) as error:  # user code, fenced
-            if being_cancelled():
+        except BaseException as error:  # user code, fenced
+            if not is_theirs(error):
                 raise
             if timer.expired() and isinstance(error, TimeoutError):
                 message = f"plugin {self.name!r} took longer than {limit:g} s"
                 return Outcome.rejected(message, attempts=1)
-            message = f"plugin {self.name!r} raised {type(error).__name__}: {error}"
+            message = f"plugin {self.name!r} raised {named(error)}"
             self._reporter.error("plugin", "execute raised %r", error, traceback=error)
             return Outcome.rejected(message[:300], attempts=1)
         message = f"plugin {self.name!r} returned"
@@ -311,8 +311,8 @@ class PlainDestination:
             # Even without time left a hook gets a moment: it may have a file to close.
             async with asyncio.timeout(None if math.isinf(left) else max(left, 0.05)):
                 await call_hook(hook)
-        except (Exception, asyncio.CancelledError) as error:  # user code, fenced
-            if being_cancelled():
+        except BaseException as error:  # user code, fenced
+            if not is_theirs(error):
                 raise
             self._reporter.error(
                 "plugin", "%s raised %r", hook.__name__, error, traceback=error

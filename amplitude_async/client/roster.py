@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import contextvars
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,13 +14,15 @@ from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
-from amplitude_async.delivery.tasks import being_cancelled
-from amplitude_async.exceptions import AmplitudeError
+from amplitude_async.delivery.tasks import is_theirs, spawn
+from amplitude_async.exceptions import AmplitudeError, ClientClosedError
 from amplitude_async.plugins import DestinationPlugin, Plugin, as_plugin, call_hook
 
 __all__ = ["Leaver", "Roster"]
 
 TEARDOWN_TIMEOUT = 5.0
+# So long a teardown has where the deadline of a shutdown has passed.
+TEARDOWN_GRACE = 0.5
 
 
 class Leaver(NamedTuple):
@@ -63,6 +67,8 @@ class Roster:
         self._implicit = implicit
         self._names = {own.name}
         self._waiting: list[Plugin] = []
+        self._leaving: dict[asyncio.Task[None], Leaver] = {}
+        self._ended = False
         if implicit is not None:
             self.claim(implicit)
             timeline.add(implicit)
@@ -184,7 +190,12 @@ class Roster:
         # It leaves the line when it is installed: one whose setup raised is tried
         # again by the next verb.
         plugin = self._waiting[0]
-        await self.install(plugin, client)
+        try:
+            await self.install(plugin, client)
+        except ClientClosedError:
+            # Somebody shut down meanwhile: no fault of the verb that started us.
+            self._waiting.clear()
+            return False
         # Its setup may have removed a plugin that waited, even itself.
         self._waiting = [one for one in self._waiting if one is not plugin]
         return True
@@ -193,6 +204,7 @@ class Roster:
         """Set a plugin up and let it take part from the next event on.
 
         Raises:
+            ClientClosedError: the client was shut down meanwhile; it is torn down.
             Exception: whatever its setup raised; it does not take part then.
         """
         # Set up first: it runs on no event before that, and on none if it raises.
@@ -200,11 +212,15 @@ class Roster:
             with self._inside(plugin):
                 await call_hook(plugin.setup, client)
         except asyncio.CancelledError as error:
-            if being_cancelled():
+            if not is_theirs(error):
                 raise
             # As it is it would end the task of whoever happened to start the client.
             msg = f"setup of plugin {plugin.name!r} raised CancelledError"
             raise AmplitudeError(msg) from error
+        if self._ended:
+            await self._tear_down(plugin, TEARDOWN_GRACE)
+            msg = f"this client was shut down while plugin {plugin.name!r} was set up"
+            raise ClientClosedError(msg)
         destination = self._destination_of(plugin)
         if destination is None:
             self.timeline.add(plugin)
@@ -257,16 +273,46 @@ class Roster:
         return None
 
     async def dismiss(self, leaver: Leaver, timeout: float | None) -> None:
-        """Drain a destination, tear the plugin down, and only then free the name."""
+        """Drain a destination, tear the plugin down, and only then free the name.
+
+        Whoever is cancelled waiting for that stops nothing: the destination has events
+        that nobody else knows of.
+        """
+        # Of the caller's context only what keeps user code from waiting for itself.
+        context = contextvars.Context()
+        context.run(inside_user_code.set, inside_user_code.get())
+        task = spawn(self._dismiss(leaver, timeout), f"{leaver.name} leaving", context)
+        self._leaving[task] = leaver
+        await asyncio.shield(task)
+
+    async def _dismiss(self, leaver: Leaver, timeout: float | None) -> None:
         if leaver.destination is not None:
             await leaver.destination.shutdown(timeout)
-        await self._tear_down(leaver.plugin)
+        await self._tear_down(leaver.plugin, TEARDOWN_TIMEOUT)
         self._names.discard(leaver.name)
+        if task := asyncio.current_task():
+            self._leaving.pop(task, None)
+
+    async def _see_off(self, timeout: float | None) -> None:
+        """Wait for those who are leaving; at the deadline, let them leave at once."""
+        if not self._leaving:
+            return
+        await asyncio.wait(self._leaving, timeout=timeout)
+        late, self._leaving = self._leaving, {}
+        for task, leaver in late.items():
+            task.cancel()
+            await asyncio.wait({task}, timeout=TEARDOWN_GRACE)
+            await self._dismiss(leaver, 0)
 
     async def shutdown(self, timeout: float | None) -> None:
         """Drain every destination until the deadline, then tear everything down."""
+        self._ended = True
+        clock = asyncio.get_running_loop()
+        deadline = math.inf if timeout is None else clock.time() + timeout
         ended = await asyncio.gather(
-            *(d.shutdown(timeout) for d in self.destinations), return_exceptions=True
+            *(d.shutdown(timeout) for d in self.destinations),
+            self._see_off(timeout),
+            return_exceptions=True,
         )
         for error in ended:
             if isinstance(error, BaseException):
@@ -274,18 +320,18 @@ class Roster:
                     "shutdown", "shutdown raised %r", error, traceback=error
                 )
         # After all of them: a plugin may still be asked by a destination that drains.
-        for plugin in self.timeline.plugins:
-            await self._tear_down(plugin)
-        for destination in self.destinations:
-            await self._tear_down(destination.plugin)
+        plugins = [*self.timeline.plugins, *(d.plugin for d in self.destinations)]
+        left = min(max(deadline - clock.time(), TEARDOWN_GRACE), TEARDOWN_TIMEOUT)
+        # Side by side: one that is stuck takes no time from the others.
+        await asyncio.gather(*(self._tear_down(plugin, left) for plugin in plugins))
 
-    async def _tear_down(self, plugin: Plugin) -> None:
+    async def _tear_down(self, plugin: Plugin, limit: float) -> None:
         try:
             with self._inside(plugin):
-                async with asyncio.timeout(TEARDOWN_TIMEOUT):
+                async with asyncio.timeout(limit):
                     await call_hook(plugin.teardown)
-        except (Exception, asyncio.CancelledError) as error:  # user code, fenced
-            if being_cancelled():
+        except BaseException as error:  # user code, fenced
+            if not is_theirs(error):
                 raise
             self._reporter.error(
                 f"plugin {plugin.name}",

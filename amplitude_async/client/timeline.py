@@ -1,12 +1,11 @@
 """Runs an event through before and enrichment plugins and fences their faults."""
 
-import asyncio
 from collections.abc import Awaitable, Iterator
 from typing import Any, TypeVar
 
 from amplitude_async.delivery.callbacks import inside_user_code
-from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.delivery.tasks import being_cancelled
+from amplitude_async.delivery.reporting import Reporter, in_words, named
+from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.plugins import Plugin, PluginType
 
 __all__ = ["PluginDrop", "Timeline", "finish_at_once"]
@@ -61,8 +60,8 @@ class Timeline:
                 # The event itself first: to ask what else it is takes longer.
                 if answer is not event and isinstance(answer, Awaitable):
                     answer = await answer if may_wait else finish_at_once(answer)
-            except (Exception, asyncio.CancelledError) as error:  # user code, fenced
-                if being_cancelled():
+            except BaseException as error:  # user code, fenced
+                if not is_theirs(error):
                     raise
                 event = self._survive(plugin, event, error)
             else:
@@ -97,14 +96,15 @@ class Timeline:
     def _survive(self, plugin: Plugin, event: Any, error: BaseException) -> Any:
         self._reporter.error(
             f"plugin {plugin.name}",
-            "plugin %r raised %s: %s",
+            "plugin %r raised %s",
             plugin.name,
-            type(error).__name__,
-            error,
+            named(error),
             traceback=error,
         )
         if plugin.on_error == "drop":
-            msg = f"dropped because plugin {plugin.name!r} raised {error!r:.150}"
+            msg = (
+                f"dropped because plugin {plugin.name!r} raised {in_words(error):.150}"
+            )
             raise PluginDrop(msg) from error
         return event
 

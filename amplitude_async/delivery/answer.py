@@ -6,6 +6,7 @@ import zlib
 import aiohttp
 
 from amplitude_async.delivery.endpoint import excerpt
+from amplitude_async.delivery.reporting import named
 
 __all__ = ["MAX_ANSWER_BYTES", "describe_fault", "read_bounded", "unpack"]
 
@@ -53,7 +54,6 @@ def describe_fault(fault: BaseException) -> str:
 
     Paths, queries and user names may be secrets.
     """
-    name = type(fault).__name__
     if isinstance(fault, aiohttp.InvalidURL):
-        return name
-    return excerpt(_URL.sub(r"\1\2", f"{name}: {fault}"))
+        return type(fault).__name__
+    return excerpt(_URL.sub(r"\1\2", named(fault)))

@@ -54,12 +54,12 @@ class Flushes:
             pending: how many events are undecided now.
             timeout: seconds; None: no limit.
         """
+        deadline = None if timeout is None else self._clock.now() + timeout
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stretch = self._stretch(mark, pending)
         stretch.waiters.add(waiter)
         timer = None
-        if timeout is not None:
-            deadline = self._clock.now() + timeout
+        if timeout is not None and deadline is not None:
             heapq.heappush(self._deadlines, (deadline, next(self._tickets), waiter))
             timer = self._clock.call_later(timeout, lambda: _let_go([waiter]))
         try:

@@ -163,7 +163,9 @@ class Delivery:
         context = contextvars.copy_context()
 
         def call() -> None:
-            loop.call_soon(callback, self, context=context)
+            # The client may have moved on from a loop that was closed.
+            if not loop.is_closed():
+                loop.call_soon(callback, self, context=context)
 
         self.listen(call)
 
@@ -178,7 +180,8 @@ class Delivery:
             waiter = asyncio.get_running_loop().create_future()
 
             def wake(waiter: "asyncio.Future[None]" = waiter) -> None:
-                if not waiter.done():
+                # Nobody wakes on a loop that was closed before its tasks had ended.
+                if not waiter.done() and not waiter.get_loop().is_closed():
                     waiter.set_result(None)
 
             self.listen(wake)

@@ -11,7 +11,7 @@ from contextlib import aclosing
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.settling import Settler
-from amplitude_async.delivery.tasks import is_cancellation
+from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.delivery.writer import Writer
 from amplitude_async.storage.base import DeadLetter, Record, Storage
 
@@ -161,8 +161,8 @@ class Journal:
             return 0
         try:
             adopted = await self._storage.adopt(allot)
-        except (Exception, asyncio.CancelledError) as error:  # a storage may raise both
-            if is_cancellation(error):
+        except BaseException as error:  # a storage may raise anything
+            if not is_theirs(error):
                 raise
             self._reporter.warning("adopt", "%s", in_words(error))
             return 0
@@ -219,8 +219,8 @@ class Journal:
                 arrivals = unread.arrivals
                 try:
                     page = await self._storage.fetch(unread.cursor, limit, max_bytes)
-                except (Exception, asyncio.CancelledError) as error:  # as above
-                    if is_cancellation(error):
+                except BaseException as error:  # as above
+                    if not is_theirs(error):
                         raise
                     self._reporter.error("storage_read", "%s", in_words(error))
                     break
@@ -254,8 +254,8 @@ class Journal:
         while True:
             try:
                 page = await self._storage.fetch(after, PAGE, PAGE_BYTES)
-            except (Exception, asyncio.CancelledError) as error:  # as above
-                if is_cancellation(error):
+            except BaseException as error:  # as above
+                if not is_theirs(error):
                     raise
                 self._reporter.error("storage_read", "%s", in_words(error))
                 return

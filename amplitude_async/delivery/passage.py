@@ -1,6 +1,7 @@
 """How far a request got on its connection: what aiohttp knows and does not say."""
 
 import asyncio
+import re
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,9 @@ __all__ = ["Passage", "own_session"]
 # A piece, and then the loop's turn: large bytes would be written in one go.
 PIECE = 64 * 1024
 _BLANK_LINE = b"\r\n\r\n"
+_STATUS_LINE = re.compile(rb"HTTP/1\.\d ([2-9]\d\d)(?: [^\r\n]*)?\r?\n")
+# So many 1xx answers to one request are a flood, and would keep the loop busy.
+MAX_HEADS = 100
 
 
 class Passage(Payload):
@@ -38,6 +42,14 @@ class Passage(Payload):
         """True where it met an idle connection that was not alive any more."""
         heard = self._answers is not None and self._answers.heard
         return self.reused and not heard
+
+    @property
+    def status(self) -> int:
+        """The status that the server began its answer with; 0 where that is unknown.
+
+        aiohttp does not tell it where anything else in the head is not as it should be.
+        """
+        return self._answers.status if self._answers is not None else 0
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Give the body as text."""
@@ -67,13 +79,18 @@ class HeadFirst(ResponseHandler):
 
     heard = False
     """True once the server said anything in answer to the request at hand."""
+    status = 0
+    """What the answer's status line said, once it was there."""
     _in_head = False
+    _heads = 0
     _seam = b""
 
     def set_response_params(self, **params: Any) -> None:
         """Get ready for the next answer."""
         self.heard = False
+        self.status = 0
         self._in_head = True
+        self._heads = 0
         self._seam = b""
         super().set_response_params(**params)
 
@@ -92,15 +109,27 @@ class HeadFirst(ResponseHandler):
         # The blank line may lie on the seam of two packets.
         joint = self._seam + data
         fed, begin = len(self._seam), 0
+        self._note_status(joint, fed)
         while (end := joint.find(_BLANK_LINE, begin)) >= 0:
             end += len(_BLANK_LINE)
             super().data_received(joint[fed:end])
             fed = begin = end
+            self._heads += 1
+            if self._heads > MAX_HEADS:
+                self.close()
+                return b""
+            self._note_status(joint, begin)
             if end < len(joint) and not joint.startswith(b"HTTP/", end):
                 self._in_head = False
                 return joint[end:]
         self._seam = joint[max(begin, len(joint) - len(_BLANK_LINE) + 1) :]
         return joint[fed:]
+
+    def _note_status(self, data: bytes, begin: int) -> None:
+        """Note what the answer's status line says, where one begins there."""
+        line = None if self.status else _STATUS_LINE.match(data, begin)
+        if line is not None:
+            self.status = int(line[1])
 
 
 def own_session(*, lasting: bool) -> aiohttp.ClientSession:

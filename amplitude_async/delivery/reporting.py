@@ -7,7 +7,7 @@ from contextlib import suppress
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.exceptions import AmplitudeError
 
-__all__ = ["Reporter", "in_words", "log_quietly"]
+__all__ = ["Reporter", "in_words", "log_quietly", "named"]
 
 QUIET_INTERVAL = 60.0
 
@@ -25,7 +25,9 @@ class Reporter:
     def debug(self, message: str, *args: object) -> None:
         """Log one line per batch; built only where DEBUG is on."""
         if self._is_on(logging.DEBUG):
-            log_quietly(self._logger, logging.DEBUG, f"{self._name}: {message % args}")
+            log_quietly(
+                self._logger, logging.DEBUG, f"{self._name}: {_filled(message, args)}"
+            )
 
     def warning(self, cause: str, message: str, *args: object, count: int = 1) -> None:
         """Log trouble that may pass."""
@@ -59,7 +61,7 @@ class Reporter:
             return
         self._spoken[cause] = now
         self._unspoken[cause] = 0
-        text = f"{self._name}: {message % args} [{cause} x{unspoken}]"
+        text = f"{self._name}: {_filled(message, args)} [{cause} x{unspoken}]"
         log_quietly(self._logger, level, text, traceback)
 
     def _is_on(self, level: int) -> bool:
@@ -71,7 +73,33 @@ class Reporter:
 
 def in_words(error: BaseException) -> str:
     """Tell an error of ours by its message, and one of others by name and message."""
-    return str(error) if isinstance(error, AmplitudeError) else repr(error)
+    if isinstance(error, AmplitudeError):
+        return str(error)
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001 - as below
+        return type(error).__name__
+
+
+def named(error: BaseException) -> str:
+    """Tell an error of others by class and message, or by class alone.
+
+    What turns it into text is user code, and may raise like any other.
+    """
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - there are no words for it
+        return name
+
+
+def _filled(message: str, args: tuple[object, ...]) -> str:
+    """Fill words into a message; where one raises, kinds take their place."""
+    try:
+        return message % args
+    except Exception:  # noqa: BLE001 - a repr or str of the user's, not ours to mend
+        kinds = ", ".join(type(arg).__name__ for arg in args)
+        return f"{message.replace('%', '')} ({kinds})"
 
 
 def log_quietly(

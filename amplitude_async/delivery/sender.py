@@ -11,7 +11,7 @@ from amplitude_async.delivery.endpoint import Broken, Endpoint, Response, Verdic
 from amplitude_async.delivery.outcome import Settlement
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Counters
-from amplitude_async.delivery.tasks import being_cancelled, spawn
+from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_body
 from amplitude_async.storage.base import Record
 
@@ -58,8 +58,8 @@ class Post:
             self._counters.request(len(body))
         try:
             response = await self._transport.send(url, body, headers, self._timeout)
-        except (Exception, asyncio.CancelledError) as fault:
-            if isinstance(fault, asyncio.CancelledError) and being_cancelled():
+        except BaseException as fault:
+            if not is_theirs(fault):
                 raise
             response = Response(0, error=f"sending failed: {describe_fault(fault)}")
             if self._reporter is not None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from amplitude_async.delivery.reporting import Reporter, in_words
-from amplitude_async.delivery.tasks import is_cancellation, spawn
+from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.storage.base import DeadLetter, Record, Storage
 
 __all__ = ["Settler"]
@@ -73,8 +73,7 @@ class Settler:
                 # Tried again with the next that are settled, and at the end.
                 self._burying = letters + self._burying
                 self._settling = ids + self._settling
-                theirs = isinstance(error, Exception | asyncio.CancelledError)
-                if not theirs or is_cancellation(error):
+                if not is_theirs(error):
                     raise
                 self._reporter.error(
                     "storage_settle",

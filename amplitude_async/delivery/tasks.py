@@ -8,7 +8,7 @@ from typing import Any
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter
 
-__all__ = ["Keeper", "being_cancelled", "is_cancellation", "spawn"]
+__all__ = ["Keeper", "being_cancelled", "is_theirs", "spawn"]
 
 RESTART_INTERVAL = 0.1
 
@@ -46,9 +46,15 @@ def being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def is_cancellation(error: BaseException) -> bool:
-    """Say whether an error is somebody's wish to cancel the running task."""
-    return isinstance(error, asyncio.CancelledError) and being_cancelled()
+def is_theirs(error: BaseException) -> bool:
+    """Say whether what user code raised is an error of its own, of whatever class.
+
+    It is not where the interpreter or the coroutine ends, or where somebody cancels the
+    running task.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return not being_cancelled()
+    return not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
 
 
 class Keeper:

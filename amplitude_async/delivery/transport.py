@@ -121,7 +121,7 @@ class Exchange:
 
     def answer(self) -> Response:
         """Say what the server said."""
-        status, headers = self.status, self.headers
+        status, headers = self.status or self.passage.status, self.headers
         if self.accepted:
             return Response(status, self.body, headers)
         if status == _PROXY_REFUSES:
@@ -143,7 +143,7 @@ class Exchange:
     @property
     def accepted(self) -> bool:
         """True where the status line was good: the rest of the answer is no matter."""
-        return 200 <= self.status < 300
+        return 200 <= (self.status or self.passage.status) < 300
 
 
 class AiohttpTransport:

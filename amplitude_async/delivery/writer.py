@@ -7,7 +7,7 @@ from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.outages import Loose, Outage
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.settling import Settler
-from amplitude_async.delivery.tasks import is_cancellation
+from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.exceptions import StorageError, StorageFullError
 from amplitude_async.storage.base import Record, Storage
 
@@ -64,8 +64,7 @@ class Writer:
         except BaseException as error:
             slow = self.appends.gave_up(number)
             self._settler.undo(number, error)
-            theirs = slow or isinstance(error, asyncio.CancelledError)
-            if not theirs or is_cancellation(error):
+            if not is_theirs(error):
                 raise
             self._not_written(self._too_slow() if slow else error)
             return False

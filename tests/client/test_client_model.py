@@ -904,15 +904,16 @@ class ClientMachine(RuleBasedStateMachine):
         """Check everything, after each step."""
         if self.client is None:
             return
-        self.every_account_adds_up()
-        self.nothing_happens_twice()
-        self.a_result_is_final()
-        self.no_user_is_overtaken_by_itself()
-        self.nothing_storms()
-        self.every_wait_ends()
-        self.the_host_hears_of_no_error()
-        self.a_child_sends_nothing_of_its_parents()
-        self.after_a_shutdown_nothing_is_left()
+        with self.in_process():
+            self.every_account_adds_up()
+            self.nothing_happens_twice()
+            self.a_result_is_final()
+            self.no_user_is_overtaken_by_itself()
+            self.nothing_storms()
+            self.every_wait_ends()
+            self.the_host_hears_of_no_error()
+            self.a_child_sends_nothing_of_its_parents()
+            self.after_a_shutdown_nothing_is_left()
 
     def every_account_adds_up(self) -> None:
         """Every accepted event is somewhere, once, with each destination."""
@@ -1031,7 +1032,8 @@ class ClientMachine(RuleBasedStateMachine):
         if self.client is None:
             return
         try:
-            self.end_well()
+            with self.in_process():
+                self.end_well()
         finally:
             self.client = None
             self.abandon()

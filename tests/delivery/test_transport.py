@@ -240,6 +240,22 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"
     ("raw", "status", "failed"),
     [
         pytest.param(b"HTTP/1.1 200 O", 0, True, id="cut in the head"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX-", 200, False, id="200 cut in the head"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            200,
+            False,
+            id="bad header",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nX: " + 9_000 * b"x" + b"\r\n\r\n",
+            200,
+            False,
+            id="long header",
+        ),
+        pytest.param(
+            b"HTTP/1.1 102 Go on\r\n\r\n" * 50_000, 0, True, id="a flood of 1xx"
+        ),
         pytest.param(b"no http at all\r\n\r\n", 0, True, id="no HTTP"),
         pytest.param(b"HTTP/1.1 abc OK\r\n\r\n", 0, True, id="no status"),
         pytest.param(CUT % b"200 OK", 200, False, id="200 cut in the body"),
@@ -812,8 +828,8 @@ IN_CHUNKS = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 @pytest.mark.parametrize(
     ("start", "more", "status"),
     [
-        pytest.param(OK, b"X-More: yes\r\n", 0, id="headers"),
-        pytest.param(OK + b"X-Long: ", b"x" * 1000, 0, id="a header"),
+        pytest.param(OK, b"X-More: yes\r\n", 200, id="headers"),
+        pytest.param(OK + b"X-Long: ", b"x" * 1000, 200, id="a header"),
         pytest.param(b"", b"HTTP/1.1 100 Go on\r\n\r\n", 0, id="1xx"),
         pytest.param(b"", b"\r\n", 0, id="blank lines"),
         pytest.param(IN_CHUNKS, b"0" * 1000, 200, id="a chunk size"),

@@ -69,3 +69,20 @@ async def test_the_drain_survives_while_somebody_waits(
     stats = await asyncio.wait_for(waiting, ENDED)
 
     assert (stats.delivered, emulator.stats.events_ingested) == (1, 1)
+
+
+async def test_all_who_wait_join_the_one_that_goes_on(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """Nobody who was not cancelled himself hears of the cancellation."""
+    emulator.faults.add(Fault(503, count=100))
+    client = connect()
+    await client.track("e", user_id="user-1")
+    waiting = [asyncio.create_task(client.shutdown(0.5)) for _ in range(3)]
+    await asyncio.sleep(0.05)
+
+    assert cancel_shutdown() == 1
+    async with asyncio.timeout(ENDED):
+        ended = await asyncio.gather(*waiting)
+
+    assert [stats.pending for stats in ended] == [0, 0, 0]

@@ -51,6 +51,7 @@ async def begin():
         await client.track("parent", user_id=f"user-{number}")
 
 async def child():
+    assert (client.stats.accepted, client.stats.destinations["plain"].pending) == (0, 0)
     if does == "sleeps":
         # Long enough for the parent's batch to be due.
         await asyncio.sleep(1.0)

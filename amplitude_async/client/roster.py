@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from amplitude_async.client.destination import Destination, EngineDestination
@@ -140,7 +140,7 @@ class Roster:
         """
         # A name that nobody chose gives way, one that somebody chose does not.
         if not plugin.name:
-            plugin.name = self._free_name(type(plugin).__name__)
+            plugin.name = _free_name(type(plugin).__name__, self._names)
         elif plugin.name in self._names:
             msg = (
                 f"plugin name={plugin.name!r} is taken: remove the other plugin "
@@ -148,13 +148,6 @@ class Roster:
             )
             raise ValueError(msg)
         self._names.add(plugin.name)
-
-    def _free_name(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self._names:
-            number += 1
-            name = f"{wanted}-{number}"
-        return name
 
     def release(self, plugin: Plugin) -> None:
         """Give up the name of a plugin that was not installed after all."""
@@ -209,7 +202,7 @@ class Roster:
         """
         # Set up first: it runs on no event before that, and on none if it raises.
         try:
-            with self._inside(plugin):
+            with _inside(plugin, self._client_id):
                 await call_hook(plugin.setup, client)
         except asyncio.CancelledError as error:
             if not is_theirs(error):
@@ -232,16 +225,6 @@ class Roster:
         if isinstance(plugin, EngineDestination):
             return plugin
         return self._receive(plugin) if isinstance(plugin, DestinationPlugin) else None
-
-    @contextlib.contextmanager
-    def _inside(self, plugin: Plugin) -> Iterator[None]:
-        """Mark that a hook runs: what it calls must not wait for itself."""
-        mark = inside_user_code.get() | {self._client_id, id(plugin)}
-        token = inside_user_code.set(mark)
-        try:
-            yield
-        finally:
-            inside_user_code.reset(token)
 
     # Going -------------------------------------------------------------------
 
@@ -327,7 +310,7 @@ class Roster:
 
     async def _tear_down(self, plugin: Plugin, limit: float) -> None:
         try:
-            with self._inside(plugin):
+            with _inside(plugin, self._client_id):
                 async with asyncio.timeout(limit):
                     await call_hook(plugin.teardown)
         except BaseException as error:  # user code, fenced
@@ -352,3 +335,22 @@ class Roster:
         """Start with empty destinations in a forked child."""
         for destination in self.destinations:
             destination.forget_parent()
+
+
+@contextlib.contextmanager
+def _inside(plugin: Plugin, client_id: int) -> Iterator[None]:
+    """Mark that a hook runs: what it calls must not wait for itself."""
+    mark = inside_user_code.get() | {client_id, id(plugin)}
+    token = inside_user_code.set(mark)
+    try:
+        yield
+    finally:
+        inside_user_code.reset(token)
+
+
+def _free_name(wanted: str, taken: Container[str]) -> str:
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}-{number}"
+    return name

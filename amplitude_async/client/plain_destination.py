@@ -179,6 +179,8 @@ class PlainDestination:
         """Nothing to bring forward: the worker never lingers."""
         if self._pid not in {0, os.getpid()}:
             self.forget_parent()  # a child awaits a handle of its parent's
+        else:
+            self.ensure_running()  # it may have ended with the loop that it ran on
 
     def __repr__(self) -> str:
         return f"<PlainDestination {self.name!r} {self.pending} waiting>"

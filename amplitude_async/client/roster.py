@@ -1,12 +1,17 @@
 """A client's plugins by name: those that wait, the timeline and the destinations."""
 
 import asyncio
-import contextlib
-import contextvars
 import math
-from collections.abc import Callable, Container, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Container, Iterable
+from typing import Any
 
+from amplitude_async.client.departures import (
+    TEARDOWN_GRACE,
+    TEARDOWN_TIMEOUT,
+    Departures,
+    Leaver,
+    inside,
+)
 from amplitude_async.client.destination import Destination, EngineDestination
 from amplitude_async.client.timeline import Timeline
 from amplitude_async.delivery.callbacks import inside_user_code
@@ -14,23 +19,11 @@ from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
-from amplitude_async.delivery.tasks import is_theirs, spawn
+from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.exceptions import AmplitudeError, ClientClosedError
 from amplitude_async.plugins import DestinationPlugin, Plugin, as_plugin, call_hook
 
-__all__ = ["Leaver", "Roster"]
-
-TEARDOWN_TIMEOUT = 5.0
-# So long a teardown has where the deadline of a shutdown has passed.
-TEARDOWN_GRACE = 0.5
-
-
-class Leaver(NamedTuple):
-    """Somebody who takes part no longer, and is still to be ended."""
-
-    name: str
-    plugin: Plugin
-    destination: Destination | None = None
+__all__ = ["Roster"]
 
 
 class Roster:
@@ -67,7 +60,7 @@ class Roster:
         self._implicit = implicit
         self._names = {own.name}
         self._waiting: list[Plugin] = []
-        self._leaving: dict[asyncio.Task[None], Leaver] = {}
+        self._departures = Departures(reporter, client_id, self._names.discard)
         self._ended = False
         if implicit is not None:
             self.claim(implicit)
@@ -202,7 +195,7 @@ class Roster:
         """
         # Set up first: it runs on no event before that, and on none if it raises.
         try:
-            with _inside(plugin, self._client_id):
+            with inside(plugin, self._client_id):
                 await call_hook(plugin.setup, client)
         except asyncio.CancelledError as error:
             if not is_theirs(error):
@@ -211,7 +204,7 @@ class Roster:
             msg = f"setup of plugin {plugin.name!r} raised CancelledError"
             raise AmplitudeError(msg) from error
         if self._ended:
-            await self._tear_down(plugin, TEARDOWN_GRACE)
+            await self._departures.tear_down(plugin, TEARDOWN_GRACE)
             msg = f"this client was shut down while plugin {plugin.name!r} was set up"
             raise ClientClosedError(msg)
         destination = self._destination_of(plugin)
@@ -256,36 +249,8 @@ class Roster:
         return None
 
     async def dismiss(self, leaver: Leaver, timeout: float | None) -> None:
-        """Drain a destination, tear the plugin down, and only then free the name.
-
-        Whoever is cancelled waiting for that stops nothing: the destination has events
-        that nobody else knows of.
-        """
-        # Of the caller's context only what keeps user code from waiting for itself.
-        context = contextvars.Context()
-        context.run(inside_user_code.set, inside_user_code.get())
-        task = spawn(self._dismiss(leaver, timeout), f"{leaver.name} leaving", context)
-        self._leaving[task] = leaver
-        await asyncio.shield(task)
-
-    async def _dismiss(self, leaver: Leaver, timeout: float | None) -> None:
-        if leaver.destination is not None:
-            await leaver.destination.shutdown(timeout)
-        await self._tear_down(leaver.plugin, TEARDOWN_TIMEOUT)
-        self._names.discard(leaver.name)
-        if task := asyncio.current_task():
-            self._leaving.pop(task, None)
-
-    async def _see_off(self, timeout: float | None) -> None:
-        """Wait for those who are leaving; at the deadline, let them leave at once."""
-        if not self._leaving:
-            return
-        await asyncio.wait(self._leaving, timeout=timeout)
-        late, self._leaving = self._leaving, {}
-        for task, leaver in late.items():
-            task.cancel()
-            await asyncio.wait({task}, timeout=TEARDOWN_GRACE)
-            await self._dismiss(leaver, 0)
+        """Drain a destination, tear the plugin down, and only then free the name."""
+        await self._departures.dismiss(leaver, timeout)
 
     async def shutdown(self, timeout: float | None) -> None:
         """Drain every destination until the deadline, then tear everything down."""
@@ -294,7 +259,7 @@ class Roster:
         deadline = math.inf if timeout is None else clock.time() + timeout
         ended = await asyncio.gather(
             *(d.shutdown(timeout) for d in self.destinations),
-            self._see_off(timeout),
+            self._departures.see_off(timeout),
             return_exceptions=True,
         )
         for error in ended:
@@ -306,23 +271,9 @@ class Roster:
         plugins = [*self.timeline.plugins, *(d.plugin for d in self.destinations)]
         left = min(max(deadline - clock.time(), TEARDOWN_GRACE), TEARDOWN_TIMEOUT)
         # Side by side: one that is stuck takes no time from the others.
-        await asyncio.gather(*(self._tear_down(plugin, left) for plugin in plugins))
-
-    async def _tear_down(self, plugin: Plugin, limit: float) -> None:
-        try:
-            with _inside(plugin, self._client_id):
-                async with asyncio.timeout(limit):
-                    await call_hook(plugin.teardown)
-        except BaseException as error:  # user code, fenced
-            if not is_theirs(error):
-                raise
-            self._reporter.error(
-                f"plugin {plugin.name}",
-                "teardown of plugin %r raised %r",
-                plugin.name,
-                error,
-                traceback=error,
-            )
+        await asyncio.gather(
+            *(self._departures.tear_down(plugin, left) for plugin in plugins)
+        )
 
     # Moving ------------------------------------------------------------------
 
@@ -335,17 +286,6 @@ class Roster:
         """Start with empty destinations in a forked child."""
         for destination in self.destinations:
             destination.forget_parent()
-
-
-@contextlib.contextmanager
-def _inside(plugin: Plugin, client_id: int) -> Iterator[None]:
-    """Mark that a hook runs: what it calls must not wait for itself."""
-    mark = inside_user_code.get() | {client_id, id(plugin)}
-    token = inside_user_code.set(mark)
-    try:
-        yield
-    finally:
-        inside_user_code.reset(token)
 
 
 def _free_name(wanted: str, taken: Container[str]) -> str:

@@ -12,7 +12,7 @@ from amplitude_async.delivery.outcome import DeliveryResult, DropReason
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.tasks import (
     RESTART_INTERVAL,
-    being_cancelled,
+    is_theirs,
     spawn,
 )
 
@@ -25,6 +25,43 @@ inside_user_code: contextvars.ContextVar[frozenset[int]] = contextvars.ContextVa
 
 # A callback that does not suspend must not keep the loop from everybody else.
 _CALLS_PER_TURN = 100
+
+
+class _Places:
+    """How many results may wait for the callback, and whose places those are."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._reserved: dict[object, int] = {}
+        self._promised = 0
+        self._open = False
+
+    def free(self, taken: int) -> int:
+        """Count the places that are neither taken nor reserved."""
+        return self.capacity if self._open else self.capacity - taken - self._promised
+
+    def reserve(self, request: object, places: int) -> None:
+        """Keep places for the results of a request."""
+        self._reserved[request] = places
+        self._promised += places
+
+    def release(self, request: object) -> None:
+        """Give up the places of a request that is over."""
+        self._promised -= self._reserved.pop(request, 0)
+
+    def open(self) -> bool:
+        """Let anybody in, reserved or not; False where that is so already."""
+        closed, self._open = not self._open, True
+        return closed
+
+    def close(self) -> None:
+        """Count again."""
+        self._open = False
+
+    def clear(self) -> None:
+        """Forget the requests of a closed loop."""
+        self._reserved.clear()
+        self._promised = 0
 
 
 class CallbackRunner:
@@ -41,14 +78,12 @@ class CallbackRunner:
         on_room: Callable[[], None],
     ) -> None:
         self._callback = callback
-        self._capacity = capacity
+        self._places = _Places(capacity)
         self._clock = clock
         self._reporter = reporter
         self._client_id = client_id
         self._on_room = on_room
         self._results: deque[DeliveryResult] = deque()
-        self._reserved: dict[object, int] = {}
-        self._promised = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._retired = False
@@ -56,26 +91,34 @@ class CallbackRunner:
     @property
     def full(self) -> bool:
         """True while a slow callback has filled the queue."""
-        return len(self._results) >= self._capacity
+        return len(self._results) >= self._places.capacity
 
     @property
     def free(self) -> int:
         """Places that are neither taken nor reserved."""
-        return max(0, self._capacity - len(self._results) - self._promised)
+        return max(0, self._places.free(len(self._results)))
 
     @property
     def ready(self) -> bool:
         """True while half of the places are free: fewer would make small requests."""
-        return 2 * self.free >= self._capacity
+        return 2 * self.free >= self._places.capacity
 
     def reserve(self, request: object, places: int) -> None:
         """Keep places for the results of a request: none of them may go untold."""
-        self._reserved[request] = places
-        self._promised += places
+        self._places.reserve(request, places)
 
     def release(self, request: object) -> None:
         """Give up the places of a request that is over; its results take them now."""
-        self._promised -= self._reserved.pop(request, 0)
+        self._places.release(request)
+
+    def give_way(self) -> None:
+        """Let requests start without places while the callback itself waits for them.
+
+        Where another waits for outcomes, nothing happens. Else the callback would wait
+        for requests that wait for the callback.
+        """
+        if id(self) in inside_user_code.get() and self._places.open():
+            self._on_room()
 
     async def room(self, timeout: float) -> None:
         """Wait until a result has room, at most so many seconds; fair.
@@ -147,12 +190,14 @@ class CallbackRunner:
                 answer = self._callback(result)
                 if inspect.isawaitable(answer):
                     await answer
-            except (Exception, asyncio.CancelledError) as error:  # user code, fenced
-                if being_cancelled():
+            except BaseException as error:  # user code, fenced
+                if not is_theirs(error):
                     raise
                 self._reporter.error(
                     "callback", "the callback raised %r", error, traceback=error
                 )
+            finally:
+                self._places.close()
 
     def _let_in(self) -> None:
         """Let the next of those go on who wait for room."""
@@ -195,5 +240,4 @@ class CallbackRunner:
         """Forget the task of a closed loop; waiting results go on with the next one."""
         self._task = None
         self._waiters.clear()
-        self._reserved.clear()
-        self._promised = 0
+        self._places.clear()

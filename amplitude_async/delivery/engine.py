@@ -4,6 +4,7 @@ This module builds the rooms of an engine, starts and ends their tasks, and has 
 verbs that a destination calls. What happens to an event happens in the rooms.
 """
 
+import asyncio
 import math
 import os
 import random
@@ -18,10 +19,12 @@ from amplitude_async.delivery.flusher import Flusher
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.parts import Parts, Site
+from amplitude_async.delivery.purging import purge
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import Keeper
 from amplitude_async.delivery.transport import Transport
+from amplitude_async.exceptions import AmplitudeError
 from amplitude_async.storage.base import Record, Storage
 
 __all__ = ["Engine"]
@@ -55,6 +58,7 @@ class Engine:
         self._ended = False
         self._interrupted: set[int] = set()
         self._pid = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._build(storage)
 
     def _build(self, storage: Storage) -> None:
@@ -135,7 +139,7 @@ class Engine:
         """
         if self._closed:
             return
-        self._pid = os.getpid()
+        self._pid, self._loop = os.getpid(), asyncio.get_running_loop()
         recovered = await self._parts.journal.open(self.intake.numbers.allot)
         self._parts.books.counters.recover(recovered)
         self.ensure_running()
@@ -238,10 +242,23 @@ class Engine:
         if self._pid and not self._is_here():
             self.forget_parent()  # a child awaits a handle of its parent's
         elif not self._closed:
+            self._wait_is_sure()
             soon = self._site.clock.now() + HASTE
             self.intake.drain()
             self._parts.schedule.linger.hasten(soon)
             self._parts.alarm.ring_by(soon)
+
+    def _wait_is_sure(self) -> None:
+        """See to it that who begins to wait for outcomes does not wait for itself.
+
+        Raises:
+            AmplitudeError: the loop that would bring them is closed.
+        """
+        if self._loop is not None and self._loop.is_closed():
+            msg = "this client's event loop was closed: call one of its verbs first"
+            raise AmplitudeError(msg)
+        if self._parts.books.callbacks is not None:
+            self._parts.books.callbacks.give_way()
 
     # Flush, purge, shutdown --------------------------------------------------
 
@@ -255,6 +272,7 @@ class Engine:
         pending = self.pending + self._parts.journal.appending
         if pending and not self._closed:
             self.ensure_running()
+            self._wait_is_sure()
             self._parts.alarm.ring()
             await self._parts.books.flushes.wait(
                 self.intake.numbers.last, pending, timeout
@@ -262,35 +280,7 @@ class Engine:
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user; those in flight go on."""
-
-        def chosen(record: Record) -> bool:
-            return user_id is None or record.user_id == user_id
-
-        parts = self._parts
-        among = None if user_id is None else chosen
-        count = self._purge_memory(among)
-        if parts.journal.unread and not self.intake.closing:
-            outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
-
-            def settle(found: list[Record]) -> None:
-                parts.room.take_in(found)  # settling frees their places
-                parts.books.settle([(record, outcome) for record in found])
-
-            count += await parts.journal.purge(chosen, settle)
-            # A page that was being read when this began is in memory by now.
-            count += self._purge_memory(among)
-        await parts.books.settled()
-        await parts.journal.settled()
-        return count
-
-    def _purge_memory(self, chosen: Callable[[Record], bool] | None) -> int:
-        self.intake.drain()
-        purged = self._parts.schedule.purge(chosen)
-        count = len(purged)  # each is settled as it is taken out
-        self._parts.books.settle_in_shares(purged)
-        self.intake.admit_waiters()
-        self._parts.alarm.ring()
-        return count
+        return await purge(self._parts, user_id)
 
     async def shutdown(self, timeout: float | None) -> Stats:
         """Drain until the deadline, then settle what is left; never raises.
@@ -301,10 +291,9 @@ class Engine:
             return self.stats
         self.intake.close()
         deadline = math.inf if timeout is None else self._site.clock.now() + timeout
-        reserve = 0.0
         if timeout is not None:
-            reserve = min(timeout * LAST_CALL_SHARE, LAST_CALL_MOST)
-        await self._wait_for_outcomes(None if timeout is None else timeout - reserve)
+            timeout -= min(timeout * LAST_CALL_SHARE, LAST_CALL_MOST)
+        await self._wait_for_outcomes(timeout)
         await self._call_last(deadline)
         await self._stop()
         await LastAct(self._site, self._parts, deadline).play(self._interrupted)

@@ -244,6 +244,40 @@ async def test_tracking_from_a_callback(connect: Connect, emulator: Emulator) ->
     assert emulator.stats.events_ingested == 2
 
 
+@pytest.mark.parametrize("waits_by", ["a delivery", "a flush"])
+async def test_a_callback_may_wait_for_outcomes(
+    connect: Connect, waits_by: str
+) -> None:
+    """Requests that had to wait for the callback go on while it waits for them."""
+    heard: list[DeliveryResult] = []
+    waited = asyncio.Event()
+
+    async def callback(result: DeliveryResult) -> None:
+        heard.append(result)
+        if len(heard) > 1:
+            return
+        await filled.wait()
+        if waits_by == "a flush":
+            await client.flush(None)
+        else:
+            await deliveries[-1]
+        waited.set()
+
+    filled = asyncio.Event()
+    async with connect(
+        callback=callback, max_storage_capacity=100, flush_queue_size=10
+    ) as client:
+        # The first is with the callback, and more than half of its places are taken.
+        deliveries = [await client.track("e", user_id="user-0")]
+        await deliveries[0]
+        deliveries += [client.track_nowait("e", user_id=f"user-{n}") for n in range(99)]
+        filled.set()
+        await asyncio.wait_for(waited.wait(), 10.0)
+
+    assert len(heard) == 100
+    assert client.stats.delivered == 100
+
+
 async def test_delivery_runs_in_no_context_of_the_host(connect: Connect) -> None:
     """A request's context variables do not leak into callbacks and destinations."""
     request: contextvars.ContextVar[str] = contextvars.ContextVar("request")

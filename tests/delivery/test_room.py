@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from amplitude_async.delivery.deciding.attempts import Held
+from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.room import Room
 from amplitude_async.storage.base import Record
 from amplitude_async.testing import FakeClock
@@ -193,7 +194,7 @@ async def test_a_line_can_be_sent_away(closing: bool) -> None:
         task.add_done_callback(told.append)
     assert full.closed is False
     if closing:
-        full.close()
+        full.close(Outcome.dropped(DropReason.CLOSED, "closed"))
     else:
         full.send_away()
 

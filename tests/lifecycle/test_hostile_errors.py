@@ -66,6 +66,27 @@ class Scrubber(EnrichmentPlugin):
         raise self.error
 
 
+@ERRORS
+async def test_sending_goes_on_whatever_a_callback_raises(
+    connect: Connect, error: type[BaseException]
+) -> None:
+    """Each result is told, though more than half of the places were taken."""
+    heard = 0
+
+    def callback(_: DeliveryResult) -> None:
+        nonlocal heard
+        heard += 1
+        raise error
+
+    async with connect(
+        callback=callback, max_storage_capacity=100, overflow_timeout=10.0
+    ) as client:
+        for number in range(300):
+            await client.track("e", user_id=f"user-{number}")
+
+    assert heard == client.stats.delivered == 300
+
+
 async def test_a_callback_that_raises_what_has_no_words(connect: Connect) -> None:
     """The next result comes by itself, and not only with the next event."""
     heard: list[DeliveryResult] = []

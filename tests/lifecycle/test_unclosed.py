@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from amplitude_async import Amplitude
+from amplitude_async import Amplitude, AmplitudeError, Delivery, DeliveryResult
 
 __all__: list[str] = []
 
@@ -22,6 +22,11 @@ async def track(client: Amplitude, count: int) -> None:
     """Track so many events and leave."""
     for _ in range(count):
         await client.track("e", user_id="user-1")
+
+
+async def result_of(delivery: Delivery) -> DeliveryResult:
+    """Await a handle."""
+    return await delivery
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -105,3 +110,22 @@ def test_a_second_loop_is_watched_as_the_first(
     ]
     with pytest.warns(ResourceWarning, match="3 undelivered"):
         del client
+
+
+def test_a_handle_of_a_closed_loop_is_no_endless_wait() -> None:
+    """It says what to do, and once that is done the result comes."""
+    client = make()
+
+    async def wait(delivery: Delivery) -> DeliveryResult:
+        with pytest.raises(AmplitudeError, match="event loop was closed"):
+            await delivery
+        await client.flush(0.0)
+        waiting = asyncio.ensure_future(result_of(delivery))
+        await client.shutdown(0.0)
+        return await asyncio.wait_for(waiting, 5.0)
+
+    async def track_one() -> Delivery:
+        return await client.track("e", user_id="user-1")
+
+    delivery = asyncio.run(track_one())
+    assert asyncio.run(wait(delivery)).destination == "amplitude"

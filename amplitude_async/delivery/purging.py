@@ -1,0 +1,46 @@
+"""Gives up what waits, in memory and in the storage, and books each event once."""
+
+from collections.abc import Callable
+
+from amplitude_async.delivery.outcome import DropReason, Outcome
+from amplitude_async.delivery.parts import Parts
+from amplitude_async.storage.base import Record
+
+__all__ = ["purge"]
+
+
+async def purge(parts: Parts, user_id: str | None) -> int:
+    """Give up waiting events, all or of one user; those in flight go on.
+
+    Returns:
+        How many there were.
+    """
+
+    def chosen(record: Record) -> bool:
+        return user_id is None or record.user_id == user_id
+
+    among = None if user_id is None else chosen
+    count = _from_memory(parts, among)
+    if parts.journal.unread and not parts.intake.closing:
+        outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
+
+        def settle(found: list[Record]) -> None:
+            parts.room.take_in(found)  # settling frees their places
+            parts.books.settle([(record, outcome) for record in found])
+
+        count += await parts.journal.purge(chosen, settle)
+        # A page that was being read when this began is in memory by now.
+        count += _from_memory(parts, among)
+    await parts.books.settled()
+    await parts.journal.settled()
+    return count
+
+
+def _from_memory(parts: Parts, chosen: Callable[[Record], bool] | None) -> int:
+    parts.intake.drain()
+    purged = parts.schedule.purge(chosen)
+    count = len(purged)  # each is settled as it is taken out
+    parts.books.settle_in_shares(purged)
+    parts.intake.admit_waiters()
+    parts.alarm.ring()
+    return count

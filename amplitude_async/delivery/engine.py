@@ -238,25 +238,25 @@ class Engine:
         await self._parts.books.wait_to_tell()
 
     def hasten(self) -> None:
-        """Bring the next flush forward; haste within 10 ms is one haste."""
+        """Bring the next flush forward; haste within 10 ms is one haste.
+
+        Raises:
+            AmplitudeError: somebody waits, but the loop that sends is closed.
+        """
         if self._pid and not self._is_here():
             self.forget_parent()  # a child awaits a handle of its parent's
         elif not self._closed:
-            self._wait_is_sure()
+            if self._loop is not None and self._loop.is_closed():
+                msg = "this client's event loop was closed: call one of its verbs first"
+                raise AmplitudeError(msg)
+            self._give_way()
             soon = self._site.clock.now() + HASTE
             self.intake.drain()
             self._parts.schedule.linger.hasten(soon)
             self._parts.alarm.ring_by(soon)
 
-    def _wait_is_sure(self) -> None:
-        """See to it that who begins to wait for outcomes does not wait for itself.
-
-        Raises:
-            AmplitudeError: the loop that would bring them is closed.
-        """
-        if self._loop is not None and self._loop.is_closed():
-            msg = "this client's event loop was closed: call one of its verbs first"
-            raise AmplitudeError(msg)
+    def _give_way(self) -> None:
+        """See to it that who begins to wait for outcomes does not wait for itself."""
         if self._parts.books.callbacks is not None:
             self._parts.books.callbacks.give_way()
 
@@ -272,7 +272,7 @@ class Engine:
         pending = self.pending + self._parts.journal.appending
         if pending and not self._closed:
             self.ensure_running()
-            self._wait_is_sure()
+            self._give_way()
             self._parts.alarm.ring()
             await self._parts.books.flushes.wait(
                 self.intake.numbers.last, pending, timeout

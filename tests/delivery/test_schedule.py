@@ -865,6 +865,20 @@ def test_many_throttled_identities_keep_to_the_same_bound() -> None:
     assert len(book.dropped(DropReason.OVERFLOW)) == 5
 
 
+def test_held_events_keep_to_the_bound_while_the_oldest_make_room() -> None:
+    """The oldest are looked out from lane and queue; what comes back goes to the lane."""
+    book = Book(max_storage_capacity=20)
+    book.add(series("a", 10))
+    book.answer(book.take(), naming(slow=(0,), code=429))
+    assert book.schedule.held == 10
+
+    book.add("a11 a12 a13 a14 a15")
+    book.write_down(book.schedule.evict_oldest())
+    assert book.next(eager=True) is None
+    assert book.schedule.held == 10
+    assert book.dropped(DropReason.OVERFLOW) == ["a1", "a15", "a14", "a13", "a12"]
+
+
 def test_a_held_event_expires_like_any_other() -> None:
     """Throttles count against the age."""
     book = Book(max_age=100.0)

@@ -101,6 +101,11 @@ class Held:
         """How many more events may be held."""
         return max(0, self._most - self.count)
 
+    @property
+    def overfull(self) -> bool:
+        """True where more events are held than may be."""
+        return self.count > self._most
+
     def change(self, events: int) -> None:
         """Enter events that a lane took in, or gave up where the number is negative."""
         self.count += events

@@ -187,6 +187,11 @@ class Group:
             self.parked.setdefault(record.identity, []).insert(0, record)
         self._grow(1)
 
+    def pop_newest(self) -> Record:
+        """Take out the last event that would have gone; one at least must wait."""
+        self._grow(-1)
+        return next(run for run in reversed(list(self._runs())) if run).pop()
+
     def put_back_halves(self, records: list[Record]) -> None:
         """Let events go next in two pieces, left then right."""
         middle = (len(records) + 1) // 2

@@ -297,7 +297,12 @@ class Waiting:
     def _reinstate(self) -> None:
         """Put the oldest back to where they go before all others of their identity."""
         while self._eldest:
-            self._batcher.put_first(self._eldest.pop())
+            record = self._eldest.pop()
+            owner = self._batcher.owner(record.identity)
+            self._batcher.put_first(record)
+            # Others may have taken its place in the lane meanwhile.
+            if owner is not None and owner.throttled and self._held.overfull:
+                self._shed(owner.pop_newest())
 
     def call_last(self, now: float) -> bool:
         """Let everything that waits go once more; False where nothing waits."""

@@ -866,7 +866,7 @@ def test_many_throttled_identities_keep_to_the_same_bound() -> None:
 
 
 def test_held_events_keep_to_the_bound_while_the_oldest_make_room() -> None:
-    """The oldest are looked out from lane and queue; what comes back goes to the lane."""
+    """The oldest are looked out from lane and queue, and come back to the lane."""
     book = Book(max_storage_capacity=20)
     book.add(series("a", 10))
     book.answer(book.take(), naming(slow=(0,), code=429))

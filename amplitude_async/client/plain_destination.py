@@ -139,8 +139,11 @@ class PlainDestination:
         if isinstance(record, Refusal):
             return self.settle(event, verdict_on(record, strict=config.strict))
         size = self._backlog.bytes + len(record.body)
+        if self._closed:
+            message = f"plugin {self.name!r} was shut down before"
+            return self.settle(event, Outcome.dropped(DropReason.CLOSED, message))
         full = self.pending >= config.max_storage_capacity
-        if full or size > config.max_storage_bytes or self._closed:
+        if full or size > config.max_storage_bytes:
             message = f"the queue of plugin {self.name!r} is full"
             return self.settle(event, Outcome.dropped(DropReason.OVERFLOW, message))
         page = self._ledger.enter(record.id)

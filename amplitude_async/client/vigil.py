@@ -6,6 +6,8 @@ import logging
 import weakref
 from collections.abc import Callable
 
+from amplitude_async.delivery.reporting import log_quietly
+
 __all__ = ["Vigil"]
 
 # Never reached; a loop that closes lets go of all its timers.
@@ -69,13 +71,11 @@ class Vigil:
         watching, self._watching = self._watching, False
         pending = self._pending()
         if watching and pending and self._concerns():
-            self._logger.warning(
-                "%s: unclosed client: %s with %d undecided events: use `async with` or "
-                "await shutdown()",
-                self._name,
-                what,
-                pending,
+            text = (
+                f"{self._name}: unclosed client: {what} with {pending} undecided "
+                "events: use `async with` or await shutdown()"
             )
+            log_quietly(self._logger, logging.WARNING, text)
 
     def end(self) -> None:
         """Watch no longer: the client was shut down, or is at home elsewhere."""

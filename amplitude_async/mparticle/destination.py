@@ -23,7 +23,6 @@ What becomes of what, unless a function of the user's decides otherwise:
 Properties that are lists or objects become JSON text: custom attributes are scalars.
 """
 
-import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Mapping
@@ -39,9 +38,9 @@ from amplitude_async.amplitude.events import (
 from amplitude_async.client.destination import EngineDestination, Refusal
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.reporting import Reporter, named
 from amplitude_async.delivery.stats import Stats
-from amplitude_async.delivery.tasks import being_cancelled
+from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.encoding import Loss, ValuePolicy
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.mparticle.client import MParticle
@@ -212,13 +211,13 @@ class _MappingDoor:
             batch = self._mapping(_copy(event))
         except ValueError as error:
             return Refusal(f"the event has no mParticle form: {error!s:.300}")
-        except (Exception, asyncio.CancelledError) as error:  # user code, fenced
-            if being_cancelled():
+        except BaseException as error:  # user code, fenced
+            if not is_theirs(error):
                 raise
             self._reporter.error(
                 "mapping", "the mapping raised %r", error, traceback=error
             )
-            return Refusal(f"the mapping raised {error!r:.300}")
+            return Refusal(f"the mapping raised {named(error):.300}")
         if batch is None:
             return _LeftOut(f"the mapping leaves {event.event_type!r} out")
         if not isinstance(batch, Batch):

@@ -112,6 +112,21 @@ def test_a_second_loop_is_watched_as_the_first(
         del client
 
 
+def test_a_logger_that_raises_breaks_no_loop() -> None:
+    """The loop closes as it would without the client."""
+
+    class Broken(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise RuntimeError(record.msg)
+
+    logger = logging.Logger("broken")
+    logger.addHandler(Broken())
+    client = Amplitude("key", server_url=NOWHERE, trust_env=False, logger=logger)
+    asyncio.run(track(client, 3))
+    asyncio.run(client.shutdown(0.0))
+    assert client.stats.dropped == 3
+
+
 def test_a_handle_of_a_closed_loop_is_no_endless_wait() -> None:
     """It says what to do, and once that is done the result comes."""
     client = make()

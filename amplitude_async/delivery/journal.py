@@ -267,7 +267,9 @@ class Journal:
             yield [record for record in records if record.id > self._unread.cursor]
 
     async def purge(
-        self, chosen: Callable[[Record], bool], settle: Callable[[list[Record]], None]
+        self,
+        choose: Callable[[list[Record]], list[Record]],
+        settle: Callable[[list[Record]], None],
     ) -> int:
         """Hand the chosen ones among the unread records over to be settled.
 
@@ -279,7 +281,7 @@ class Journal:
             async for page in pages:
                 if self._unread.abandoned:
                     break  # shut down meanwhile: the rest is the next process's
-                found = [record for record in page if chosen(record)]
+                found = choose(page)
                 self._settler.pass_over(record.id for record in found)
                 self._unread.decided(len(found))
                 count += len(found)

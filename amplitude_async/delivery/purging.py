@@ -1,7 +1,8 @@
 """Gives up what waits, in memory and in the storage, and books each event once."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
+from amplitude_async.delivery.deciding.batcher import Choose
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.parts import Parts
 from amplitude_async.storage.base import Record
@@ -16,10 +17,12 @@ async def purge(parts: Parts, user_id: str | None) -> int:
         How many there were.
     """
 
-    def chosen(record: Record) -> bool:
-        return user_id is None or record.user_id == user_id
+    def choose(records: Iterable[Record]) -> list[Record]:
+        if user_id is None:
+            return list(records)
+        return [record for record in records if record.user_id == user_id]
 
-    among = None if user_id is None else chosen
+    among = None if user_id is None else choose
     count = _from_memory(parts, among)
     if parts.journal.unread and not parts.intake.closing:
         outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
@@ -28,7 +31,7 @@ async def purge(parts: Parts, user_id: str | None) -> int:
             parts.room.take_in(found)  # settling frees their places
             parts.books.settle([(record, outcome) for record in found])
 
-        count += await parts.journal.purge(chosen, settle)
+        count += await parts.journal.purge(choose, settle)
         # A page that was being read when this began is in memory by now.
         count += _from_memory(parts, among)
     await parts.books.settled()
@@ -36,9 +39,9 @@ async def purge(parts: Parts, user_id: str | None) -> int:
     return count
 
 
-def _from_memory(parts: Parts, chosen: Callable[[Record], bool] | None) -> int:
+def _from_memory(parts: Parts, choose: Choose | None) -> int:
     parts.intake.drain()
-    purged = parts.schedule.purge(chosen)
+    purged = parts.schedule.purge(choose)
     count = len(purged)  # each is settled as it is taken out
     parts.books.settle_in_shares(purged)
     parts.intake.admit_waiters()

@@ -340,7 +340,7 @@ def test_what_the_purged_and_the_shed_hear(tries: int) -> None:
     schedule = schedule_of(record(1), record(2, "b"), retry_base_interval=0.001)
     fail(schedule, tries)
     [(first, shed)] = schedule.evict_oldest()
-    [(_, purged)] = schedule.purge(lambda _: True)
+    [(_, purged)] = schedule.purge(list)
 
     assert first.id == 1
     assert shed == Outcome.dropped(

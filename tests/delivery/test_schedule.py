@@ -4,10 +4,10 @@ One file for one class: each test reads as a short script of requests and answer
 """
 
 import random
-from collections.abc import Callable
 
 import pytest
 
+from amplitude_async.delivery.deciding.batcher import Choose
 from amplitude_async.delivery.deciding.health import HealthState
 from amplitude_async.delivery.endpoint import Accept, Bisect, Broken, Busy, Verdict
 from amplitude_async.delivery.outcome import DeliveryStatus, DropReason, Outcome
@@ -152,7 +152,7 @@ def test_an_emptied_queue_forgets_its_linger() -> None:
     book.answer(book.take(), OK)
     book.add("a1")
     book.now += 9.0
-    book.write_down(book.schedule.purge(lambda _: True))
+    book.write_down(book.schedule.purge(list))
 
     book.add("b1")
 
@@ -683,7 +683,7 @@ def test_later_batches_are_smaller_after_a_413_and_grow_again() -> None:
         group = book.take(slots=1)
         sizes.append(len(sent(group)))
         book.answer(group, OK)
-        book.write_down(book.schedule.purge(lambda _: True))
+        book.write_down(book.schedule.purge(list))
 
     assert 50 <= sizes[0] < 60
     assert sizes == sorted(sizes)
@@ -1085,9 +1085,9 @@ def test_an_odd_rate_never_spins(rate: float) -> None:
 # Removing ---------------------------------------------------------------------------
 
 
-def of(*identities: str) -> Callable[[Record], bool]:
+def of(*identities: str) -> Choose:
     """Return a choice of the events of some identities."""
-    return lambda record: record.identity in identities
+    return lambda records: [r for r in records if r.identity in identities]
 
 
 def test_a_purge_reaches_whatever_is_not_in_flight() -> None:
@@ -1118,7 +1118,9 @@ def test_a_purge_frees_those_parked_behind_the_purged() -> None:
     assert book.next(eager=True) is None
     book.answer(group, FAILED)
 
-    book.write_down(book.schedule.purge(lambda record: record.insert_id == "a1"))
+    book.write_down(
+        book.schedule.purge(lambda records: [r for r in records if r.insert_id == "a1"])
+    )
     book.check()
 
     book.now += 60.0

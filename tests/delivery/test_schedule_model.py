@@ -153,11 +153,11 @@ class ScheduleMachine(RuleBasedStateMachine):
     @rule(identity=st.sampled_from("abcd"), odd=st.booleans())
     def purge(self, identity: str, *, odd: bool) -> None:
         """Give up some events of an identity."""
-        self.write_down(
-            self.schedule.purge(
-                lambda record: record.identity == identity and record.id % 2 == odd
-            )
-        )
+
+        def choose(records: Iterable[Record]) -> list[Record]:
+            return [r for r in records if r.identity == identity and r.id % 2 == odd]
+
+        self.write_down(self.schedule.purge(choose))
 
     @rule()
     def evict(self) -> None:

@@ -119,11 +119,12 @@ def test_a_logger_that_raises_breaks_no_loop() -> None:
         def handle(self, record: logging.LogRecord) -> bool:
             raise RuntimeError(record.msg)
 
-    logger = logging.Logger("broken")
-    logger.addHandler(Broken())
+    logger = logging.getLogger("broken")
+    logger.addHandler(broken := Broken())
     client = Amplitude("key", server_url=NOWHERE, trust_env=False, logger=logger)
     asyncio.run(track(client, 3))
     asyncio.run(client.shutdown(0.0))
+    logger.removeHandler(broken)
     assert client.stats.dropped == 3
 
 

@@ -15,7 +15,10 @@ from amplitude_async.delivery.deciding.attempts import Attempts
 from amplitude_async.delivery.deciding.group import Group, Life
 from amplitude_async.storage.base import Record
 
-__all__ = ["Batcher", "ByteTarget", "Leaving"]
+__all__ = ["Batcher", "ByteTarget", "Choose", "Leaving"]
+
+Choose = Callable[[Iterable[Record]], list[Record]]
+"""Picks some of many events: a call for each of them would hold the loop."""
 
 PATIENCE = 3
 MIN_PATIENCE = 1_000
@@ -269,16 +272,16 @@ class Batcher:
         else:
             owner.put_first(record)
 
-    def remove(self, chosen: Callable[[Record], bool]) -> list[Record]:
+    def remove(self, choose: Choose) -> list[Record]:
         """Take the chosen events out, wherever they wait, except those in flight."""
-        removed = [record for record in self._queue if chosen(record)]
+        removed = choose(self._queue)
         if removed:
             gone = {record.id for record in removed}
             self._queue = deque([r for r in self._queue if r.id not in gone])
             self._back = min(self._back, len(self._queue))
         for group in self.groups():
-            if group.count:
-                removed += group.remove(chosen)
+            if group.count and (chosen := choose(group.waiting())):
+                removed += group.remove(frozenset(chosen).__contains__)
         return removed
 
     def take_eldest(self) -> list[Record]:

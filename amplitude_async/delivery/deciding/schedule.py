@@ -6,11 +6,11 @@ groups to send and settlements to write down.
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.deciding.attempts import Attempts
-from amplitude_async.delivery.deciding.batcher import ByteTarget
+from amplitude_async.delivery.deciding.batcher import ByteTarget, Choose
 from amplitude_async.delivery.deciding.group import Group, Life
 from amplitude_async.delivery.deciding.health import Health, HealthState, TokenBucket
 from amplitude_async.delivery.deciding.rulings import Endings, Ruling, Rulings
@@ -286,11 +286,11 @@ class Schedule:
 
     # Removing, shutting down -------------------------------------------------
 
-    def purge(self, chosen: Callable[[Record], bool] | None = None) -> Endings:
+    def purge(self, choose: Choose | None = None) -> Endings:
         """Give up the chosen events that are not in flight; without a choice all."""
         reason, message = DropReason.PURGED, "purged by the client"
         waiting = self._waiting
-        records = waiting.clear() if chosen is None else waiting.remove(chosen)
+        records = waiting.clear() if choose is None else waiting.remove(choose)
         return self._rulings.drop_all(records, reason, message)
 
     def evict_oldest(self) -> list[Settlement]:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from amplitude_async.delivery.deciding.attempts import Attempts, Held
-from amplitude_async.delivery.deciding.batcher import Batcher, Leaving
+from amplitude_async.delivery.deciding.batcher import Batcher, Choose, Leaving
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.rulings import Ruling
 from amplitude_async.delivery.deciding.timetable import Linger, Timetable
@@ -265,10 +265,10 @@ class Waiting:
 
     # Taking out --------------------------------------------------------------
 
-    def remove(self, chosen: Callable[[Record], bool]) -> Leaving:
+    def remove(self, choose: Choose) -> Leaving:
         """Take the chosen events out, except those in flight, and groups with them."""
         self._reinstate()
-        records = self._batcher.remove(chosen)
+        records = self._batcher.remove(choose)
         ended = False
         owners = map(self._batcher.owner, {record.identity for record in records})
         for group in dict.fromkeys(owners):

@@ -183,6 +183,22 @@ async def test_whoever_leaves_the_line_takes_no_promise_back() -> None:
     fill(full, 1, size=100)
 
 
+async def test_several_are_let_in_at_once() -> None:
+    """Each has its place and its bytes promised until it takes them."""
+    full, clock = room(max_bytes=60)
+    fill(full, 3, size=20)
+    tasks = await line_up(full, clock, 25, 15)
+    full.free(2, 40)
+    full.admit()
+    assert not full.take(1), "both places are promised"
+    assert "2 promised" in repr(full)
+    assert not full.fits(1)
+
+    await clock.settle()
+    assert [task.result() for task in tasks] == [True, True]
+    assert (full.count, full.bytes) == (3, 60)
+
+
 @pytest.mark.parametrize("closing", [False, True])
 async def test_a_line_can_be_sent_away(closing: bool) -> None:
     """All who wait hear that it does not help; a closed room says so for good."""

@@ -26,11 +26,16 @@ nox.options.sessions = [
     "types",
     "contracts",
     *(f"tests-{version}" for version in PYTHONS),
-    "eager",
     "minimal",
     "lowest",
     "docs",
 ]
+
+# One of the interpreters runs the suite on loops that start each task at once, as some
+# hosts have them: whoever sets a task factory sets it for libraries too. The factory
+# came with 3.12.
+EAGER = "3.12"
+EAGER_TASKS = {"AMPLITUDE_ASYNC_EAGER": "1"}
 
 # One worker per core, since half of the suite waits for processes and timers; four at
 # the most, since from there on the longest test sets the time.
@@ -113,24 +118,14 @@ def tests(session: nox.Session) -> None:
     """
     session.install(f"{_wheel(session)}[all]", *_group("tests"))
     if session.python != RUNNING:
-        session.run(*PYTEST, *session.posargs, env=INSTALLED)
+        env = {**INSTALLED, **EAGER_TASKS} if session.python == EAGER else INSTALLED
+        session.run(*PYTEST, *session.posargs, env=env)
         return
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", *PYTEST, *session.posargs, env=INSTALLED)
     session.run("coverage", "combine", "--quiet")
     if not session.posargs:
         session.run("coverage", "report")
-
-
-@nox.session(python=CLAIMED[-1])
-def eager(session: nox.Session) -> None:
-    """Run the suite on loops that start each task at once, as some hosts have them.
-
-    Whoever sets a task factory sets it for libraries too. The factory came with 3.12.
-    """
-    session.install(f"{_wheel(session)}[all]", *_group("tests"))
-    env = {**INSTALLED, "AMPLITUDE_ASYNC_EAGER": "1"}
-    session.run(*PYTEST, *session.posargs, env=env)
 
 
 @nox.session

@@ -8,12 +8,13 @@ are gone are taken over, each record exactly once.
 import asyncio
 import contextlib
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from amplitude_async.exceptions import (
     ConfigurationError,
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 # Amplitude deduplicates for seven days: a day less leaves room for slow clocks.
 SIX_DAYS = 6 * 86400.0
+# So many seconds a transaction that failed may take to find out whose fault it was.
+_ONE_BY_ONE = 1.0
 
 
 class _Append(NamedTuple):
@@ -39,6 +42,9 @@ class _Append(NamedTuple):
     size: int
     """Bytes of their bodies."""
     written: "asyncio.Future[None]"
+
+
+_Ended: TypeAlias = "tuple[asyncio.Future[None], StorageError | None]"
 
 
 class SQLiteStorage(Storage):
@@ -208,20 +214,54 @@ class SQLiteStorage(Storage):
                 group.append(self._pending.popleft())
         if not group:
             return
-        error: StorageError | None = None
+        errors = self._write(group)
+        # The first of them may belong to a loop that is closed by now.
+        waiting: dict[asyncio.AbstractEventLoop, list[_Ended]] = {}
+        for one, error in zip(group, errors, strict=True):
+            loop = one.written.get_loop()
+            waiting.setdefault(loop, []).append((one.written, error))
+        for loop, ended in waiting.items():
+            answer(loop, partial(_end, ended))
+
+    def _write(self, group: list[_Append]) -> list[StorageError | None]:
+        """Write appends together, or one by one where one of them spoils it for all.
+
+        Returns:
+            What went wrong with each; None where it is written.
+        """
+        give_up_at = time.monotonic() + _ONE_BY_ONE
+        error = self._insert(group)
+        if error is None:
+            return [None] * len(group)
+        errors: list[StorageError | None] = []
+        for one in group:
+            # A disk that takes long to say no is not asked for each of them.
+            if len(group) > 1 and time.monotonic() < give_up_at:
+                errors.append(self._insert([one]))
+            else:
+                errors.append(error)
+        for one, left_out in zip(group, errors, strict=True):
+            if left_out is not None:
+                self._sources.settled.add(len(one.records), one.size)
+        return errors
+
+    def _insert(self, group: list[_Append]) -> StorageError | None:
+        """Write appends in one transaction; returns why nothing was written."""
         try:
             self._sources.insert(
                 [record for one in group for record in one.records],
                 sum([one.size for one in group]),
             )
-        except StorageError as caught:
-            error = caught
-        # The first of them may belong to a loop that is closed by now.
-        waiting: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-        for one in group:
-            waiting.setdefault(one.written.get_loop(), []).append(one.written)
-        for loop, futures in waiting.items():
-            answer(loop, partial(_end, futures, error))
+        except StorageError as error:
+            return error
+        except BaseException as error:  # noqa: BLE001 - nobody may wait for ever
+            problem = StorageError(
+                f"the spool {self.directory} cannot write an event: "
+                f"{type(error).__name__}"
+            )
+            problem.__cause__ = error
+            return problem
+        return None
 
     async def settle(self, ids: Sequence[int]) -> None:
         """Forget records whose fate is decided."""
@@ -279,9 +319,9 @@ class SQLiteStorage(Storage):
         )
 
 
-def _end(futures: list["asyncio.Future[None]"], error: StorageError | None) -> None:
+def _end(group: list[_Ended]) -> None:
     """Tell everybody whose records were in one transaction."""
-    for future in futures:
+    for future, error in group:
         # A waiter that was cancelled settles its records itself.
         if future.done():
             continue

@@ -297,16 +297,12 @@ class Sources:
 
         Args:
             records: what to write.
-            size: bytes of their bodies; those that were not written count as settled.
+            size: bytes of their bodies.
 
         Raises:
             StorageError: nothing was written.
         """
-        try:
-            self._own_file().insert(records)
-        except StorageError:
-            self.settled.add(len(records), size)
-            raise
+        self._own_file().insert(records)
 
     def _own_file(self) -> SpoolFile:
         if self.own is None:

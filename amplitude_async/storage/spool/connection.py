@@ -5,18 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["connect", "look_into", "transaction"]
+__all__ = ["BUSY_TIMEOUT", "connect", "look_into", "transaction"]
 
 # The log is cut back to this once its content is in the file: an outage must not
 # leave a second file of its size behind for good.
 _WAL_LIMIT = 32 * 1024 * 1024
 # How long to wait, in seconds, while another process writes to the file.
-_BUSY_TIMEOUT = 5.0
+BUSY_TIMEOUT = 5.0
 
 
-def connect(path: Path, *, full_sync: bool, new: bool = False) -> sqlite3.Connection:
-    """Open a file for writing."""
-    connection = _open(str(path))
+def connect(
+    path: Path, *, full_sync: bool, new: bool = False, wait: float = BUSY_TIMEOUT
+) -> sqlite3.Connection:
+    """Open a file for writing; wait so many seconds where another one writes."""
+    connection = _open(str(path), wait=wait)
     try:
         if new:  # later it has no effect
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
@@ -56,10 +58,12 @@ def _snapshot(uri: str) -> sqlite3.Connection:
     return connection
 
 
-def _open(name: str, *, uri: bool = False) -> sqlite3.Connection:
+def _open(
+    name: str, *, uri: bool = False, wait: float = BUSY_TIMEOUT
+) -> sqlite3.Connection:
     connection = sqlite3.connect(
         name,
-        timeout=_BUSY_TIMEOUT,
+        timeout=wait,
         # Transactions are begun by hand: the module's own would lock too late.
         isolation_level=None,
         # A file may pass from thread to thread; callers see to it that one has it.

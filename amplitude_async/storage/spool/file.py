@@ -16,7 +16,12 @@ from typing import Any, NamedTuple, Self
 
 from amplitude_async.storage.base import DeadLetter, Record
 from amplitude_async.storage.spool import schema
-from amplitude_async.storage.spool.connection import connect, look_into, transaction
+from amplitude_async.storage.spool.connection import (
+    BUSY_TIMEOUT,
+    connect,
+    look_into,
+    transaction,
+)
 from amplitude_async.storage.spool.lock import ASIDE
 from amplitude_async.storage.spool.schema import translated
 
@@ -81,14 +86,27 @@ class SpoolFile:
             return spool
 
     @classmethod
-    def open(cls, path: Path, *, full_sync: bool = False, migrate: bool = True) -> Self:
+    def open(
+        cls,
+        path: Path,
+        *,
+        full_sync: bool = False,
+        migrate: bool = True,
+        wait: float = BUSY_TIMEOUT,
+    ) -> Self:
         """Open an existing file and bring its schema up to date.
+
+        Args:
+            path: where it is.
+            full_sync: sync each transaction to the disk.
+            migrate: False leaves the schema as it is.
+            wait: so many seconds where another process writes to it.
 
         Raises:
             StorageError: it is no spool, is damaged or is from a newer version.
         """
         with translated(path):
-            spool = cls(path, connect(path, full_sync=full_sync))
+            spool = cls(path, connect(path, full_sync=full_sync, wait=wait))
             try:
                 if migrate:
                     spool.migrate()

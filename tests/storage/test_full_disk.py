@@ -132,13 +132,15 @@ async def drain(storage: SQLiteStorage) -> int:
 
 async def write_until_full(storage: SQLiteStorage, ids: Ids) -> int:
     """Write until the storage says that the disk is nearly full; returns how many."""
-    written = 0
-    try:
-        while True:
+    written, problem = 0, ""
+    while not problem:
+        try:
             await storage.append([make_record(ids(1), size=4_000) for _ in range(10)])
+        except StorageError as error:
+            problem = str(error)
+        else:
             written += 10
-    except StorageError as error:
-        assert "nearly full" in str(error)
+    assert "nearly full" in problem
     return written
 
 

@@ -79,11 +79,12 @@ class Source:
     __slots__ = (
         "__weakref__",
         "_count",
+        "_failures",
         "_first",
         "_last",
         "_size",
         "base",
-        "failures",
+        "deletions",
         "file",
         "ids",
         "lock",
@@ -101,8 +102,9 @@ class Source:
         """The ids of an adopted file; empty for the own file."""
         self.owed: list[int] = []
         """Rows that could not be deleted as yet."""
-        self.failures = 0
-        """Readings in a row that failed."""
+        self.deletions: Postponed[Path] = Postponed(*_DELETE_AGAIN)
+        """Whether to try that again already."""
+        self._failures = 0
         # The own file is never counted down: it grows, too.
         self._count, self._size = extent.events, extent.size
         self._first, self._last = extent.first, extent.last
@@ -124,7 +126,19 @@ class Source:
     @property
     def is_passed_over(self) -> bool:
         """True once reading it has failed too often; its rows wait for a restart."""
-        return self.failures >= _FAILED_READS
+        return self._failures >= _FAILED_READS
+
+    def owe(self, rows: list[int]) -> None:
+        """Note rows that are to be deleted."""
+        self.owed += rows
+
+    def pay(self) -> None:
+        """Note that nothing is to be deleted any more."""
+        self.owed.clear()
+
+    def was_read(self, *, well: bool) -> None:
+        """Count the readings that fail in a row."""
+        self._failures = 0 if well else self._failures + 1
 
     def reduce(self, removed: Removed) -> None:
         """Count what was removed."""
@@ -192,7 +206,6 @@ class Sources:
         self._told: set[Path] = set()
         self._reserve = DiskReserve(directory, min_free_bytes)
         self._postponed: Postponed[Path] = Postponed(*_CLAIM_AGAIN)
-        self._undeleted: Postponed[Path] = Postponed(*_DELETE_AGAIN)
 
     # Making and leaving ------------------------------------------------------
 
@@ -436,7 +449,7 @@ class Sources:
         for source in self._adopted:
             start = bisect.bisect_left(ids, source.ids.start)
             stop = bisect.bisect_left(ids, source.ids.stop)
-            source.owed += [number - source.base for number in ids[start:stop]]
+            source.owe([number - source.base for number in ids[start:stop]])
             del ids[start:stop]
         try:
             # What belongs to none of the others is the own file's.
@@ -451,21 +464,20 @@ class Sources:
         # A copy, since a file that is finished leaves the list.
         for source in list(self._adopted):
             path = source.file.path
-            if not source.owed or not self._undeleted.is_due(path):
+            if not source.owed or not source.deletions.is_due(path):
                 continue
             try:
-                owed = source.owed
-                self._delete(source, owed)
+                self._delete(source, list(source.owed))
             except StorageError as error:
-                if self._undeleted.failed(path):
+                if source.deletions.failed(path):
                     logger.warning(
                         "%s; its delivered events are deleted later, or sent again "
                         "after a restart, under the same insert_id",
                         error,
                     )
             else:
-                source.owed = []
-                self._undeleted.worked(path)
+                source.pay()
+                source.deletions.worked(path)
 
     def _delete(self, source: Source, rows: list[int]) -> None:
         is_tight = self._reserve.is_tight
@@ -488,7 +500,7 @@ class Sources:
         """Leave an adopted file in which nothing is left."""
         if source is not self.own and source.extent.events <= 0:
             self._adopted.remove(source)
-            source.owed = []
+            source.pay()
             source.leave()
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
@@ -525,7 +537,7 @@ class Sources:
                 if source is self.own or not self._pass_over(source, error):
                     raise
                 continue
-            source.failures = 0
+            source.was_read(well=True)
             max_bytes -= sum([len(record.body) for record in rows])
             damaged = [record.id for record in rows if not record.body]
             if damaged:
@@ -536,7 +548,7 @@ class Sources:
 
     def _pass_over(self, source: Source, error: StorageError) -> bool:
         """Count a failed reading; True once a file is not read any more."""
-        source.failures += 1
+        source.was_read(well=False)
         if not source.is_passed_over:
             return False
         extent = source.extent

@@ -6,6 +6,7 @@ Callers run it on a thread of their own.
 # ruff: noqa: S608 - all SQL is put together from constants of this file
 
 import contextlib
+import json
 import os
 import sqlite3
 import zlib
@@ -16,7 +17,12 @@ from typing import Any, NamedTuple, Self
 
 from amplitude_async.storage.base import DeadLetter, Record
 from amplitude_async.storage.spool import schema
-from amplitude_async.storage.spool.connection import connect, look_into, transaction
+from amplitude_async.storage.spool.connection import (
+    connect,
+    deadline,
+    look_into,
+    transaction,
+)
 from amplitude_async.storage.spool.lock import ASIDE
 from amplitude_async.storage.spool.schema import translated
 
@@ -29,6 +35,11 @@ _PLACES = "(?, ?, ?, ?, ?, ?, ?, ?)"
 # would cost a busy loop many times what the writing costs.
 _ROWS_AT_ONCE = 64
 _LAST_ROW = 2**63 - 1
+# Rows are numbered in order of acceptance: no process has come so far.
+_MOST_ROWS = 2**40
+# How long a file may take to be looked through, in seconds, and bytes a second.
+_LOOK = 10.0
+_LOOK_RATE = 20 * 1024 * 1024
 _SIDE_FILES = ("", "-wal", "-shm")
 # Give space back to the disk in small steps, and only where much is free.
 _MUCH_FREE = 2_048
@@ -90,6 +101,9 @@ class SpoolFile:
         with translated(path):
             spool = cls(path, connect(path, full_sync=full_sync))
             try:
+                with spool.looking():
+                    if not spool.blank:
+                        schema.schema_version(spool._connection, path)
                 if migrate:
                     spool.migrate()
             except BaseException:
@@ -109,7 +123,8 @@ class SpoolFile:
         with translated(path):
             spool = cls(path, look_into(path))
             try:
-                schema.schema_version(spool._connection, path)
+                with spool.looking():
+                    schema.schema_version(spool._connection, path)
             except BaseException:
                 spool.close()
                 raise
@@ -134,6 +149,36 @@ class SpoolFile:
     def blank(self) -> bool:
         """True where the process died while it made the file: nothing is in it."""
         return not self._value("SELECT count(*) FROM sqlite_master")
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Give up on a file that takes longer to look through than its size explains.
+
+        Raises:
+            CorruptSpoolError: it does, or is damaged.
+        """
+        size = self.path.stat().st_size if self.path.exists() else 0
+        with (
+            translated(self.path),
+            deadline(self._connection, _LOOK + size / _LOOK_RATE),
+        ):
+            yield
+
+    def verify(self) -> None:
+        """Look through the whole file for damage.
+
+        Raises:
+            CorruptSpoolError: some is found.
+        """
+        with self.looking():
+            found = self._value("PRAGMA quick_check(1)")
+            held = self.extent()
+        problem = None if found == "ok" else str(found)[:200]
+        # No process has numbered so many, and ids must not run out.
+        if held.events and not 0 < held.first <= held.last < _MOST_ROWS:
+            problem = f"rows {held.first} to {held.last} are out of bounds"
+        if problem:
+            raise CorruptSpoolError(f"{self.path}: {problem}: it is damaged")
 
     def _value(self, query: str) -> Any:
         """Ask for one value."""
@@ -403,10 +448,30 @@ def _read(row: Sequence[Any]) -> Record:
         and isinstance(record.identity, str)
         and isinstance(record.insert_id, str)
         and isinstance(record.accepted_at, float)
+        # Bodies are joined by hand into requests: what is not exactly one object could
+        # put other things into one, another key for instance.
+        and _is_object(record.body)
     )
     if sound:
         return record
     return Record(record.id, b"", "", None, None, str(record.insert_id or ""), 0.0)
+
+
+def _is_object(body: bytes) -> bool:
+    """Say whether bytes are one JSON object and nothing else."""
+    try:
+        text = body.decode()
+        return text[:1] == "{" and _DECODER.raw_decode(text)[1] == len(text)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _refuse_constant(name: str) -> None:
+    msg = f"{name} is no JSON"
+    raise ValueError(msg)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _sync_directory(path: Path) -> None:

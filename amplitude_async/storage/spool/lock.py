@@ -100,6 +100,4 @@ def _is_there(descriptor: int, path: Path) -> bool:
         found = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - on each commit
     except FileNotFoundError:
         return False
-    return stat.S_ISREG(found.st_mode) and os.path.samestat(
-        os.fstat(descriptor), found
-    )
+    return stat.S_ISREG(found.st_mode) and os.path.samestat(os.fstat(descriptor), found)

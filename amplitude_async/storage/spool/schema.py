@@ -190,9 +190,7 @@ def _refuse_strangers(entries: dict[str, _Entry], path: Path) -> None:
             raise StrangeSpoolError(msg)
 
 
-def _require(
-    entries: dict[str, _Entry], tables: tuple[str, ...], path: Path
-) -> None:
+def _require(entries: dict[str, _Entry], tables: tuple[str, ...], path: Path) -> None:
     for name in tables:
         entry = entries.get(name)
         if entry is None or not _is_ours(entry):

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from amplitude_async.exceptions import StorageError
 
-__all__ = ["connect", "deadline", "look_into", "transaction"]
+__all__ = ["BUSY_TIMEOUT", "connect", "deadline", "look_into", "transaction"]
 
 # The log is cut back to this once its content is in the file: an outage must not
 # leave a second file of its size behind for good.
 _WAL_LIMIT = 32 * 1024 * 1024
 # How long to wait, in seconds, while another process writes to the file.
-_BUSY_TIMEOUT = 5.0
+BUSY_TIMEOUT = 5.0
 # Far above the largest event, and far below what would take a process' memory.
 _LONGEST_VALUE = 32 * 1024 * 1024
 _LONGEST_STATEMENT = 100_000
@@ -25,14 +25,16 @@ _BESIDE = ("-wal", "-shm", "-journal")
 _STEPS = 10_000
 
 
-def connect(path: Path, *, full_sync: bool, new: bool = False) -> sqlite3.Connection:
-    """Open a file for writing.
+def connect(
+    path: Path, *, full_sync: bool, new: bool = False, wait: float = BUSY_TIMEOUT
+) -> sqlite3.Connection:
+    """Open a file for writing; wait so many seconds where another one writes.
 
     Raises:
         StorageError: it is a link, a pipe or the like.
     """
     _refuse_links(path)
-    connection = _open(str(path))
+    connection = _open(str(path), wait=wait)
     try:
         if new:  # later it has no effect
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
@@ -100,10 +102,12 @@ def _snapshot(uri: str) -> sqlite3.Connection:
     return connection
 
 
-def _open(name: str, *, uri: bool = False) -> sqlite3.Connection:
+def _open(
+    name: str, *, uri: bool = False, wait: float = BUSY_TIMEOUT
+) -> sqlite3.Connection:
     connection = sqlite3.connect(
         name,
-        timeout=_BUSY_TIMEOUT,
+        timeout=wait,
         # Transactions are begun by hand: the module's own would lock too late.
         isolation_level=None,
         # A file may pass from thread to thread; callers see to it that one has it.

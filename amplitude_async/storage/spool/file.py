@@ -19,6 +19,7 @@ from amplitude_async.exceptions import StorageError
 from amplitude_async.storage.base import DeadLetter, Record
 from amplitude_async.storage.spool import schema
 from amplitude_async.storage.spool.connection import (
+    BUSY_TIMEOUT,
     connect,
     deadline,
     look_into,
@@ -98,14 +99,27 @@ class SpoolFile:
             return spool
 
     @classmethod
-    def open(cls, path: Path, *, full_sync: bool = False, migrate: bool = True) -> Self:
+    def open(
+        cls,
+        path: Path,
+        *,
+        full_sync: bool = False,
+        migrate: bool = True,
+        wait: float = BUSY_TIMEOUT,
+    ) -> Self:
         """Open an existing file and bring its schema up to date.
+
+        Args:
+            path: where it is.
+            full_sync: sync each transaction to the disk.
+            migrate: False leaves the schema as it is.
+            wait: so many seconds where another process writes to it.
 
         Raises:
             StorageError: it is no spool, is damaged or is from a newer version.
         """
         with translated(path):
-            spool = cls(path, connect(path, full_sync=full_sync))
+            spool = cls(path, connect(path, full_sync=full_sync, wait=wait))
             try:
                 with spool.looking():
                     if not spool.blank:

@@ -247,8 +247,13 @@ class SpoolFile:
 
     def remove(self) -> None:
         """Delete the closed file and what SQLite keeps beside it."""
+        self.sweep(self.path)
+
+    @staticmethod
+    def sweep(path: Path) -> None:
+        """Delete a file that nobody has open, and what SQLite keeps beside it."""
         for suffix in _SIDE_FILES:
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
 
     @staticmethod
     def set_aside(path: Path) -> Path:

@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-__all__ = ["is_worth_opening", "name_stranger", "open_to_all"]
+__all__ = ["is_empty", "name_stranger", "open_to_all"]
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _SIDE_FILES = ("", "-wal", "-journal")
@@ -37,12 +37,9 @@ def name_stranger(path: Path) -> str | None:
     return None
 
 
-def is_worth_opening(path: Path) -> bool:
-    """Say whether there is a byte in a file: SQLite takes long to find that out."""
-    sizes = [
-        name.stat().st_size for name in (path, Path(f"{path}-wal")) if name.exists()
-    ]
-    return any(sizes)
+def is_empty(path: Path) -> bool:
+    """Say whether there is no byte in a file: SQLite takes long to find that out."""
+    return not path.stat().st_size
 
 
 def open_to_all(directory: Path) -> bool:

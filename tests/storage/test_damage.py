@@ -8,10 +8,12 @@ import sqlite3
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from amplitude_async.exceptions import StorageError
 from amplitude_async.storage import DeadLetter, Record, SQLiteStorage
 from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import new_spool_path
@@ -153,21 +155,42 @@ async def test_whatever_sqlite_can_read_is_delivered(
 
 def spoil_row(path: Path, number: int) -> None:
     """Damage what lies behind an event's first page, in a file that is in use."""
-    body = RECORDS[number].body
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    content = bytearray(path.read_bytes())
-    mark = b'"insert_id":"i-%d"' % number
-    # The number of the page on which the body goes on stands at the end of the first.
-    page = content.index(mark) // 4096
-    end = content.index(body[: content[page * 4096 :].index(b"x")][:20], page * 4096)
-    start = content.index(b"x" * 100, end)
-    stop = start
-    while content[stop : stop + 1] == b"x":
-        stop += 1
-    content[stop : stop + 4] = b"\xff\xff\xff\xff"
+    content = path.read_bytes()
+    mark = b'"insert_id":"i-%d","city":"' % number
+    end = content.index(mark) + len(mark)
+    while content[end : end + 1] == b"x":
+        end += 1
+    # Here the number of the page follows on which the event goes on.
     with path.open("r+b") as file:
-        file.write(content)
+        file.seek(end)
+        file.write(b"\xff\xff\xff\xff")
+
+
+def leave(directory: Path, *records: Record, destination: str = HERE) -> Path:
+    """Write the file of a process that is gone, with a dead letter."""
+    path = new_spool_path(directory)
+    with closing(SpoolFile.create(path, destination, full_sync=False)) as file:
+        file.insert(records)
+        file.bury([DeadLetter(make_record(900), 400, "bad", 5.0)], 10)
+    return path
+
+
+def change(path: Path, statement: str, *values: int) -> None:
+    """Do to a file what a broken disk may do to it."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement, values)
+        connection.commit()
+
+
+def only_file(directory: Path) -> Path:
+    """Find the one file of a spool."""
+    (path,) = directory.glob("*.spool")
+    return path
+
+
+FIFTY = list(RECORDS.values())[:50]
 
 
 @pytest.fixture
@@ -188,7 +211,7 @@ async def test_an_own_file_that_is_damaged_is_replaced(
     await storage.open(HERE, counter())
     for number in range(1, 51):
         await storage.append([RECORDS[number]])
-    (path,) = tmp_path.glob("*.spool")
+    path = only_file(tmp_path)
     await asyncio.to_thread(spoil_row, path, 27)
     for number in range(51, 71):
         await storage.append([RECORDS[number]])
@@ -214,7 +237,7 @@ async def test_settling_on_a_damaged_page_forgets_the_rest(tmp_path: Path) -> No
     storage = SQLiteStorage(tmp_path)
     await storage.open(HERE, counter())
     await storage.append(list(RECORDS.values())[:50])
-    (path,) = tmp_path.glob("*.spool")
+    path = only_file(tmp_path)
     await asyncio.to_thread(spoil_row, path, 27)
 
     await storage.settle(range(1, 41))
@@ -227,10 +250,7 @@ async def test_a_damaged_orphan_is_taken_over_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is set aside, and the next start finds nothing of it."""
-    path = new_spool_path(tmp_path)
-    with closing(SpoolFile.create(path, HERE, full_sync=False)) as file:
-        file.insert(list(RECORDS.values())[:50])
-        file.bury([DeadLetter(make_record(900), 400, "bad", 5.0)], 10)
+    path = await asyncio.to_thread(leave, tmp_path, *FIFTY)
     await asyncio.to_thread(spoil_row, path, 27)
 
     assert len(await drain(tmp_path)) == 49
@@ -246,12 +266,8 @@ async def test_a_damaged_orphan_is_taken_over_once(
 
 async def test_a_damaged_file_without_its_label_is_set_aside(tmp_path: Path) -> None:
     """Nobody knows whose events they are: they stay for people."""
-    path = new_spool_path(tmp_path)
-    with closing(SpoolFile.create(path, HERE, full_sync=False)) as file:
-        file.insert([make_record(1)])
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("DELETE FROM meta")
-        connection.commit()
+    path = await asyncio.to_thread(leave, tmp_path, make_record(1))
+    await asyncio.to_thread(change, path, "DELETE FROM meta")
 
     assert await drain(tmp_path) == {}
     assert path.with_suffix(".corrupt").exists()
@@ -259,9 +275,8 @@ async def test_a_damaged_file_without_its_label_is_set_aside(tmp_path: Path) -> 
 
 async def test_a_damaged_file_of_another_destination_is_left(tmp_path: Path) -> None:
     """Only who may send its events sets it aside."""
-    path = new_spool_path(tmp_path)
-    with closing(SpoolFile.create(path, "elsewhere", full_sync=False)) as file:
-        file.insert(list(RECORDS.values())[:50])
+    write = partial(leave, tmp_path, *FIFTY, destination="elsewhere")
+    path = await asyncio.to_thread(write)
     await asyncio.to_thread(spoil_row, path, 27)
 
     assert await drain(tmp_path) == {}
@@ -271,12 +286,9 @@ async def test_a_damaged_file_of_another_destination_is_left(tmp_path: Path) -> 
 @pytest.mark.parametrize("number", [2**63 - 2, 2**40, -7, 0])
 async def test_a_number_out_of_bounds_hangs_nobody(number: int, tmp_path: Path) -> None:
     """Its event is delivered under another one, and ids do not run out."""
-    path = new_spool_path(tmp_path)
-    with closing(SpoolFile.create(path, HERE, full_sync=False)) as file:
-        file.insert([make_record(1), make_record(2), make_record(3)])
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE events SET id = ? WHERE id = 2", (number,))
-        connection.commit()
+    path = await asyncio.to_thread(leave, tmp_path, *FIFTY[:3])
+    renumber = "UPDATE events SET id = ? WHERE id = 2"
+    await asyncio.to_thread(change, path, renumber, number)
     allot = counter()
     storage = SQLiteStorage(tmp_path)
     assert await storage.open(HERE, allot) == 3
@@ -288,12 +300,31 @@ async def test_a_number_out_of_bounds_hangs_nobody(number: int, tmp_path: Path) 
     assert await drain(tmp_path) == {}
 
 
-def test_a_disk_that_spoils_every_copy_is_not_filled(
+def test_a_row_without_a_place_of_its_own_is_set_aside(
     live: tuple[SpoolFile, Path], tmp_path: Path
 ) -> None:
-    """A row that has no place of its own is set aside where numbers are in use."""
-    file, _ = live
-    copy = SpoolFile.create(tmp_path / "two.spool", HERE, full_sync=False)
-    with closing(copy):
-        assert copy.receive(file, renumber=False) == (len(RECORDS), 0)
-        assert copy.extent() == file.extent()
+    """Where numbers are in use, none is given anew."""
+    file, path = live
+    change(path, "UPDATE events SET id = ? WHERE id = 2", 2**41)
+    with closing(SpoolFile.create(tmp_path / "two.spool", HERE, full_sync=False)) as to:
+        assert to.receive(file, renumber=False) == (len(RECORDS) - 1, 1)
+        assert to.quarantined() == 1
+        assert to.extent()[2:] == (1, len(RECORDS))
+
+
+async def test_a_disk_that_spoils_every_copy_is_not_filled_with_them(
+    tmp_path: Path,
+) -> None:
+    """A file is replaced three times, and then its trouble is told."""
+    storage = SQLiteStorage(tmp_path)
+    await storage.open(HERE, counter())
+    await storage.append(FIFTY)
+    for number in (9, 18, 27):
+        await asyncio.to_thread(spoil_row, only_file(tmp_path), number)
+        found = await storage.fetch(0, 60, MUCH)
+    assert len(found) == 47
+    await asyncio.to_thread(spoil_row, only_file(tmp_path), 36)
+    with pytest.raises(StorageError, match="malformed"):
+        await storage.fetch(0, 60, MUCH)
+    await storage.close()
+    assert len(await drain(tmp_path)) == 46

@@ -328,7 +328,7 @@ class SpoolFile:
 
     def quarantine(self, ids: Sequence[int]) -> Removed:
         """Set damaged records aside."""
-        with self._transaction() as connection:
+        with self._suspecting(), self._transaction() as connection:
             connection.executemany(
                 "INSERT INTO quarantine SELECT * FROM events WHERE id = ?",
                 [(number,) for number in ids],
@@ -408,8 +408,21 @@ class SpoolFile:
 
     def delete(self, ids: Iterable[int]) -> Removed:
         """Forget records; says what there was of them."""
-        with self._transaction() as connection:
+        with self._suspecting(), self._transaction() as connection:
             return _delete(connection, ids)
+
+    @contextmanager
+    def _suspecting(self) -> Iterator[None]:
+        """Look for damage where the disk seems to be full.
+
+        SQLite takes a pointer beyond the end of the file for a page to be added.
+        """
+        try:
+            yield
+        except StorageError as error:
+            if getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+                self.verify()
+            raise
 
     def shrink(self) -> None:
         """Give the disk a little of the free space back, where there is much of it."""

@@ -58,6 +58,9 @@ def rescue(
 
 def _salvage_orphan(path: Path, destination: str, *, full_sync: bool) -> Salvaged:
     with contextlib.closing(SpoolFile.wreck(path)) as wreck:
+        if not wreck.destination:
+            msg = f"{path} does not say whose its events are"
+            raise CorruptSpoolError(msg)
         if wreck.destination != destination:
             msg = f"{path} is damaged and of another destination: it is left alone"
             raise StorageError(msg)

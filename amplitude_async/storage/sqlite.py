@@ -310,6 +310,15 @@ class SQLiteStorage(Storage):
 
     # Closing -----------------------------------------------------------------
 
+    async def confirm(self) -> None:
+        """See that what was written is still there; else it is written once more.
+
+        Raises:
+            StorageError: that failed; events of this spool die with the process.
+        """
+        if self._thread is not None:
+            await self._run(self._sources.confirm)
+
     async def close(self) -> None:
         """Finish writing, free the files and delete those with nothing left."""
         if self._thread is None:

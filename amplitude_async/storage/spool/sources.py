@@ -11,20 +11,29 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from weakref import WeakSet
 
 from amplitude_async.exceptions import StorageError
 from amplitude_async.storage.base import DeadLetter, Record
 from amplitude_async.storage.spool.file import Extent, Removed, SpoolFile
 from amplitude_async.storage.spool.lock import SUFFIX, SpoolLock, new_spool_path
+from amplitude_async.storage.spool.salvage import Salvaged, replace, rescue
 from amplitude_async.storage.spool.schema import CorruptSpoolError
 from amplitude_async.storage.spool.space import DiskReserve, Postponed
+from amplitude_async.storage.spool.strangers import (
+    is_empty,
+    name_stranger,
+    open_to_all,
+)
 
 __all__ = ["Room", "Source", "Sources", "Tally"]
 
 logger = logging.getLogger("amplitude_async.storage")
+
+T = TypeVar("T")
 
 _HIGHEST = 2**63 - 1
 _EMPTY = Extent(0, 0, 0, 0)
@@ -44,6 +53,9 @@ _FEW_ROWS = 200
 _FEW_BYTES = 512 * 1024
 # Readings of a file in a row that fail before it is passed over.
 _FAILED_READS = 5
+# So often a damaged file is replaced: a disk that spoils each new one is not to be
+# filled with them.
+_MOST_MENDINGS = 3
 
 
 class Tally:
@@ -88,6 +100,7 @@ class Source:
         "file",
         "ids",
         "lock",
+        "mendings",
         "owed",
     )
 
@@ -105,7 +118,8 @@ class Source:
         self.deletions: Postponed[Path] = Postponed(*_DELETE_AGAIN)
         """Whether to try that again already."""
         self._failures = 0
-        # The own file is never counted down: it grows, too.
+        self.mendings = 0
+        """How often it was damaged and a new file took its place."""
         self._count, self._size = extent.events, extent.size
         self._first, self._last = extent.first, extent.last
 
@@ -120,7 +134,7 @@ class Source:
 
     @property
     def extent(self) -> Room:
-        """How much is left of what was taken over."""
+        """How much is in the file."""
         return Room(self._count, self._size)
 
     @property
@@ -144,6 +158,17 @@ class Source:
         """Count what was removed."""
         self._count -= removed.events
         self._size -= removed.size
+
+    def grow(self, events: int, size: int) -> None:
+        """Count what was written."""
+        self._count += events
+        self._size += size
+
+    def take(self, saved: Salvaged) -> Removed:
+        """Go on with a new file; returns how much did not come along."""
+        self.file, self.lock = saved
+        left = self.file.extent()
+        return Removed(self._count - left.events, self._size - left.size)
 
     def leave(self) -> None:
         """Close the file and free it; delete it where nothing is left in it."""
@@ -223,6 +248,9 @@ class Sources:
             StorageError: the directory cannot be used, and nothing is there to drain.
         """
         _make_directory(self._directory)
+        if open_to_all(self._directory):
+            message = "anybody may delete its files: chmod 700"
+            self._tell(logging.WARNING, self._directory, message)
         self._destination = destination
         problem: StorageError | None = None
         if not self._reserve.is_touched:
@@ -256,13 +284,18 @@ class Sources:
         Raises:
             StorageError: one of them made trouble; all are free even so.
         """
+        # What was deleted meanwhile is written once more: it is called stored.
+        problem: StorageError | None = None
+        try:
+            self.confirm()
+        except StorageError as error:
+            problem = error
         sources = self._all()
         self.own = None
         self._destination = ""
         self._adopted = []
         self._claimed.clear()
         self.held.clear()
-        problem: StorageError | None = None
         for source in sources:
             try:
                 source.leave()
@@ -336,6 +369,9 @@ class Sources:
             self._postponed.failed(path)
 
     def _claim(self, path: Path, room: Room) -> None:
+        if stranger := name_stranger(path):
+            self._tell(logging.WARNING, path, stranger)
+            return
         lock = SpoolLock.try_acquire(path)
         if lock is None:
             return
@@ -345,16 +381,12 @@ class Sources:
             if path.exists():
                 source = self._take_over(path, lock)
         except CorruptSpoolError as error:
-            aside = SpoolFile.set_aside(path)
-            # Our own message says it all, without a traceback.
-            logger.error(  # noqa: TRY400
-                "%s; moved to %s, its events are not sent", error, aside
-            )
+            source = self._rescue(path, error)
         except StorageError as error:
             # What may be whole, or of a newer version, is for somebody else to read.
             self._tell(logging.ERROR, path, str(error))
         finally:
-            if source is None:
+            if source is None or source.lock is not lock:
                 lock.release(remove=True)
         if source is not None:
             self._keep_or_return(source, room)
@@ -375,6 +407,13 @@ class Sources:
         self._claimed.append(source)
 
     def _take_over(self, path: Path, lock: SpoolLock) -> Source | None:
+        if is_empty(path):
+            if Path(f"{path}-wal").exists() and not is_empty(Path(f"{path}-wal")):
+                # SQLite would clear the log away, in which there may be events.
+                msg = f"{path}: is empty, and its log is not: this is no usable spool"
+                raise CorruptSpoolError(msg)
+            SpoolFile.sweep(path)
+            return None
         # Not migrated at once: a file of another destination stays as it is.
         file = SpoolFile.open(path, migrate=False, wait=_STRANGERS_WAIT)
         source = None
@@ -386,6 +425,7 @@ class Sources:
                 message = "belongs to another destination: it is left alone"
                 self._tell(logging.WARNING, path, message)
             else:
+                file.verify()
                 file.migrate()
                 source = self._measure(file, lock)
                 kept = file.keeps
@@ -408,6 +448,93 @@ class Sources:
         self.settled.add(-extent.events, -extent.size)
         return Source(file, lock, extent)
 
+    # Damage ------------------------------------------------------------------
+
+    def _rescue(self, path: Path, problem: CorruptSpoolError) -> Source | None:
+        """Make a source of what can be read of a damaged file; None: nothing can."""
+        try:
+            saved = rescue(path, self._destination, problem, full_sync=self._full_sync)
+        except StorageError as error:
+            self._tell(logging.ERROR, path, str(error))
+            return None
+        if saved is None:
+            return None
+        source = self._measure(*saved)
+        if source is None:
+            Source(*saved).leave()
+        return source
+
+    def _sound(self, source: Source, work: Callable[[SpoolFile], T]) -> T:
+        """Do something with a file, and once more if that finds out some damage."""
+        try:
+            return work(source.file)
+        except CorruptSpoolError as error:
+            if source.mendings >= _MOST_MENDINGS:
+                raise
+            source.mendings += 1
+            self._replace(source, error)
+            return work(source.file)
+
+    def _replace(self, source: Source, problem: StorageError) -> None:
+        """Put a new file with what can be read in the place of one."""
+        saved = replace(
+            source.file,
+            source.lock,
+            self._destination,
+            problem,
+            full_sync=self._full_sync,
+        )
+        self._count_out(source, source.take(saved))
+
+    def confirm(self) -> None:
+        """See that all files are still there, and write those again that are not.
+
+        Raises:
+            StorageError: one cannot be; what was in it dies with this process.
+        """
+        problem: StorageError | None = None
+        for source in self._all():
+            if source.extent.events <= 0 and not self._dead_letters:
+                continue  # there is nothing to lose
+            try:
+                self._confirm(source)
+            except StorageError as error:
+                problem = error
+        if problem is not None:
+            raise problem
+
+    def _confirm(self, source: Source) -> None:
+        file = source.file
+        if file.intact and source.lock.intact:
+            return
+        msg = (
+            f"the spool file {file.path}, or its lock, was deleted or replaced while it"
+            f" was in use: let nothing clean {self._directory}"
+        )
+        lost = StorageError(msg)
+        if not file.intact:
+            self._replace(source, lost)
+            return
+        lock = _lock_again(file.path)
+        if lock is None:
+            self._give_up(source, lost)
+            return
+        logger.warning("%s; it is locked again", msg)
+        source.lock.release(remove=False)
+        source.lock = lock
+
+    def _give_up(self, source: Source, problem: StorageError) -> None:
+        """Leave a file to another process, which has taken it over and sends it."""
+        logger.error("%s; another process has taken over its events", problem)
+        self._count_out(source, Removed(*source.extent))
+        source.lock.release(remove=False)
+        with contextlib.suppress(StorageError):
+            source.file.close()
+        if source is self.own:
+            self.own = None
+        elif source in self._adopted:
+            self._adopted.remove(source)
+
     def _tell(self, level: int, path: Path, message: str) -> None:
         """Log once about a file that is left where it is."""
         if path not in self._told:
@@ -428,21 +555,25 @@ class Sources:
         """
         # Once in the log, and once in the file.
         self._reserve.check(2 * size, self._reusable)
+        if self.own is not None:
+            self._confirm(self.own)
         # At the start the disk was full; meanwhile it is not.
         if self.own is None and self._destination:
             problem = self._try_to_make_own()
             if problem is not None:
                 raise problem
-        self._own_file().insert(records)
+        own = self._own()
+        self._sound(own, lambda file: file.insert(records))
+        own.grow(len(records), size)
 
     def _reusable(self) -> int:
         return 0 if self.own is None else self.own.file.reusable
 
-    def _own_file(self) -> SpoolFile:
+    def _own(self) -> Source:
         if self.own is None:
             msg = f"the spool {self._directory} is not open"
             raise StorageError(msg)
-        return self.own.file
+        return self.own
 
     def forget(self, ids: list[int]) -> None:
         """Delete the records with these ids, which are sorted."""
@@ -483,18 +614,21 @@ class Sources:
         is_tight = self._reserve.is_tight
         step = _FEW_ROWS if is_tight else _ROWS_AT_ONCE
         for start in range(0, len(rows), step):
-            piece = rows[start : start + step]
-            for part in _light_parts(source.file, piece) if is_tight else (piece,):
-                self._count_out(source, source.file.delete(part))
+            parts = [rows[start : start + step]]
+            if is_tight:
+                weigh = partial(SpoolFile.sizes, ids=parts[0])
+                parts = _light_parts(self._sound(source, weigh))
+            for part in parts:
+                removed = self._sound(source, partial(SpoolFile.delete, ids=part))
+                self._count_out(source, removed)
         self._be_done_with(source)
 
     def _count_out(self, source: Source, removed: Removed) -> None:
         """Count what is in a file no more."""
         self.settled.add(removed.events, removed.size)
-        if source is not self.own:
-            source.reduce(removed)
-            if not source.is_passed_over:
-                self.held.add(-removed.events, -removed.size)
+        source.reduce(removed)
+        if source is not self.own and not source.is_passed_over:
+            self.held.add(-removed.events, -removed.size)
 
     def _be_done_with(self, source: Source) -> None:
         """Leave an adopted file in which nothing is left."""
@@ -509,13 +643,13 @@ class Sources:
             message = "rejected events are not kept: the disk is nearly full"
             self._tell(logging.WARNING, self._directory, message)
             return
-        self._own_file().bury(letters, self._dead_letters)
+        self._sound(self._own(), lambda file: file.bury(letters, self._dead_letters))
 
     # Reading -----------------------------------------------------------------
 
     def dead_letters(self) -> list[DeadLetter]:
         """Read the rejected events in the own file."""
-        return self._own_file().dead_letters()
+        return self._own().file.dead_letters()
 
     def read(self, after: int, limit: int, max_bytes: int) -> list[Record]:
         """Read unsettled records above an id, in order of id."""
@@ -524,13 +658,15 @@ class Sources:
             if len(found) >= limit or max_bytes <= 0:
                 break
             try:
-                rows = source.file.fetch(
-                    max(above - source.base, 0),
-                    limit - len(found),
-                    max_bytes,
+                fetch = partial(
+                    SpoolFile.fetch,
+                    after=max(above - source.base, 0),
+                    limit=limit - len(found),
+                    max_bytes=max_bytes,
                     up_to=up_to - source.base,
                     one_at_least=not found,
                 )
+                rows = self._sound(source, fetch)
             except StorageError as error:
                 if found:
                     break  # what was read goes first, and this is read again
@@ -584,22 +720,22 @@ class Sources:
         )
         # On a full disk they stay where they are until they are settled.
         with contextlib.suppress(StorageError):
-            self._count_out(source, source.file.quarantine(rows))
+            set_aside = partial(SpoolFile.quarantine, ids=rows)
+            self._count_out(source, self._sound(source, set_aside))
             self._be_done_with(source)
 
 
-def _light_parts(file: SpoolFile, rows: list[int]) -> Iterator[list[int]]:
-    """Cut rows into parts of few bytes each."""
-    part: list[int] = []
+def _light_parts(sizes: list[tuple[int, int]]) -> list[list[int]]:
+    """Cut rows, of which the sizes are known, into parts of few bytes each."""
+    parts: list[list[int]] = [[]]
     total = 0
-    for row, size in file.sizes(rows):
-        if part and total + size > _FEW_BYTES:
-            yield part
-            part, total = [], 0
-        part.append(row)
+    for row, size in sizes:
+        if parts[-1] and total + size > _FEW_BYTES:
+            parts.append([])
+            total = 0
+        parts[-1].append(row)
         total += size
-    if part:
-        yield part
+    return parts
 
 
 def _make_own(directory: Path, destination: str, *, full_sync: bool) -> Source:
@@ -618,6 +754,15 @@ def _make_own(directory: Path, destination: str, *, full_sync: bool) -> Source:
     source = Source(file, lock)
     _KEPT_FROM_CHILDREN.add(source)
     return source
+
+
+def _lock_again(path: Path) -> SpoolLock | None:
+    """Lock a file whose lock was deleted; None where another process was faster."""
+    try:
+        return SpoolLock.try_acquire(path)
+    except OSError as error:
+        msg = f"{path}: cannot be locked: {error.strerror or error}"
+        raise StorageError(msg) from error
 
 
 def _make_directory(directory: Path) -> None:

@@ -103,6 +103,13 @@ class Storage(ABC):
     async def size(self) -> int:
         """Count the unsettled records."""
 
+    async def confirm(self) -> None:  # noqa: B027 - optional
+        """See that all that was written is still there, before it is called stored.
+
+        Raises:
+            StorageError: some of it is lost.
+        """
+
     @abstractmethod
     async def close(self) -> None:
         """Release everything; unsettled records stay for the next process."""
@@ -111,7 +118,10 @@ class Storage(ABC):
         """Keep rejected records, where ``dead_letters`` is not 0."""
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
-        """Take over records that another process left; returns how many."""
+        """Take over records that another process left; returns how many.
+
+        As many as there is room for: what is left comes with later calls.
+        """
         # Where no two processes share a storage, none leaves anything to another.
         return 0
 

@@ -288,12 +288,7 @@ class SQLiteStorage(Storage):
         except StorageError as error:
             return error
         except BaseException as error:  # noqa: BLE001 - nobody may wait for ever
-            problem = StorageError(
-                f"the spool {self.directory} cannot write an event: "
-                f"{type(error).__name__}"
-            )
-            problem.__cause__ = error
-            return problem
+            return _in_our_words(self.directory, error)
         return None
 
     async def settle(self, ids: Sequence[int]) -> None:
@@ -360,6 +355,14 @@ class SQLiteStorage(Storage):
             dead_letters=self.dead_letters,
             min_free_bytes=self._min_free_bytes,
         )
+
+
+def _in_our_words(directory: Path, error: BaseException) -> StorageError:
+    """Say of an error of any class what it means; not its text, which may hold an id."""
+    what = type(error).__name__
+    problem = StorageError(f"the spool {directory} cannot write an event: {what}")
+    problem.__cause__ = error
+    return problem
 
 
 def _end(group: list[_Ended]) -> None:

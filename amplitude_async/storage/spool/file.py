@@ -424,6 +424,20 @@ class SpoolFile:
                 self.verify()
             raise
 
+    def sizes(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Say of each of these records that is there how many bytes its body has."""
+        places = ",".join("?" * len(ids))
+        with translated(self.path):
+            return self._connection.execute(
+                f"SELECT id, length(body) FROM events WHERE id IN ({places})", ids
+            ).fetchall()
+
+    @property
+    def reusable(self) -> int:
+        """How many bytes can be written before the file grows."""
+        pages = self._value("PRAGMA freelist_count")
+        return int(pages * self._value("PRAGMA page_size"))
+
     def shrink(self) -> None:
         """Give the disk a little of the free space back, where there is much of it."""
         free = self._value("PRAGMA freelist_count")

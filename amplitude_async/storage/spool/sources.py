@@ -46,8 +46,11 @@ _CLAIM_AGAIN = (1.0, 1_800.0)
 # Who writes to a file that we have taken over holds up those who write to our own.
 _STRANGERS_WAIT = 0.05
 _DELETE_AGAIN = (0.1, 30.0)
-# One transaction of deletions: what it takes of the log is bounded.
+# What one transaction deletes: each page of it goes through the log. The less, the
+# less space it takes of a disk that has little.
 _ROWS_AT_ONCE = 2_000
+_FEW_ROWS = 200
+_FEW_BYTES = 512 * 1024
 # Readings of a file in a row that fail before it is passed over.
 _FAILED_READS = 5
 # So often a damaged file is replaced: a disk that spoils each new one is not to be
@@ -165,6 +168,10 @@ class Source:
                 self.file.remove()
         finally:
             self.lock.release(remove=True)
+
+
+class _NoRoomError(Exception):
+    """A file was given back: it comes when those at hand are done with."""
 
 
 class _Stretch(NamedTuple):
@@ -324,8 +331,12 @@ class Sources:
                 or time.monotonic() > give_up_at
             ):
                 return
-            if path not in mine and self._postponed.is_due(path):
+            if path in mine or not self._postponed.is_due(path):
+                continue
+            try:
                 self._look_at(path, room)
+            except _NoRoomError:
+                return  # the oldest come first
 
     def _look_at(self, path: Path, room: Room) -> None:
         """Lock a file where that works; else leave it alone for a while."""
@@ -334,6 +345,8 @@ class Sources:
             if SpoolLock.is_held(path):
                 return  # its process lives
             self._claim(path, room)
+        except _NoRoomError:
+            raise
         except Exception as error:  # noqa: BLE001 - one file harms no other
             problem = f"{type(error).__name__}: it is left alone for now"
             self._tell(logging.ERROR, path, problem)
@@ -375,7 +388,7 @@ class Sources:
         if held.events and not fits:
             self.settled.add(extent.events, extent.size)
             source.leave()
-            return
+            raise _NoRoomError
         _KEPT_FROM_CHILDREN.add(source)
         held.add(extent.events, extent.size)
         self._claimed.append(source)
@@ -527,9 +540,10 @@ class Sources:
         Raises:
             StorageError: nothing was written.
         """
-        self._reserve.check(size)
         if self.own is not None:
             self._confirm(self.own)
+        # Once in the log, and once in the file.
+        self._reserve.check(2 * size, self._reusable)
         # At the start the disk was full; meanwhile it is not.
         if self.own is None and self._destination:
             problem = self._try_to_make_own()
@@ -538,6 +552,9 @@ class Sources:
         own = self._own()
         self._sound(own, lambda file: file.insert(records))
         own.grow(len(records), size)
+
+    def _reusable(self) -> int:
+        return 0 if self.own is None else self.own.file.reusable
 
     def _own(self) -> Source:
         if self.own is None:
@@ -582,10 +599,13 @@ class Sources:
                 self._undeleted.worked(path)
 
     def _delete(self, source: Source, rows: list[int]) -> None:
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            part = rows[start : start + _ROWS_AT_ONCE]
-            removed = self._sound(source, partial(SpoolFile.delete, ids=part))
-            self._count_out(source, removed)
+        is_tight = self._reserve.is_tight
+        step = _FEW_ROWS if is_tight else _ROWS_AT_ONCE
+        for start in range(0, len(rows), step):
+            piece = rows[start : start + step]
+            for part in _light_parts(source.file, piece) if is_tight else (piece,):
+                delete = partial(SpoolFile.delete, ids=part)
+                self._count_out(source, self._sound(source, delete))
         self._be_done_with(source)
 
     def _count_out(self, source: Source, removed: Removed) -> None:
@@ -688,6 +708,20 @@ class Sources:
             set_aside = partial(SpoolFile.quarantine, ids=rows)
             self._count_out(source, self._sound(source, set_aside))
             self._be_done_with(source)
+
+
+def _light_parts(file: SpoolFile, rows: list[int]) -> Iterator[list[int]]:
+    """Cut rows into parts of few bytes each."""
+    part: list[int] = []
+    total = 0
+    for row, size in file.sizes(rows):
+        if part and total + size > _FEW_BYTES:
+            yield part
+            part, total = [], 0
+        part.append(row)
+        total += size
+    if part:
+        yield part
 
 
 def _make_own(directory: Path, destination: str, *, full_sync: bool) -> Source:

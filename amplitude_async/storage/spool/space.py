@@ -1,8 +1,9 @@
 """How full a disk may become, and for how long what fails is left alone."""
 
 import os
+import sys
 import time
-from collections.abc import Collection, Hashable
+from collections.abc import Callable, Collection, Hashable
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -33,22 +34,18 @@ class DiskReserve:
     def __repr__(self) -> str:
         return f"<DiskReserve {self._least} bytes at {str(self._directory)!r}>"
 
-    def check(self, size: int) -> None:
+    def check(self, size: int, reusable: Callable[[], int]) -> None:
         """See whether so many bytes can be written.
+
+        Args:
+            size: how many.
+            reusable: says how many bytes take no space of the disk.
 
         Raises:
             StorageError: the disk is nearly full.
         """
-        if not self._least:
-            return
-        try:
-            disk = os.statvfs(self._directory)
-        except OSError:
-            return  # writing finds out what is wrong
-        # A file system without a size, as some are, says 0.
-        least = min(self._least, disk.f_blocks * disk.f_frsize // _LARGEST_SHARE)
-        free = disk.f_bavail * disk.f_frsize
-        if free < least + size:
+        free, least = self._look()
+        if free < least + size and free + reusable() < least + size:
             msg = (
                 f"the disk of the spool {self._directory} is nearly full: {free} bytes "
                 f"are free and {least} stay free for deleting: free space on the disk "
@@ -59,11 +56,26 @@ class DiskReserve:
     @property
     def is_touched(self) -> bool:
         """True where nothing more should be written."""
+        free, least = self._look()
+        return free < least
+
+    @property
+    def is_tight(self) -> bool:
+        """True where it matters how much one transaction writes."""
+        free, least = self._look()
+        return free < least * _LARGEST_SHARE
+
+    def _look(self) -> tuple[int, int]:
+        """Return how many bytes are free, and how many should be."""
+        if not self._least:
+            return sys.maxsize, 0
         try:
-            self.check(0)
-        except StorageError:
-            return True
-        return False
+            disk = os.statvfs(self._directory)
+        except OSError:
+            return sys.maxsize, 0  # writing finds out what is wrong
+        # A file system without a size, as some are, says 0.
+        least = min(self._least, disk.f_blocks * disk.f_frsize // _LARGEST_SHARE)
+        return (disk.f_bavail * disk.f_frsize, least) if least else (sys.maxsize, 0)
 
 
 class Postponed(Generic[Key]):

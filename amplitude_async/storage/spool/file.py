@@ -27,6 +27,7 @@ from amplitude_async.storage.spool.connection import (
 )
 from amplitude_async.storage.spool.damage import READ_FAILURES, readable_rows
 from amplitude_async.storage.spool.lock import ASIDE
+from amplitude_async.storage.spool.presence import Presence
 from amplitude_async.storage.spool.schema import translated
 
 __all__ = ["Extent", "Removed", "SpoolFile"]
@@ -76,7 +77,7 @@ class SpoolFile:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
-        self._inodes: dict[str, tuple[int, int] | None] = {}
+        self.presence = Presence(path)
 
     # Opening and closing -----------------------------------------------------
 
@@ -192,28 +193,6 @@ class SpoolFile:
     def blank(self) -> bool:
         """True where the process died while it made the file: nothing is in it."""
         return not self._value("SELECT count(*) FROM sqlite_master")
-
-    @property
-    def intact(self) -> bool:
-        """False where somebody deleted or replaced what SQLite holds open.
-
-        What is written goes to files without a name then, and dies with the process.
-        """
-        with translated(self.path):
-            return self.has_name and all(map(self._is_known, _SIDE_FILES[1:]))
-
-    @property
-    def has_name(self) -> bool:
-        """False where the database itself was deleted or replaced."""
-        return self._is_known("") and self._inodes[""] is not None
-
-    def _is_known(self, suffix: str) -> bool:
-        found = _inode(f"{self.path}{suffix}")
-        # Two of them are made at the first use, and stay until the file is closed.
-        known = self._inodes.get(suffix)
-        if known is None:
-            self._inodes[suffix] = found
-        return known is None or found == known
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -612,15 +591,6 @@ def _read(row: Sequence[Any]) -> Record:
     if sound:
         return record
     return Record(record.id, b"", "", None, None, str(record.insert_id or ""), 0.0)
-
-
-def _inode(name: str) -> tuple[int, int] | None:
-    """Ask which file has a name."""
-    try:
-        found = os.stat(name, follow_symlinks=False)  # noqa: PTH116 - on each commit
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _is_object(body: bytes) -> bool:

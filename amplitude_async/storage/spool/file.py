@@ -27,6 +27,7 @@ from amplitude_async.storage.spool.connection import (
 )
 from amplitude_async.storage.spool.damage import READ_FAILURES, readable_rows
 from amplitude_async.storage.spool.lock import ASIDE
+from amplitude_async.storage.spool.presence import Presence
 from amplitude_async.storage.spool.schema import translated
 
 __all__ = ["Extent", "Removed", "SpoolFile"]
@@ -76,7 +77,7 @@ class SpoolFile:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
-        self._inodes: dict[str, tuple[int, int] | None] = {}
+        self.presence = Presence(path)
 
     # Opening and closing -----------------------------------------------------
 
@@ -193,28 +194,6 @@ class SpoolFile:
         """True where the process died while it made the file: nothing is in it."""
         return not self._value("SELECT count(*) FROM sqlite_master")
 
-    @property
-    def intact(self) -> bool:
-        """False where somebody deleted or replaced what SQLite holds open.
-
-        What is written goes to files without a name then, and dies with the process.
-        """
-        with translated(self.path):
-            return self.has_name and all(map(self._is_known, _SIDE_FILES[1:]))
-
-    @property
-    def has_name(self) -> bool:
-        """False where the database itself was deleted or replaced."""
-        return self._is_known("") and self._inodes[""] is not None
-
-    def _is_known(self, suffix: str) -> bool:
-        found = _inode(f"{self.path}{suffix}")
-        # Two of them are made at the first use, and stay until the file is closed.
-        known = self._inodes.get(suffix)
-        if known is None:
-            self._inodes[suffix] = found
-        return known is None or found == known
-
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Give up on a file that takes longer to look through than its size explains.
@@ -237,11 +216,13 @@ class SpoolFile:
         """
         with self.looking():
             found = self._value("PRAGMA quick_check(1)")
-            held = self.extent()
+            # Each by itself, which SQLite reads from the ends.
+            first = self._value("SELECT min(id) FROM events")
+            last = self._value("SELECT max(id) FROM events")
         problem = None if found == "ok" else str(found)[:200]
         # No process has numbered so many, and ids must not run out.
-        if held.events and not 0 < held.first <= held.last < _MOST_ROWS:
-            problem = f"rows {held.first} to {held.last} are out of bounds"
+        if last is not None and not 0 < first <= last < _MOST_ROWS:
+            problem = f"rows {first} to {last} are out of bounds"
         if problem:
             msg = f"{self.path}: {problem}: it is damaged"
             raise schema.CorruptSpoolError(msg)
@@ -411,6 +392,19 @@ class SpoolFile:
         with self._suspecting(), self._transaction() as connection:
             return _delete(connection, ids)
 
+    @contextmanager
+    def _suspecting(self) -> Iterator[None]:
+        """Look for damage where the disk seems to be full.
+
+        SQLite takes a pointer beyond the end of the file for a page to be added.
+        """
+        try:
+            yield
+        except StorageError as error:
+            if getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+                self.verify()
+            raise
+
     def sizes(self, ids: Sequence[int]) -> list[tuple[int, int]]:
         """Say of each of these records that is there how many bytes its body has."""
         places = ",".join("?" * len(ids))
@@ -424,19 +418,6 @@ class SpoolFile:
         """How many bytes can be written before the file grows."""
         pages = self._value("PRAGMA freelist_count")
         return int(pages * self._value("PRAGMA page_size"))
-
-    @contextmanager
-    def _suspecting(self) -> Iterator[None]:
-        """Look for damage where the disk seems to be full.
-
-        SQLite takes a pointer beyond the end of the file for a page to be added.
-        """
-        try:
-            yield
-        except StorageError as error:
-            if getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
-                self.verify()
-            raise
 
     def shrink(self) -> None:
         """Give the disk a little of the free space back, where there is much of it."""
@@ -612,15 +593,6 @@ def _read(row: Sequence[Any]) -> Record:
     if sound:
         return record
     return Record(record.id, b"", "", None, None, str(record.insert_id or ""), 0.0)
-
-
-def _inode(name: str) -> tuple[int, int] | None:
-    """Ask which file has a name."""
-    try:
-        found = os.stat(name, follow_symlinks=False)  # noqa: PTH116 - on each commit
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _is_object(body: bytes) -> bool:

@@ -82,7 +82,7 @@ def replace(
     Raises:
         StorageError: the new file cannot be written; the old one stays as it is.
     """
-    whole, has_name = file.intact, file.has_name and lock.intact
+    whole, has_name = file.presence.is_whole, file.presence.has_name and lock.intact
     saved = _salvage(file, destination, renumber=False, full_sync=full_sync)
     with contextlib.suppress(StorageError):
         file.close()

@@ -164,6 +164,15 @@ class Source:
         self._count += events
         self._size += size
 
+    def note_mending(self) -> None:
+        """Count that a damaged file is replaced."""
+        self.mendings += 1
+
+    def relock(self, lock: SpoolLock) -> None:
+        """Go on with another lock, as the old one's file is gone."""
+        self.lock.release(remove=False)
+        self.lock = lock
+
     def take(self, saved: Salvaged) -> Removed:
         """Go on with a new file; returns how much did not come along."""
         self.file, self.lock = saved
@@ -471,7 +480,7 @@ class Sources:
         except CorruptSpoolError as error:
             if source.mendings >= _MOST_MENDINGS:
                 raise
-            source.mendings += 1
+            source.note_mending()
             self._replace(source, error)
             return work(source.file)
 
@@ -505,14 +514,14 @@ class Sources:
 
     def _confirm(self, source: Source) -> None:
         file = source.file
-        if file.intact and source.lock.intact:
+        if file.presence.is_whole and source.lock.intact:
             return
         msg = (
             f"the spool file {file.path}, or its lock, was deleted or replaced while it"
             f" was in use: let nothing clean {self._directory}"
         )
         lost = StorageError(msg)
-        if not file.intact:
+        if not file.presence.is_whole:
             self._replace(source, lost)
             return
         lock = _lock_again(file.path)
@@ -520,8 +529,7 @@ class Sources:
             self._give_up(source, lost)
             return
         logger.warning("%s; it is locked again", msg)
-        source.lock.release(remove=False)
-        source.lock = lock
+        source.relock(lock)
 
     def _give_up(self, source: Source, problem: StorageError) -> None:
         """Leave a file to another process, which has taken it over and sends it."""
@@ -553,10 +561,10 @@ class Sources:
         Raises:
             StorageError: nothing was written.
         """
-        # Once in the log, and once in the file.
-        self._reserve.check(2 * size, self._reusable)
         if self.own is not None:
             self._confirm(self.own)
+        # Once in the log, and once in the file.
+        self._reserve.check(2 * size, self._reusable)
         # At the start the disk was full; meanwhile it is not.
         if self.own is None and self._destination:
             problem = self._try_to_make_own()

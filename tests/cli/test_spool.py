@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,7 +63,7 @@ def leave(
     path = new_spool_path(directory)
     file = SpoolFile.create(path, destination, full_sync=False)
     file.insert(records)
-    file.bury(letters, 1_000)
+    file.bury(letters, 10_000)
     file.close()
     return path
 
@@ -375,6 +375,78 @@ def test_export_to_a_full_disk_says_so(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "out is incomplete: File too large" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def log_is_cut_back(owner: sqlite3.Connection, path: Path) -> bool:
+    """Let the owner of a file cut back its log; False where a reader forbids it."""
+    busy, *_ = owner.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy and not Path(f"{path}-wal").stat().st_size
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_reader_that_stalls_holds_no_snapshot(tmp_path: Path, *, dead: bool) -> None:
+    """Wherever it stops, the owner can cut back its log; all is read even so."""
+    count = 1_200
+    path = leave(
+        tmp_path,
+        [] if dead else [record(f"e-{number}") for number in range(1, count + 1)],
+        [letter(f"e-{number}") for number in range(1, count + 1)] if dead else [],
+    )
+    items = SpoolDirectory(tmp_path).items(dead=dead)
+    seen = []
+    with living(path), closing(sqlite3.connect(path, timeout=0.1)) as owner:
+        for item in items:
+            seen.append(item.record.insert_id)
+            if len(seen) % 250 == 1:
+                with owner:
+                    owner.execute("INSERT INTO meta VALUES (?, '')", (str(len(seen)),))
+                assert log_is_cut_back(owner, path)
+
+    assert seen == [f"e-{number}" for number in range(1, count + 1)]
+
+
+def test_an_export_ends_beside_a_fast_writer(tmp_path: Path) -> None:
+    """What is written after it has begun is not waited for."""
+    path = leave(tmp_path, [record(f"e-{number}") for number in range(1, 601)])
+    items = SpoolDirectory(tmp_path).items(dead=False)
+    next(items)
+    with closing(sqlite3.connect(path)) as owner, owner:
+        owner.execute(
+            "INSERT INTO events SELECT id + 1000, body, identity, user_id, device_id,"
+            " insert_id, accepted_at, checksum FROM events"
+        )
+
+    assert sum(1 for _ in items) == 599
+
+
+def test_an_unread_export_lets_the_log_be_cut_back(tmp_path: Path) -> None:
+    """A pipe that nobody reads stops the command and harms no service."""
+    body = b'"%b"' % (b"x" * 2_000)
+    path = leave(tmp_path, [record(f"e-{n}", body=body) for n in range(1, 1_001)])
+    program = "from amplitude_async.cli.app import app; app()"
+    with (
+        living(path),
+        closing(sqlite3.connect(path, timeout=0.1)) as owner,
+        subprocess.Popen(
+            [sys.executable, "-c", program, "spool", "export", str(tmp_path)],
+            stdout=subprocess.PIPE,
+        ) as exporting,
+    ):
+        assert exporting.stdout
+        # It has begun, and the pipe is full before the second slice.
+        first = exporting.stdout.readline()
+        try:
+            time.sleep(0.2)
+            with owner:
+                owner.execute("UPDATE meta SET value = value")
+            assert log_is_cut_back(owner, path)
+        finally:
+            rest = exporting.stdout.readlines()
+
+    assert [json.loads(one)["insert_id"] for one in (first, *rest)] == [
+        f"e-{n}" for n in range(1, 1_001)
+    ]
+    assert exporting.returncode == 0
 
 
 # retry -----------------------------------------------------------------------

@@ -325,6 +325,34 @@ class SpoolFile:
             ).fetchall()
         return [DeadLetter.from_row(row) for row in rows]
 
+    def fetch_letters(
+        self, after: int, limit: int, max_bytes: int, *, up_to: int
+    ) -> list[DeadLetter]:
+        """Read dead letters above a number, in order; one at least if any."""
+        found: list[DeadLetter] = []
+        total = 0
+        if not self.buried():
+            return found
+        with translated(self.path):
+            rows = self._connection.execute(
+                f"SELECT {_COLUMNS}, code, message, rejected_at FROM dead_letters"
+                " WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+                (after, up_to, limit),
+            )
+            for row in rows:
+                letter = DeadLetter.from_row(row)
+                total += len(letter.record.body)
+                if total > max_bytes and found:
+                    break
+                found.append(letter)
+        return found
+
+    def last_letter(self) -> int:
+        """Return the number of the newest dead letter; 0 where there is none."""
+        if not self.buried():
+            return 0
+        return int(self._value("SELECT max(id) FROM dead_letters"))
+
     @property
     def keeps(self) -> bool:
         """True while there is something in the file that a person may want."""

@@ -20,6 +20,7 @@ from rich.console import Console
 from amplitude_async.cli.spool.tables import (
     export_line,
     item_json,
+    plural,
     print_items,
     print_status,
     status_json,
@@ -41,6 +42,7 @@ spool_app = typer.Typer(
     no_args_is_help=True,
 )
 
+_LONGEST = 1_000
 _AGE = re.compile(r"(\d+(?:\.\d+)?)(s|min|h|d)?")
 _SECONDS = {None: 1.0, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -200,9 +202,10 @@ def _opened(directory: Path) -> Iterator[SpoolDirectory]:
         # A directory may turn out to be unusable in the middle of a command, too.
         yield spool
     except SpoolDirectoryError as error:
-        raise refusal(str(error)) from None
+        raise refusal(printable(str(error), _LONGEST)) from None
     for problem in spool.problems:
-        typer.echo(f"Error: {problem}", err=True)
+        # A name may have anything in it, and so may what SQLite quotes from a file.
+        typer.echo(f"Error: {printable(problem, _LONGEST)}", err=True)
     if spool.problems:
         raise typer.Exit(1)
 
@@ -249,20 +252,16 @@ def _confirmed(spool: SpoolDirectory, found: Purge, *, dead: bool) -> bool:
 
 
 def _counted(found: Purge, *, dead: bool) -> str:
-    what = _dead_letters(found.count) if dead else _plural(found.count, "event")
+    what = _dead_letters(found.count) if dead else plural(found.count, "event")
     return f"{what} in {_files(found.files)}"
 
 
 def _dead_letters(count: int) -> str:
-    return _plural(count, "dead letter")
+    return plural(count, "dead letter")
 
 
 def _files(count: int) -> str:
-    return _plural(count, "file")
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+    return plural(count, "file")
 
 
 def _print_json(value: object) -> None:

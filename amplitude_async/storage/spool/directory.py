@@ -134,7 +134,8 @@ class SpoolDirectory:
         """Go on with the next file where this one cannot be used."""
         try:
             yield
-        except (StorageError, OSError) as error:
+        # A damaged row may have a value of any type in any column.
+        except (StorageError, OSError, ValueError, TypeError) as error:
             # A file that is gone was finished by its owner meanwhile.
             if path.exists():
                 self.problems.append(_described(path, error))
@@ -260,11 +261,14 @@ def _names(path: Path) -> list[str]:
     raise SpoolDirectoryError(msg)
 
 
-def _described(path: Path, error: StorageError | OSError) -> str:
+def _described(path: Path, error: Exception) -> str:
     # A StorageError already says which file it is about, and what to do.
     if isinstance(error, StorageError):
         return str(error)
-    return f"{path}: {error.strerror or error}: run the command as the file's owner"
+    if isinstance(error, OSError):
+        reason = error.strerror or error
+        return f"{path}: {reason}: run the command as the file's owner"
+    return f"{path}: holds what no spool holds: {error}: see spool doctor"
 
 
 @contextmanager
@@ -298,7 +302,7 @@ def _items(path: Path, *, dead: bool) -> Iterator[Item]:
 
 def _slice(file: SpoolFile, after: int, up_to: int, *, dead: bool) -> list[Item]:
     """Read the next few events or dead letters, one at least if any."""
-    place = (file.path.name, file.destination)
+    place = (file.path.name, str(file.destination))
     bounds = (after, _SLICE_ROWS, _SLICE_BYTES)
     if dead:
         letters = file.fetch_letters(*bounds, up_to=up_to)
@@ -315,7 +319,7 @@ def _status(path: Path) -> FileStatus:
         return FileStatus(
             name=path.name,
             alive=alive,
-            destination=file.destination,
+            destination=str(file.destination),
             events=held.events,
             bytes=held.size,
             oldest=file.oldest(),

@@ -173,7 +173,7 @@ def test_status_is_readable_in_a_narrow_terminal(tmp_path: Path) -> None:
         "  1,234 events, 80.3 kB, oldest 30.0 min",
         "  0 dead letters, 0 damaged",
         "sum of 2 files",
-        "  1,235 events, 80.3 kB, oldest 2.1 d",
+        "  1,235 events, 80.4 kB, oldest 2.1 d",
         "  1 dead letter, 0 damaged",
     ]
     assert all(len(line) <= 60 for line in result.stdout.splitlines())
@@ -278,7 +278,9 @@ def test_a_file_of_the_first_version_can_be_read(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("command", ["status", "list", "export", "retry", "purge"])
+@pytest.mark.parametrize(
+    "command", ["status", "list", "export", "retry", "purge", "doctor"]
+)
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -334,7 +336,7 @@ def test_list_shows_events_without_their_bodies(tmp_path: Path) -> None:
     [
         (b'{"event_type": "Order Paid"}', "Order Paid"),
         (
-            b'{"events": [{"data": {"event_name": "Bought"}}, {"event_type": "other"}]}',
+            b'{"events": [{"data": {"event_name": "Bought"}}, {"event_type": "end"}]}',
             "Bought and 1 more",
         ),
         (

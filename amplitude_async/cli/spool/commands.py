@@ -17,6 +17,7 @@ from typing import Annotated, BinaryIO
 import typer
 from rich.console import Console
 
+from amplitude_async.cli.spool.doctor import checkup_json, print_checkup
 from amplitude_async.cli.spool.tables import (
     export_line,
     item_json,
@@ -26,6 +27,7 @@ from amplitude_async.cli.spool.tables import (
     status_json,
 )
 from amplitude_async.cli.terminal import printable, progress_bar, refusal
+from amplitude_async.storage.spool.checkup import check_directory
 from amplitude_async.storage.spool.directory import (
     Item,
     Purge,
@@ -73,6 +75,31 @@ def status(directory: Directory, *, as_json: AsJson = False) -> None:
             _print_json(status_json(files, spool.set_aside))
         else:
             print_status(files, spool.set_aside, Console())
+
+
+@spool_app.command()
+def doctor(
+    directory: Directory,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Read at most so long in one file.")
+    ] = 10.0,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Check every file, also while a service runs, and say what to do.
+
+    The exit code is 1 where something needs a person. Nothing is changed.
+    """
+    with _opened(directory) as spool:
+        found = check_directory(spool.path, seconds=seconds)
+        if as_json:
+            checked = list(found)
+            well = all(one.well for one in checked)
+            _print_json(checkup_json(checked))
+        else:
+            well = print_checkup(found)
+    if not well:
+        raise typer.Exit(1)
 
 
 @spool_app.command("list")

@@ -18,7 +18,10 @@ from amplitude_async.storage.spool.directory import FileStatus, Item
 
 __all__ = [
     "export_line",
+    "file_json",
+    "holdings",
     "item_json",
+    "owner",
     "plural",
     "print_items",
     "print_status",
@@ -39,7 +42,7 @@ _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 def status_json(files: Sequence[FileStatus], set_aside: Sequence[str]) -> Any:
     """Return what the files hold as JSON values; times in ISO 8601, UTC."""
     return {
-        "files": [{**asdict(one), "oldest": _moment(one.oldest)} for one in files],
+        "files": [file_json(one) for one in files],
         "set_aside": list(set_aside),
         "total": {
             "files": len(files),
@@ -48,6 +51,11 @@ def status_json(files: Sequence[FileStatus], set_aside: Sequence[str]) -> Any:
             "oldest": _moment(_oldest(files)),
         },
     }
+
+
+def file_json(one: FileStatus) -> dict[str, Any]:
+    """Return what a file holds as JSON values."""
+    return {**asdict(one), "oldest": _moment(one.oldest)}
 
 
 def _sum(files: Sequence[FileStatus], name: str) -> int:
@@ -87,12 +95,12 @@ def _print_paragraphs(files: Sequence[FileStatus], console: Console) -> None:
     """Print the same as the table where there is no room for one."""
     for one in files:
         _print_plain(console, printable(one.name))
-        _print_plain(console, f"  {_owner(one)}, for {printable(one.destination)}")
-        for line in _holdings([one]):
+        _print_plain(console, f"  {owner(one)}, for {printable(one.destination)}")
+        for line in holdings([one]):
             _print_plain(console, f"  {line}")
     if len(files) > 1:
         _print_plain(console, f"sum of {len(files):,} files")
-        for line in _holdings(files):
+        for line in holdings(files):
             _print_plain(console, f"  {line}")
 
 
@@ -101,19 +109,21 @@ def _print_plain(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _holdings(files: Sequence[FileStatus]) -> Iterable[str]:
+def holdings(files: Sequence[FileStatus]) -> Iterable[str]:
+    """Say in short lines what files hold together."""
     size, oldest = _size(_sum(files, "bytes")), _age(_oldest(files))
     yield f"{plural(_sum(files, 'events'), 'event')}, {size}, oldest {oldest}"
     dead = plural(_sum(files, "dead_letters"), "dead letter")
     yield f"{dead}, {_sum(files, 'quarantined'):,} damaged"
 
 
-def plural(count: int, what: str) -> str:
+def plural(count: int, one: str, several: str = "") -> str:
     """Count things in words."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
-def _owner(one: FileStatus) -> str:
+def owner(one: FileStatus) -> str:
+    """Say in a word whether the process of a file lives."""
     return "alive" if one.alive else "orphan"
 
 
@@ -130,7 +140,7 @@ def _status_table(files: Sequence[FileStatus]) -> Table:
     for one in files:
         table.add_row(
             printable(one.name),
-            _owner(one),
+            owner(one),
             printable(one.destination),
             f"{one.events:,}",
             _size(one.bytes),

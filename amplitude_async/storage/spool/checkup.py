@@ -257,7 +257,9 @@ def _look_inside(path: Path, *, alive: bool, at_rest: bool, seconds: float) -> C
                 )
             else:
                 text = str(error).removeprefix(f"{path}: ")
-                checked.trouble(f"cannot be read: {text}", _remedy(error))
+                # Of a damaged file this says nothing new.
+                if checked.well:
+                    checked.trouble(f"cannot be read: {text}", _remedy(error))
     return checked
 
 
@@ -327,7 +329,12 @@ def _is_ours(connection: sqlite3.Connection, checked: Checked) -> bool:
 
 
 def _integrity(connection: sqlite3.Connection, checked: Checked) -> None:
-    rows = connection.execute(f"PRAGMA integrity_check({_PROBLEMS})").fetchall()
+    try:
+        rows = connection.execute(f"PRAGMA integrity_check({_PROBLEMS})").fetchall()
+    except sqlite3.OperationalError:
+        raise  # out of time, or no right to read
+    except sqlite3.DatabaseError as error:
+        rows = [(error,)]
     # One row may hold several lines.
     found = [line for row in rows for line in str(row[0]).splitlines()]
     if found != ["ok"]:

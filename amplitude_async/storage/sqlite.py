@@ -20,7 +20,7 @@ from amplitude_async.exceptions import (
     StorageError,
     StorageFullError,
 )
-from amplitude_async.storage.base import DeadLetter, Record, Storage
+from amplitude_async.storage.base import DeadLetter, Holdings, Record, Storage
 from amplitude_async.storage.spool.sources import Sources, Tally
 from amplitude_async.storage.spool.thread import SpoolThread, answer
 
@@ -101,6 +101,7 @@ class SQLiteStorage(Storage):
         self._appended = Tally()
         self._pending: deque[_Append] = deque()
         self._posting: asyncio.AbstractEventLoop | None = None
+        self._oldest: float | None = None
 
     def __repr__(self) -> str:
         return f"<SQLiteStorage {str(self.directory)!r} {self._count} events>"
@@ -153,6 +154,7 @@ class SQLiteStorage(Storage):
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Take over the files of processes that are gone."""
         await self._run(self._sources.claim_orphans)
+        self._look_soon()
         return self._sources.number_claimed(allot)
 
     # Writing -----------------------------------------------------------------
@@ -214,6 +216,8 @@ class SQLiteStorage(Storage):
                 [record for one in group for record in one.records],
                 sum([one.size for one in group]),
             )
+            if self._oldest is None:
+                self._look()
         except StorageError as caught:
             error = caught
         # The first of them may belong to a loop that is closed by now.
@@ -225,7 +229,27 @@ class SQLiteStorage(Storage):
 
     async def settle(self, ids: Sequence[int]) -> None:
         """Forget records whose fate is decided."""
-        await self._run(self._sources.forget, sorted(ids))
+        forgotten = self._run(self._sources.forget, sorted(ids))
+        self._look_soon()
+        await forgotten
+
+    # Counting ----------------------------------------------------------------
+
+    def holdings(self) -> Holdings:
+        """Say how much is stored and how old it is, as of the last write."""
+        if not self._count:
+            return Holdings()
+        return Holdings(self._bytes, self._oldest)
+
+    def _look_soon(self) -> None:
+        """Find the oldest record again, after what was asked for before."""
+        if self._thread is not None:
+            self._thread.post(self._look)
+
+    def _look(self) -> None:
+        # It is only a figure: a file that makes trouble says so elsewhere.
+        with contextlib.suppress(StorageError):
+            self._oldest = self._sources.oldest()
 
     # Dead letters ------------------------------------------------------------
 

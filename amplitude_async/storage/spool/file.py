@@ -265,6 +265,15 @@ class SpoolFile:
         found = self._value("SELECT min(accepted_at) FROM events")
         return None if found is None else float(found)
 
+    def first_accepted(self) -> float | None:
+        """When the first record was accepted; found at once, however many there are."""
+        with translated(self.path):
+            row = self._connection.execute(
+                "SELECT accepted_at FROM events ORDER BY id LIMIT 1"
+            ).fetchone()
+        # A damaged row may have a value of any type.
+        return row[0] if row and isinstance(row[0], float) else None
+
     # Dead letters ------------------------------------------------------------
 
     def bury(self, letters: Sequence[DeadLetter], keep: int) -> None:

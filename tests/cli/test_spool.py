@@ -539,7 +539,7 @@ def test_an_export_ends_beside_a_fast_writer(tmp_path: Path) -> None:
 
 def test_an_unread_export_lets_the_log_be_cut_back(tmp_path: Path) -> None:
     """A pipe that nobody reads stops the command and harms no service."""
-    body = b'"%b"' % (b"x" * 2_000)
+    body = b'{"x": "%b"}' % (b"x" * 2_000)
     path = leave(tmp_path, [record(f"e-{n}", body=body) for n in range(1, 1_001)])
     program = "from amplitude_async.cli.app import app; app()"
     with (

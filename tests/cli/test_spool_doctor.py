@@ -181,12 +181,14 @@ def test_an_orphan_that_nobody_adopts(spool: Path) -> None:
     """After ten minutes no process is going to."""
     path = leave(spool, [record(), record(2)])
     age(path, 3)
+    # Who only looks leaves an empty log.
+    CliRunner().invoke(app, ["spool", "status", str(spool)])
 
     text, remedy = trouble(spool, path)
 
     assert text == "2 events are waiting to be adopted by a process, since 3.0 hours"
     assert "start a service with this destination" in remedy
-    assert "1 entry of 2 need" in doctor(spool).stdout
+    assert "1 of 2 needs a person." in doctor(spool).stdout
 
 
 def test_a_process_that_gets_rid_of_nothing(spool: Path) -> None:

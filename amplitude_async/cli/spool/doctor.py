@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from amplitude_async.cli.spool.tables import file_json, holdings, owner, plural
+from amplitude_async.cli.spool.tables import file_json, holdings, owner
 from amplitude_async.cli.terminal import printable
 from amplitude_async.storage.spool.checkup import Checked, Finding
 
@@ -25,7 +25,7 @@ def print_checkup(found: Iterable[Checked]) -> bool:
         for line in _lines(one):
             typer.echo(f"         {line}")
     typer.echo(
-        f"{plural(bad, 'entry', 'entries')} of {count:,} need a person."
+        f"{bad:,} of {count:,} {'needs' if bad == 1 else 'need'} a person."
         if bad
         else "All is well."
     )

@@ -117,9 +117,9 @@ def holdings(files: Sequence[FileStatus]) -> Iterable[str]:
     yield f"{dead}, {_sum(files, 'quarantined'):,} damaged"
 
 
-def plural(count: int, one: str, several: str = "") -> str:
+def plural(count: int, what: str) -> str:
     """Count things in words."""
-    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def owner(one: FileStatus) -> str:

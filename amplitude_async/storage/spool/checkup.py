@@ -209,10 +209,9 @@ def _spool(path: Path, checked: Checked, seconds: float) -> None:
         return
     # First: a file whose owner dies meanwhile is called alive, never the reverse.
     alive = SpoolLock.is_held(path)
-    log = Path(f"{path}-wal")
-    at_rest, before = not log.exists(), path.stat()
+    at_rest, before = not _log_size(path), path.stat()
     inside = _look_inside(path, alive=alive, at_rest=at_rest, seconds=seconds)
-    if at_rest and (log.exists() or path.stat().st_mtime_ns != before.st_mtime_ns):
+    if at_rest and (_log_size(path) or path.stat().st_mtime_ns != before.st_mtime_ns):
         # Somebody began to write while we read it as a file that nobody changes.
         inside = _look_inside(path, alive=True, at_rest=False, seconds=seconds)
     if not path.exists():
@@ -221,6 +220,14 @@ def _spool(path: Path, checked: Checked, seconds: float) -> None:
     checked.findings += inside.findings
     if inside.status is not None:
         _judge(path, inside.status, checked)
+
+
+def _log_size(path: Path) -> int:
+    """Return the bytes of the log of a file; who only looks leaves an empty one."""
+    try:
+        return Path(f"{path}-wal").lstat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _rights(path: Path, checked: Checked) -> None:
@@ -386,9 +393,9 @@ def _judge(path: Path, status: FileStatus, checked: Checked) -> None:
             "spool export them",
         )
     if status.events and not status.alive:
-        changed = max(
-            one.stat().st_mtime for one in (path, Path(f"{path}-wal")) if one.exists()
-        )
+        changed = path.stat().st_mtime
+        if _log_size(path):
+            changed = max(changed, Path(f"{path}-wal").stat().st_mtime)
         if now - changed > _ORPHANED:
             checked.trouble(
                 f"{_events(status.events)} waiting to be adopted by a process, since "

@@ -42,6 +42,7 @@ __all__ = [
     "Json",
     "Loss",
     "ValuePolicy",
+    "encodable_text",
     "is_encodable_text",
     "to_json",
     "unix_ms",
@@ -210,6 +211,13 @@ def is_encodable_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def encodable_text(text: str) -> str:
+    """Give a string a UTF-8 form: a lone surrogate is spelled out."""
+    if is_encodable_text(text):
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class _TooManyValuesError(Exception):
@@ -409,8 +417,7 @@ def _label(key: object) -> str:
     """Name a key in a path so that it can always be printed."""
     if not isinstance(key, str):
         return f"<{type(key).__name__}>"
-    text = str.__str__(key)[:_MAX_LABEL]
-    return text.encode("utf-8", "backslashreplace").decode()
+    return encodable_text(str.__str__(key)[:_MAX_LABEL])
 
 
 _Convert: TypeAlias = Callable[[_Conversion, Any, str, int], Json | Dropped]

@@ -116,6 +116,13 @@ class Storage(ABC):
     async def size(self) -> int:
         """Count the unsettled records."""
 
+    async def confirm(self) -> None:  # noqa: B027 - optional
+        """See that all that was written is still there, before it is called stored.
+
+        Raises:
+            StorageError: some of it is lost.
+        """
+
     @abstractmethod
     async def close(self) -> None:
         """Release everything; unsettled records stay for the next process."""

@@ -481,7 +481,7 @@ def test_export_overwrites_nothing(tmp_path: Path) -> None:
 def test_export_to_a_full_disk_says_so(tmp_path: Path) -> None:
     """What was written is called incomplete, and there is no traceback."""
     spool = tmp_path / "spool"
-    leave(spool, [record("e-1", body=b'"%b"' % (b"x" * 400_000))])
+    leave(spool, [record("e-1", body=b'{"x":"%b"}' % (b"x" * 400_000))])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))

@@ -6,6 +6,7 @@ Callers run it on a thread of their own.
 # ruff: noqa: S608 - all SQL is put together from constants of this file
 
 import contextlib
+import json
 import os
 import sqlite3
 import zlib
@@ -14,9 +15,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from amplitude_async.exceptions import StorageError
 from amplitude_async.storage.base import DeadLetter, Record
 from amplitude_async.storage.spool import schema
-from amplitude_async.storage.spool.connection import connect, look_into, transaction
+from amplitude_async.storage.spool.connection import (
+    BUSY_TIMEOUT,
+    connect,
+    deadline,
+    look_into,
+    transaction,
+)
+from amplitude_async.storage.spool.damage import READ_FAILURES, readable_rows
 from amplitude_async.storage.spool.lock import ASIDE
 from amplitude_async.storage.spool.schema import translated
 
@@ -25,10 +34,18 @@ __all__ = ["Extent", "Removed", "SpoolFile"]
 # In the order of the fields of a record.
 _COLUMNS = "id, body, identity, user_id, device_id, insert_id, accepted_at"
 _PLACES = "(?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT = f"INSERT INTO {{}} ({_COLUMNS}, checksum) VALUES {_PLACES}"
+_INSERT_ID = 5
+_LETTER_WIDTH = 10
 # sqlite3 gives up the interpreter's lock once per statement: a row of its own each
 # would cost a busy loop many times what the writing costs.
 _ROWS_AT_ONCE = 64
 _LAST_ROW = 2**63 - 1
+# Rows are numbered in order of acceptance: no process has come so far.
+_MOST_ROWS = 2**40
+# How long a file may take to be looked through, in seconds, and bytes a second.
+_LOOK = 10.0
+_LOOK_RATE = 20 * 1024 * 1024
 _SIDE_FILES = ("", "-wal", "-shm")
 # Give space back to the disk in small steps, and only where much is free.
 _MUCH_FREE = 2_048
@@ -59,6 +76,7 @@ class SpoolFile:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._inodes: dict[str, tuple[int, int] | None] = {}
 
     # Opening and closing -----------------------------------------------------
 
@@ -81,15 +99,31 @@ class SpoolFile:
             return spool
 
     @classmethod
-    def open(cls, path: Path, *, full_sync: bool = False, migrate: bool = True) -> Self:
+    def open(
+        cls,
+        path: Path,
+        *,
+        full_sync: bool = False,
+        migrate: bool = True,
+        wait: float = BUSY_TIMEOUT,
+    ) -> Self:
         """Open an existing file and bring its schema up to date.
+
+        Args:
+            path: where it is.
+            full_sync: sync each transaction to the disk.
+            migrate: False leaves the schema as it is.
+            wait: so many seconds where another process writes to it.
 
         Raises:
             StorageError: it is no spool, is damaged or is from a newer version.
         """
         with translated(path):
-            spool = cls(path, connect(path, full_sync=full_sync))
+            spool = cls(path, connect(path, full_sync=full_sync, wait=wait))
             try:
+                with spool.looking():
+                    if not spool.blank:
+                        schema.schema_version(spool._connection, path)
                 if migrate:
                     spool.migrate()
             except BaseException:
@@ -109,7 +143,26 @@ class SpoolFile:
         with translated(path):
             spool = cls(path, look_into(path))
             try:
-                schema.schema_version(spool._connection, path)
+                with spool.looking():
+                    schema.schema_version(spool._connection, path)
+            except BaseException:
+                spool.close()
+                raise
+            return spool
+
+    @classmethod
+    def wreck(cls, path: Path) -> Self:
+        """Open a damaged file as far as that goes, for reading what is left.
+
+        Raises:
+            CorruptSpoolError: nothing in it can be relied on.
+            StorageError: it cannot be opened.
+        """
+        with translated(path):
+            spool = cls(path, look_into(path))
+            try:
+                with spool.looking():
+                    schema.verify_readable(spool._connection, path)
             except BaseException:
                 spool.close()
                 raise
@@ -135,6 +188,53 @@ class SpoolFile:
         """True where the process died while it made the file: nothing is in it."""
         return not self._value("SELECT count(*) FROM sqlite_master")
 
+    @property
+    def intact(self) -> bool:
+        """False where somebody deleted or replaced what SQLite holds open.
+
+        What is written goes to files without a name then, and dies with the process.
+        """
+        for suffix in _SIDE_FILES:
+            found = _inode(f"{self.path}{suffix}")
+            # Two of them are made at the first use, and stay until the file is closed.
+            known = self._inodes.get(suffix)
+            if known is None:
+                self._inodes[suffix] = found
+            elif found != known:
+                return False
+        return self._inodes[""] is not None
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Give up on a file that takes longer to look through than its size explains.
+
+        Raises:
+            CorruptSpoolError: it does, or is damaged.
+        """
+        size = self.path.stat().st_size if self.path.exists() else 0
+        with (
+            translated(self.path),
+            deadline(self._connection, _LOOK + size / _LOOK_RATE),
+        ):
+            yield
+
+    def verify(self) -> None:
+        """Look through the whole file for damage.
+
+        Raises:
+            CorruptSpoolError: some is found.
+        """
+        with self.looking():
+            found = self._value("PRAGMA quick_check(1)")
+            held = self.extent()
+        problem = None if found == "ok" else str(found)[:200]
+        # No process has numbered so many, and ids must not run out.
+        if held.events and not 0 < held.first <= held.last < _MOST_ROWS:
+            problem = f"rows {held.first} to {held.last} are out of bounds"
+        if problem:
+            msg = f"{self.path}: {problem}: it is damaged"
+            raise schema.CorruptSpoolError(msg)
+
     def _value(self, query: str) -> Any:
         """Ask for one value."""
         with translated(self.path):
@@ -147,8 +247,13 @@ class SpoolFile:
 
     def remove(self) -> None:
         """Delete the closed file and what SQLite keeps beside it."""
+        self.sweep(self.path)
+
+    @staticmethod
+    def sweep(path: Path) -> None:
+        """Delete a file that nobody has open, and what SQLite keeps beside it."""
         for suffix in _SIDE_FILES:
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
 
     @staticmethod
     def set_aside(path: Path) -> Path:
@@ -218,6 +323,65 @@ class SpoolFile:
                 [(number,) for number in ids],
             )
             return _delete(connection, ids)
+
+    def receive(self, damaged: "SpoolFile", *, renumber: bool) -> tuple[int, int]:
+        """Take what can be read of a damaged file into this one, which is empty.
+
+        Args:
+            damaged: is not changed.
+            renumber: give a number to a row whose own is out of bounds or taken;
+                without this it is set aside.
+
+        Returns:
+            How many events were taken, and how many were set aside.
+        """
+        known: set[tuple[Any, Any]] = set()
+        taken: set[int] = set()
+        bad: list[Sequence[Any]] = []
+        strays: list[Sequence[Any]] = []
+        with self._transaction() as connection:
+            for row in damaged.wreckage():
+                number = row[0]
+                if (number, row[_INSERT_ID]) in known:
+                    continue
+                known.add((number, row[_INSERT_ID]))
+                if not _read(row).body:
+                    bad.append(row)
+                elif number in taken or not 0 < number < _MOST_ROWS:
+                    strays.append(row)
+                else:
+                    taken.add(number)
+                    connection.execute(_PUT.format("events"), row)
+            if renumber:
+                first = max(taken, default=0) + 1
+                strays = [(n, *row[1:]) for n, row in enumerate(strays, first)]
+                connection.executemany(_PUT.format("events"), strays)
+                taken.update(range(first, first + len(strays)))
+            else:
+                bad += strays
+            connection.executemany(_PUT.format("quarantine"), bad)
+        self._receive_letters(damaged)
+        return len(taken), len(bad)
+
+    def _receive_letters(self, damaged: "SpoolFile") -> None:
+        """Take dead letters over as far as they can be read."""
+        places = ", ".join("?" * _LETTER_WIDTH)
+        with contextlib.suppress(StorageError), self._transaction() as connection:
+            connection.executemany(
+                f"INSERT OR IGNORE INTO dead_letters VALUES ({places})",
+                damaged.letters_left(),
+            )
+
+    def letters_left(self) -> Iterator[tuple[Any, ...]]:
+        """Read the dead letters of a damaged file, as far as that goes."""
+        with contextlib.suppress(*READ_FAILURES):
+            yield from self._connection.execute("SELECT * FROM dead_letters")
+
+    def wreckage(self) -> Iterator[tuple[Any, ...]]:
+        """Read the rows of a damaged file, some of them more than once."""
+        return readable_rows(
+            self._connection, f"SELECT {_COLUMNS}, checksum FROM events"
+        )
 
     def peek(self) -> Iterator[Record]:
         """Read every record in order and leave damaged ones where they are.
@@ -443,10 +607,39 @@ def _read(row: Sequence[Any]) -> Record:
         and isinstance(record.identity, str)
         and isinstance(record.insert_id, str)
         and isinstance(record.accepted_at, float)
+        # Bodies are joined by hand into requests: what is not exactly one object could
+        # put other things into one, another key for instance.
+        and _is_object(record.body)
     )
     if sound:
         return record
     return Record(record.id, b"", "", None, None, str(record.insert_id or ""), 0.0)
+
+
+def _inode(name: str) -> tuple[int, int] | None:
+    """Ask which file has a name."""
+    try:
+        found = os.stat(name, follow_symlinks=False)  # noqa: PTH116 - on each commit
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_object(body: bytes) -> bool:
+    """Say whether bytes are one JSON object and nothing else."""
+    try:
+        text = body.decode()
+        return text[:1] == "{" and _DECODER.raw_decode(text)[1] == len(text)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _refuse_constant(name: str) -> None:
+    msg = f"{name} is no JSON"
+    raise ValueError(msg)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _sync_directory(path: Path) -> None:

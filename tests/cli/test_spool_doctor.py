@@ -344,21 +344,24 @@ def _replaced(make: Callable[[Path], Any]) -> Callable[[Path], None]:
     [
         (lambda path: path.write_bytes(b"no database" * 1_000), "not a database"),
         (_newer, "schema 99"),
-        (_endless, "it has events"),
-        (_endless_meta, "it has meta"),
+        (_endless, "holds the view 'events'"),
+        (_endless_meta, "table meta is not as it was made"),
         (
             lambda path: change(
                 path,
                 "CREATE TRIGGER again AFTER DELETE ON events BEGIN INSERT INTO events"
                 " SELECT * FROM quarantine; END",
             ),
-            "it has again",
+            "holds the trigger 'again'",
         ),
         (
             lambda path: change(path, 'CREATE TABLE "\x1b[2J" (a)'),
-            "it has ",
+            "holds the table ",
         ),
-        (lambda path: change(path, "DROP TABLE events"), "it lacks tables"),
+        (
+            lambda path: change(path, "DROP TABLE events"),
+            "table events is not as it was made",
+        ),
         (_linked, "is a link"),
         (lambda path: path.with_suffix(".lock").symlink_to("x"), "is a link"),
         (_replaced(Path.mkdir), "is a directory"),

@@ -26,7 +26,7 @@ from amplitude_async.storage.spool.lock import ASIDE, SUFFIX, SpoolLock
 __all__ = ["Checked", "Finding", "Level", "check_directory"]
 
 _LOCK = ".lock"
-_SIDES = ("-wal", "-shm")
+_SIDES = ("-wal", "-shm", "-journal")
 # The lock of a command that changes the spool.
 _MAINTENANCE = f"maintenance{_LOCK}"
 # Below this a day of events may not fit, and SQLite needs room to delete, too.
@@ -148,13 +148,14 @@ def _named(path: Path, names: set[str], seconds: float) -> Checked | None:
             return None
         _lone_lock(path, checked)
     elif name.endswith(_SIDES):
-        if name[: -len(_SIDES[0])] in names:
+        if name.rpartition("-")[0] in names:
             return None
         _lone_side(path, checked)
     elif name.endswith(ASIDE):
         checked.trouble(
-            "was damaged and is set aside: nothing reads it, its events are not sent",
-            "save what can be read (sqlite3 FILE .recover), then delete it",
+            "was damaged and is set aside: what a service could read of it has moved "
+            "to a new file, the rest is not sent",
+            "see what is left in it (sqlite3 FILE .recover), then delete it",
         )
     else:
         checked.note("is none of a spool's files", "nothing to do, or move it away")
@@ -251,7 +252,7 @@ def _look_inside(path: Path, *, alive: bool, at_rest: bool, seconds: float) -> C
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(_reading(path, seconds, at_rest=at_rest))
-            if _is_ours(connection, checked):
+            if _is_ours(path, connection, checked):
                 file = SpoolFile(path, connection)
                 _integrity(connection, checked)
                 checked.status = _status(file, alive=alive)
@@ -262,11 +263,10 @@ def _look_inside(path: Path, *, alive: bool, at_rest: bool, seconds: float) -> C
                     f"could not be read whole in {seconds:g} s",
                     "give it more time (--seconds)",
                 )
-            else:
-                text = str(error).removeprefix(f"{path}: ")
-                # Of a damaged file this says nothing new.
-                if checked.well:
-                    checked.trouble(f"cannot be read: {text}", _remedy(error))
+            # Of a damaged file this says nothing new.
+            elif checked.well:
+                text = f"cannot be read: {_without(path, error)}"
+                checked.trouble(text, _remedy(error))
     return checked
 
 
@@ -303,36 +303,32 @@ def _reading(
             timer.join()
 
 
-def _is_ours(connection: sqlite3.Connection, checked: Checked) -> bool:
-    """Say whether a file has the tables of a spool and nothing else."""
-    tables = "SELECT type, name, sql FROM sqlite_master LIMIT 100"
-    found = set(connection.execute(tables))
-    if not found:
-        checked.note("is empty: its process died as it made it")
-        return False
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as fresh:
-        schema.lay_out(fresh, "")
-        known = set(fresh.execute(tables))
-    meta = {one for one in known if one[1] == "meta"}
-    if meta <= found:
-        # Only now: a view of that name could keep us for ever.
-        label = schema.read_label(connection, "schema") or ""
-        if label.isdecimal() and int(label) > schema.SCHEMA_VERSION:
-            checked.trouble(
-                f"has spool schema {label[:20]}, this version knows "
-                f"1 to {schema.SCHEMA_VERSION}",
-                "use the version of amplitude_async that wrote it",
-            )
+def _is_ours(path: Path, connection: sqlite3.Connection, checked: Checked) -> bool:
+    """Say whether a file has the tables of a spool, of a version that we know."""
+    try:
+        if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            checked.note("is empty: its process died as it made it")
             return False
-    missing = {one[1] for one in known - found} - {"dead_letters"}
-    strange = sorted(str(one[1]) for one in found - known)
-    if missing or strange:
-        what = f"has {', '.join(strange[:_PROBLEMS])}" if strange else "lacks tables"
+        schema.schema_version(connection, path)
+    except schema.StrangeSpoolError as error:
         checked.trouble(
-            f"is not made as a spool is: it {what}",
-            "see who made it; nothing should send from it",
+            _without(path, error), "see who made it; no service sends from it"
         )
-    return not missing and not strange
+    except schema.CorruptSpoolError as error:
+        checked.trouble(
+            _without(path, error),
+            "check the disk; a service sends what can still be read",
+        )
+    except StorageError as error:
+        checked.trouble(_without(path, error), "let that version send what is in it")
+    else:
+        return True
+    return False
+
+
+def _without(path: Path, error: Exception) -> str:
+    """Return what is wrong with a file whose name stands there already."""
+    return str(error).removeprefix(f"{path}").removeprefix(":").strip()
 
 
 def _integrity(connection: sqlite3.Connection, checked: Checked) -> None:

@@ -74,10 +74,10 @@ def age(path: Path, hours: float) -> None:
     os.utime(path, (moment, moment))
 
 
-def doctor(directory: Path, *arguments: str) -> Result:
+def doctor(directory: Path, *arguments: str, width: int = 250) -> Result:
     """Run the command; it never ends in a traceback."""
     words = ["spool", "doctor", str(directory), *arguments]
-    result = CliRunner().invoke(app, words)
+    result = CliRunner().invoke(app, words, env={"COLUMNS": str(width)})
     assert result.exception is None or isinstance(result.exception, SystemExit)
     assert result.stderr == ""
     return result
@@ -142,6 +142,21 @@ def test_a_spool_in_good_health(spool: Path) -> None:
     assert f"ok       {orphan.name}" in lines
     assert "note: 1 event is waiting to be adopted by a process" in result.stdout
     assert lines[-1] == "All is well."
+
+
+def test_it_is_readable_in_a_narrow_terminal(spool: Path) -> None:
+    """Sentences are broken between words, under their beginning."""
+    age(leave(spool, [record()]), 3)
+
+    lines = doctor(spool, width=60).stdout.splitlines()[2:]
+
+    assert all(len(line) <= 60 for line in lines)
+    assert lines[-5:-1] == [
+        "         trouble: 1 event is waiting to be adopted by a",
+        "           process, since 3.0 hours",
+        "           -> start a service with this destination, or",
+        "             spool export and purge",
+    ]
 
 
 def test_an_empty_spool_is_well(spool: Path) -> None:
@@ -360,7 +375,7 @@ def _replaced(make: Callable[[Path], Any]) -> Callable[[Path], None]:
         ),
         (
             lambda path: change(path, "DROP TABLE events"),
-            "table events is not as it was made",
+            "events is not as it was",
         ),
         (_linked, "is a link"),
         (lambda path: path.with_suffix(".lock").symlink_to("x"), "is a link"),

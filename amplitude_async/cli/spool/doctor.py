@@ -1,5 +1,7 @@
 """What an examination of a spool found, shown to people and to machines."""
 
+import shutil
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +15,7 @@ from amplitude_async.storage.spool.checkup import Checked, Finding
 __all__ = ["checkup_json", "print_checkup"]
 
 _LONGEST = 500
+_NARROWEST = 40
 
 
 def print_checkup(found: Iterable[Checked]) -> bool:
@@ -23,7 +26,7 @@ def print_checkup(found: Iterable[Checked]) -> bool:
         bad += not one.well
         typer.echo(f"{'ok' if one.well else 'TROUBLE':9}{_safe(one.name)}")
         for line in _lines(one):
-            typer.echo(f"         {line}")
+            typer.echo(_filled(line))
     typer.echo(
         f"{bad:,} of {count:,} {'needs' if bad == 1 else 'need'} a person."
         if bad
@@ -39,6 +42,20 @@ def _lines(one: Checked) -> Iterable[str]:
     for finding in one.findings:
         yield f"{finding.level}: {_safe(finding.text)}"
         yield f"  -> {_safe(finding.remedy)}"
+
+
+def _filled(line: str) -> str:
+    """Break a line between words, as wide as the terminal is."""
+    indent = 9 + len(line) - len(line.lstrip())
+    return textwrap.fill(
+        line.lstrip(),
+        max(shutil.get_terminal_size().columns, _NARROWEST),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + 2),
+        # A path or a command is copied whole.
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _safe(text: str) -> str:

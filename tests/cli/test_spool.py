@@ -245,6 +245,26 @@ def test_a_file_that_may_not_be_opened_is_named(tmp_path: Path) -> None:
     assert "run the command as the file's owner" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "command", ["status", "list", "export", "retry", "purge --yes", "doctor"]
+)
+def test_a_pipe_keeps_no_command_waiting(tmp_path: Path, command: str) -> None:
+    """What is named like a spool and is none is told, and the others are served."""
+    pipe = tmp_path / "0.spool"
+    os.mkfifo(pipe)
+    (tmp_path / "1.spool").mkdir()
+    leave(tmp_path, [record("e-1")])
+    os.mkfifo(leave(tmp_path, [record("e-2")]).with_suffix(".lock"))
+
+    result = run(*command.split(), tmp_path)
+
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "0.spool" in result.output
+    assert "1.spool" in result.output
+
+
 def test_a_file_that_vanishes_is_no_problem(tmp_path: Path) -> None:
     """A service may finish a file between a look at the names and one inside."""
     (tmp_path / "gone.spool").symlink_to(tmp_path / "nowhere")

@@ -1,7 +1,8 @@
 """The commands that look into a spool and change it.
 
 Exit codes: 0 all done; 1 done in part, or not confirmed: the lines on standard error
-say what is left; 2 nothing done: the command or the directory is wrong.
+say what is left, or `doctor` what needs a person; 2 nothing done: the command or the
+directory is wrong.
 """
 
 import json

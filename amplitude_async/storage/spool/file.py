@@ -159,6 +159,11 @@ class SpoolFile:
             StorageError: it cannot be opened.
         """
         with translated(path):
+            if not path.stat().st_size:
+                # SQLite would clear the log beside it away, in which there may be
+                # events.
+                msg = f"{path}: is empty: this is no usable spool"
+                raise schema.CorruptSpoolError(msg)
             spool = cls(path, look_into(path))
             try:
                 with spool.looking():
@@ -194,15 +199,21 @@ class SpoolFile:
 
         What is written goes to files without a name then, and dies with the process.
         """
-        for suffix in _SIDE_FILES:
-            found = _inode(f"{self.path}{suffix}")
-            # Two of them are made at the first use, and stay until the file is closed.
-            known = self._inodes.get(suffix)
-            if known is None:
-                self._inodes[suffix] = found
-            elif found != known:
-                return False
-        return self._inodes[""] is not None
+        with translated(self.path):
+            return self.has_name and all(map(self._is_known, _SIDE_FILES[1:]))
+
+    @property
+    def has_name(self) -> bool:
+        """False where the database itself was deleted or replaced."""
+        return self._is_known("") and self._inodes[""] is not None
+
+    def _is_known(self, suffix: str) -> bool:
+        found = _inode(f"{self.path}{suffix}")
+        # Two of them are made at the first use, and stay until the file is closed.
+        known = self._inodes.get(suffix)
+        if known is None:
+            self._inodes[suffix] = found
+        return known is None or found == known
 
     @contextmanager
     def looking(self) -> Iterator[None]:
@@ -317,7 +328,7 @@ class SpoolFile:
 
     def quarantine(self, ids: Sequence[int]) -> Removed:
         """Set damaged records aside."""
-        with self._transaction() as connection:
+        with self._suspecting(), self._transaction() as connection:
             connection.executemany(
                 "INSERT INTO quarantine SELECT * FROM events WHERE id = ?",
                 [(number,) for number in ids],
@@ -397,8 +408,21 @@ class SpoolFile:
 
     def delete(self, ids: Iterable[int]) -> Removed:
         """Forget records; says what there was of them."""
-        with self._transaction() as connection:
+        with self._suspecting(), self._transaction() as connection:
             return _delete(connection, ids)
+
+    @contextmanager
+    def _suspecting(self) -> Iterator[None]:
+        """Look for damage where the disk seems to be full.
+
+        SQLite takes a pointer beyond the end of the file for a page to be added.
+        """
+        try:
+            yield
+        except StorageError as error:
+            if getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+                self.verify()
+            raise
 
     def shrink(self) -> None:
         """Give the disk a little of the free space back, where there is much of it."""
@@ -620,7 +644,7 @@ def _inode(name: str) -> tuple[int, int] | None:
     """Ask which file has a name."""
     try:
         found = os.stat(name, follow_symlinks=False)  # noqa: PTH116 - on each commit
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
 

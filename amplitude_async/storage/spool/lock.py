@@ -98,6 +98,6 @@ def _is_there(descriptor: int, path: Path) -> bool:
     """Say whether an open file still has its name."""
     try:
         found = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - on each commit
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     return stat.S_ISREG(found.st_mode) and os.path.samestat(os.fstat(descriptor), found)

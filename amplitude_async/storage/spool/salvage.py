@@ -58,6 +58,9 @@ def rescue(
 
 def _salvage_orphan(path: Path, destination: str, *, full_sync: bool) -> Salvaged:
     with contextlib.closing(SpoolFile.wreck(path)) as wreck:
+        if not wreck.destination:
+            msg = f"{path} does not say whose its events are"
+            raise CorruptSpoolError(msg)
         if wreck.destination != destination:
             msg = f"{path} is damaged and of another destination: it is left alone"
             raise StorageError(msg)
@@ -79,15 +82,17 @@ def replace(
     Raises:
         StorageError: the new file cannot be written; the old one stays as it is.
     """
-    there = file.intact
+    whole, has_name = file.intact, file.has_name and lock.intact
     saved = _salvage(file, destination, renumber=False, full_sync=full_sync)
     with contextlib.suppress(StorageError):
         file.close()
-    if there:
-        aside = SpoolFile.set_aside(file.path)
-        _tell(problem, saved.file, f"the damaged file to {aside}")
-    else:
-        _tell(problem, saved.file, "nothing is left of the old file")
+    rest = "and nothing is left of the old file"
+    if whole:
+        rest = f"the damaged file to {SpoolFile.set_aside(file.path)}"
+    elif has_name:
+        # Only what SQLite keeps beside it was deleted: what it had has moved.
+        file.remove()
+    _tell(problem, saved.file, rest)
     lock.release(remove=True)
     return saved
 

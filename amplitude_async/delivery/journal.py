@@ -13,7 +13,7 @@ from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.settling import Settler
 from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.delivery.writer import Writer
-from amplitude_async.storage.base import DeadLetter, Record, Storage
+from amplitude_async.storage.base import DeadLetter, Holdings, Record, Storage
 
 __all__ = ["Journal"]
 
@@ -115,6 +115,14 @@ class Journal:
     def durable(self) -> bool:
         """True while an appended record survives the process."""
         return self.writes and not self._writer.outage.failed
+
+    @property
+    def holdings(self) -> Holdings:
+        """How much the storage says that it has; nothing where it cannot say."""
+        try:
+            return self._storage.holdings()
+        except Exception:  # noqa: BLE001 - a storage may raise anything
+            return Holdings()
 
     @property
     def bypassed(self) -> bool:

@@ -21,7 +21,7 @@ from amplitude_async.exceptions import (
     StorageError,
     StorageFullError,
 )
-from amplitude_async.storage.base import DeadLetter, Record, Storage
+from amplitude_async.storage.base import DeadLetter, Holdings, Record, Storage
 from amplitude_async.storage.spool.sources import Room, Sources, Tally
 from amplitude_async.storage.spool.thread import SpoolThread, answer
 
@@ -113,6 +113,7 @@ class SQLiteStorage(Storage):
         self._appended = Tally()
         self._pending: deque[_Append] = deque()
         self._posting: asyncio.AbstractEventLoop | None = None
+        self._oldest: float | None = None
 
     def __repr__(self) -> str:
         return f"<SQLiteStorage {str(self.directory)!r} {self._count} events>"
@@ -171,6 +172,7 @@ class SQLiteStorage(Storage):
         if self._thread is not thread:
             msg = f"the spool {self.directory} was closed while it was being opened"
             raise StorageError(msg)
+        self._look_soon()
         return self._sources.number_claimed(allot)
 
     @property
@@ -185,6 +187,7 @@ class SQLiteStorage(Storage):
         one file; the rest when there is room again.
         """
         await self._run(self._sources.claim_orphans, self._quarter)
+        self._look_soon()
         return self._sources.number_claimed(allot)
 
     # Writing -----------------------------------------------------------------
@@ -251,6 +254,8 @@ class SQLiteStorage(Storage):
         if not group:
             return
         errors = self._write(group)
+        if self._oldest is None:
+            self._look()
         # The first of them may belong to a loop that is closed by now.
         waiting: dict[asyncio.AbstractEventLoop, list[_Ended]] = {}
         for one, error in zip(group, errors, strict=True):
@@ -283,7 +288,27 @@ class SQLiteStorage(Storage):
 
     async def settle(self, ids: Sequence[int]) -> None:
         """Forget records whose fate is decided."""
-        await self._run(self._sources.forget, sorted(ids))
+        forgotten = self._run(self._sources.forget, sorted(ids))
+        self._look_soon()
+        await forgotten
+
+    # Counting ----------------------------------------------------------------
+
+    def holdings(self) -> Holdings:
+        """Say how much is stored and how old it is, as of the last write."""
+        if not self._count:
+            return Holdings()
+        return Holdings(self._bytes, self._oldest)
+
+    def _look_soon(self) -> None:
+        """Find the oldest record again, after what was asked for before."""
+        if self._thread is not None:
+            self._thread.post(self._look)
+
+    def _look(self) -> None:
+        # It is only a figure: a file that makes trouble says so elsewhere.
+        with contextlib.suppress(StorageError):
+            self._oldest = self._sources.oldest()
 
     # Dead letters ------------------------------------------------------------
 

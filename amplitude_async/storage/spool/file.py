@@ -448,6 +448,15 @@ class SpoolFile:
         found = self._value("SELECT min(accepted_at) FROM events")
         return None if found is None else float(found)
 
+    def first_accepted(self) -> float | None:
+        """When the first record was accepted; found at once, however many there are."""
+        with translated(self.path):
+            row = self._connection.execute(
+                "SELECT accepted_at FROM events ORDER BY id LIMIT 1"
+            ).fetchone()
+        # A damaged row may have a value of any type.
+        return row[0] if row and isinstance(row[0], float) else None
+
     # Dead letters ------------------------------------------------------------
 
     def bury(self, letters: Sequence[DeadLetter], keep: int) -> None:
@@ -507,6 +516,37 @@ class SpoolFile:
                 " ORDER BY id"
             ).fetchall()
         return [DeadLetter.from_row(row) for row in rows]
+
+    def fetch_letters(
+        self, after: int, limit: int, max_bytes: int, *, up_to: int
+    ) -> list[DeadLetter]:
+        """Read dead letters above a number, in order; one at least if any."""
+        found: list[DeadLetter] = []
+        total = 0
+        if not self.buried():
+            return found
+        with translated(self.path):
+            rows = self._connection.execute(
+                f"SELECT {_COLUMNS}, code, message, rejected_at FROM dead_letters"
+                " WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+                (after, up_to, limit),
+            )
+            for row in rows:
+                letter = DeadLetter.from_row(row)
+                # As for events: any value may stand in any column of a damaged row.
+                if not isinstance(letter.record.body, bytes):
+                    letter = letter._replace(record=letter.record._replace(body=b""))
+                total += len(letter.record.body)
+                if total > max_bytes and found:
+                    break
+                found.append(letter)
+        return found
+
+    def last_letter(self) -> int:
+        """Return the number of the newest dead letter; 0 where there is none."""
+        if not self.buried():
+            return 0
+        return int(self._value("SELECT max(id) FROM dead_letters"))
 
     @property
     def keeps(self) -> bool:

@@ -36,6 +36,7 @@ logger = logging.getLogger("amplitude_async.storage")
 T = TypeVar("T")
 
 _HIGHEST = 2**63 - 1
+_FILES_LOOKED_AT = 8
 _EMPTY = Extent(0, 0, 0, 0)
 # Each file that is taken over needs descriptors: a process has few of them.
 _FILES_AT_ONCE = 8
@@ -654,6 +655,13 @@ class Sources:
         self._sound(self._own(), lambda file: file.bury(letters, self._dead_letters))
 
     # Reading -----------------------------------------------------------------
+
+    def oldest(self) -> float | None:
+        """When the oldest record was accepted, so far as that is found at once."""
+        # Of many files that were taken over the first are the oldest.
+        files = [source.file for source in self._all()[:_FILES_LOOKED_AT]]
+        found = [file.first_accepted() for file in files]
+        return min((one for one in found if one is not None), default=None)
 
     def dead_letters(self) -> list[DeadLetter]:
         """Read the rejected events in the own file."""

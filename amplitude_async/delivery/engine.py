@@ -70,6 +70,7 @@ class Engine:
         self._keepers = [self._keep("flush", self._flusher.run)]
         if self._parts.journal.writes:
             self._keepers.append(self._keep("reader", self._flusher.reader.run))
+            self._keepers.append(self._keep("adopter", self._flusher.adopter.run))
 
     def _keep(self, kind: str, run: Callable[[], Coroutine[Any, Any, None]]) -> Keeper:
         return Keeper(
@@ -165,6 +166,7 @@ class Engine:
         self.intake.rebind()
         self._parts.journal.rebind()
         self._flusher.reader.rebind()
+        self._flusher.adopter.rebind()
         self._parts.alarm.rebind()
         for keeper in self._keepers:
             keeper.rebind()
@@ -317,6 +319,8 @@ class Engine:
         for keeper in self._keepers:
             await keeper.stop(STOP_TIMEOUT)
         parts.alarm.stop()
+        self._flusher.reader.stop()
+        self._flusher.adopter.stop()
         sender = self._flusher.sender
         for group in sender.halt():
             self._interrupted.update(record.id for record in group.piece)

@@ -7,6 +7,7 @@ settling rows and running the user's callback are tasks of others.
 import math
 from collections.abc import Callable
 
+from amplitude_async.delivery.adopter import Adopter
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.health import HealthState
 from amplitude_async.delivery.endpoint import Accept, Broken, Busy, Refuse, Verdict
@@ -50,14 +51,20 @@ class Flusher:
         """The requests under way."""
         self.reader = Reader(
             parts.journal,
-            parts.room,
             clock=site.clock,
-            allot=parts.intake.numbers.allot,
+            left=self._left,
             take_in=self._take_in,
-            recovered=books.counters.recover,
             works_here=self._works_here,
         )
         """What fills the room from the storage."""
+        self.adopter = Adopter(
+            parts.journal,
+            clock=site.clock,
+            allot=parts.intake.numbers.allot,
+            recovered=self._recover,
+            works_here=self._works_here,
+        )
+        """What looks for events of processes that are gone."""
 
     async def run(self) -> None:
         """Take turns until the task is cancelled."""
@@ -100,10 +107,23 @@ class Flusher:
         self._parts.books.settle_in_shares(self._parts.schedule.collect())
         self._parts.intake.admit_waiters()
 
+    def _left(self) -> tuple[int, int]:
+        """Say how many events and bytes of the storage there is room for."""
+        return self._parts.room.half_left(self._parts.schedule.held)
+
     @property
     def _eager(self) -> bool:
         """True while waiting for company helps nobody."""
-        return bool(self._parts.books.flushes) or self._parts.room.crowded
+        parts = self._parts
+        return bool(parts.books.flushes) or parts.room.crowded or self._brimful
+
+    @property
+    def _brimful(self) -> bool:
+        """True where more company is in the storage, and has no room to come."""
+        parts = self._parts
+        return bool(parts.journal.unread and not parts.schedule.in_flight) and not all(
+            self._left()
+        )
 
     @property
     def _paused(self) -> bool:
@@ -146,6 +166,11 @@ class Flusher:
         due = schedule.next_request_at(now, eager=True)
         reads_at = self.reader.reads_at
         return reads_at if due is None else min(due, reads_at)
+
+    def _recover(self, count: int) -> None:
+        """Account for events that were taken over, and read them."""
+        self._parts.books.counters.recover(count)
+        self.reader.look()
 
     def _take_in(self, records: list[Record]) -> None:
         """Take records of the storage into memory, as the reader brings them."""

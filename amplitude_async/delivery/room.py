@@ -62,11 +62,21 @@ class Room:
         self.count -= count
         self.bytes -= size
 
-    def half_left(self) -> tuple[int, int]:
-        """Say how many events and bytes of a storage fit: half is for new ones."""
+    def half_left(self, held: int = 0, held_bytes: int = 0) -> tuple[int, int]:
+        """Say how many events and bytes of a storage fit: half is for new ones.
+
+        Held events have the other half, and do not count here: who is throttled stops
+        nobody else. One event fits beside them, however small the room is.
+
+        Args:
+            held: events of throttled identities.
+            held_bytes: their bytes.
+        """
+        count, size = self.count - held, self.bytes - held_bytes
+        least = int(not count)
         return (
-            max(0, self._capacity // 2 - self.count),
-            max(0, self._max_bytes // 2 - self.bytes),
+            max(least, self._capacity // 2 - count),
+            max(least, self._max_bytes // 2 - size),
         )
 
     def could_hold(self, size: int) -> bool:

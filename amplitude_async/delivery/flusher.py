@@ -52,8 +52,10 @@ class Flusher:
         self.reader = Reader(
             parts.journal,
             clock=site.clock,
+            schedule=parts.schedule,
             left=self._left,
             take_in=self._take_in,
+            bring_back=self._bring_back,
             works_here=self._works_here,
         )
         """What fills the room from the storage."""
@@ -104,12 +106,13 @@ class Flusher:
                 callbacks.reserve(group, len(group.piece))
             self.sender.start(group)
             slots -= 1
-        self._parts.books.settle_in_shares(self._parts.schedule.collect())
+        self._collect()
         self._parts.intake.admit_waiters()
 
     def _left(self) -> tuple[int, int]:
         """Say how many events and bytes of the storage there is room for."""
-        return self._parts.room.half_left(self._parts.schedule.held)
+        schedule = self._parts.schedule
+        return self._parts.room.half_left(schedule.held, schedule.held_bytes)
 
     @property
     def _eager(self) -> bool:
@@ -120,10 +123,8 @@ class Flusher:
     @property
     def _brimful(self) -> bool:
         """True where more company is in the storage, and has no room to come."""
-        parts = self._parts
-        return bool(parts.journal.unread and not parts.schedule.in_flight) and not all(
-            self._left()
-        )
+        waits = self._parts.journal.ahead > 0 and not self._parts.schedule.in_flight
+        return waits and not all(self._left())
 
     @property
     def _paused(self) -> bool:
@@ -174,19 +175,59 @@ class Flusher:
 
     def _take_in(self, records: list[Record]) -> None:
         """Take records of the storage into memory, as the reader brings them."""
-        books = self._parts.books
-        missing = self._parts.journal.take_missing()
-        self._parts.room.take_in(records)
-        if missing:
-            books.write_off(missing, _MISSING)
-        books.settle([(r, _DAMAGED) for r in records if not r.body])
-        whole = [record for record in records if record.body]
+        schedule, journal = self._parts.schedule, self._parts.journal
+        whole: list[Record] = []
+        for record in self._weigh(records):
+            if schedule.passes_over(record):
+                journal.set_back(record)
+            else:
+                whole.append(record)
+        self._parts.room.take_in(whole)
         # What came by itself is older, and may have seen the wall clock jump.
         self._parts.intake.drain()
         ages = self._parts.ages
         ages.notice(self._parts.intake.numbers.next)
-        self._parts.schedule.add(ages.put_right(whole), self._site.clock.now())
+        schedule.add(ages.put_right(whole), self._site.clock.now())
         self._parts.alarm.ring()
+
+    def _weigh(self, records: list[Record]) -> list[Record]:
+        """Account for what the storage has lost or spoilt; returns the others."""
+        books = self._parts.books
+        missing = self._parts.journal.take_missing()
+        if missing:
+            books.write_off(missing, _MISSING)
+        damaged = [record for record in records if not record.body]
+        if not damaged:
+            return records
+        self._parts.room.take_in(damaged)
+        books.settle([(record, _DAMAGED) for record in damaged])
+        return [record for record in records if record.body]
+
+    def _bring_back(self, records: list[Record]) -> None:
+        """Take events of throttled identities in that had gone back."""
+        parts = self._parts
+        whole = self._weigh(records)
+        parts.room.take_in(whole)
+        ages = parts.ages
+        ages.notice(parts.intake.numbers.next)
+        parts.schedule.bring_back(ages.put_right(whole), self._site.clock.now())
+        parts.schedule.catch_up(parts.journal.is_behind)
+        parts.alarm.ring()
+
+    def _collect(self) -> None:
+        """See to the events that the schedule lets go without an answer."""
+        parts = self._parts
+        left = parts.schedule.collect_left()
+        for record in left:
+            # What never came to the storage cannot go back to it.
+            if parts.journal.holds(record.id):
+                parts.room.free(1, len(record.body))
+                parts.journal.set_back(record)
+            else:
+                parts.schedule.shed(record)
+        if left:
+            parts.schedule.catch_up(parts.journal.is_behind)
+        parts.books.settle_in_shares(parts.schedule.collect())
 
     # Requests ----------------------------------------------------------------
 
@@ -198,7 +239,7 @@ class Flusher:
 
     def _carry_out(self, verdict: Verdict, settled: list[Settlement]) -> None:
         self._parts.books.settle_in_shares(settled)
-        self._parts.books.settle_in_shares(self._parts.schedule.collect())
+        self._collect()
         self._parts.intake.admit_waiters()
         self._parts.alarm.ring()
         # A logging handler is user code: all is written down before it runs.

@@ -234,7 +234,7 @@ class Intake:
         """
         # What is only in the journal was accepted before: do not overtake it.
         delivery = None
-        if not self._journal.unread:
+        if not self._is_overtaking(record):
             delivery = self._offer_now(record, must_tell=False)
         if delivery is None:
             delivery = self._overflow(record, must_tell=False)
@@ -271,7 +271,7 @@ class Intake:
         return self._books.settle_record(record, self._room.full, must_tell=must_tell)
 
     def _make_room(self, record: Record, *, must_tell: bool) -> Delivery:
-        overtakes = self._journal.unread and not self._journal.bypassed
+        overtakes = self._is_overtaking(record) and not self._journal.bypassed
         if overtakes or not self._room.could_hold(len(record.body)):
             return self._books.settle_record(
                 record, self._room.full, must_tell=must_tell
@@ -355,12 +355,16 @@ class Intake:
             self._room.take_in((record,))
             return self._enter(record)
         # While anything is unread, all new ones queue behind it in the journal.
-        if not self._journal.unread and self._room.take(len(record.body)):
+        if not self._is_overtaking(record) and self._room.take(len(record.body)):
             self._journal.mark_read(record.id)
             return self._enter(record)
         self._journal.leave_unread()
         self._alarm.ring()
         return self._books.enter(record)
+
+    def _is_overtaking(self, record: Record) -> bool:
+        """Say whether an event, let in, would overtake what is in the journal only."""
+        return self._journal.ahead > 0 or self._journal.is_behind(record.identity)
 
     async def _refuse(self, record: Record) -> Delivery:
         """Shed an event for which a durable storage has no room of its own."""

@@ -29,6 +29,7 @@ async def purge(parts: Parts, user_id: str | None) -> int:
             parts.books.settle([(record, outcome) for record in found])
 
         count += await parts.journal.purge(chosen, settle)
+        parts.schedule.catch_up(parts.journal.is_behind)
         # A page that was being read when this began is in memory by now.
         count += _from_memory(parts, among)
     await parts.books.settled()

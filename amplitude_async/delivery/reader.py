@@ -1,10 +1,12 @@
 """Takes records into memory that are only in the storage, in a task of its own."""
 
+import asyncio
 import math
 from collections.abc import Callable
 
 from amplitude_async.delivery.alarm import Alarm
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.storage.base import Record
 
@@ -20,7 +22,9 @@ class Reader:
 
     Args:
         left: says how many events and bytes there is room for.
+        schedule: says of whom more may come that went back to the storage.
         take_in: takes records into memory; with none, something else has changed.
+        bring_back: takes those in that had gone back.
         works_here: False in a forked child, which has a copy of its parent's task.
     """
 
@@ -29,14 +33,18 @@ class Reader:
         journal: Journal,
         *,
         clock: Clock,
+        schedule: Schedule,
         left: Callable[[], tuple[int, int]],
         take_in: Callable[[list[Record]], None],
+        bring_back: Callable[[list[Record]], None],
         works_here: Callable[[], bool],
     ) -> None:
         self._journal = journal
         self._clock = clock
+        self._schedule = schedule
         self._left = left
         self._take_in = take_in
+        self._bring_back = bring_back
         self._works_here = works_here
         self._alarm = Alarm(clock)
         self._read_at = clock.now()
@@ -60,6 +68,7 @@ class Reader:
             if self.busy:
                 try:
                     await self._refill()
+                    await self._catch_up()
                 finally:
                     self.busy = False
                 self._take_in([])
@@ -69,8 +78,15 @@ class Reader:
     @property
     def reads_at(self) -> float:
         """When it reads on; infinity where nothing is unread, or there is no room."""
-        able = self._journal.unread and all(self._left())
-        return self._read_at if able else math.inf
+        return self._read_at if self._can_refill or self._can_catch_up else math.inf
+
+    @property
+    def _can_refill(self) -> bool:
+        return self._journal.ahead > 0 and all(self._left())
+
+    @property
+    def _can_catch_up(self) -> bool:
+        return self._schedule.wants_more
 
     def _next_look(self) -> float:
         """Say when to look again where nobody calls."""
@@ -79,7 +95,7 @@ class Reader:
         return self._read_at if waits else math.inf
 
     async def _refill(self) -> None:
-        while self._clock.now() >= self.reads_at:
+        while self._can_refill and self._clock.now() >= self._read_at:
             room, spare = self._left()
             records = await self._journal.read_on(
                 min(room, REFILL_EVENTS), min(spare, REFILL_BYTES)
@@ -89,6 +105,18 @@ class Reader:
                 self._read_at = self._clock.now() + REREAD_INTERVAL
                 return
             self._take_in(records)
+            # A storage may answer at once, and all of it be left where it is.
+            await asyncio.sleep(0)
+
+    async def _catch_up(self) -> None:
+        """Go on with throttled identities whose events went back to the storage."""
+        if not self._can_catch_up or self._clock.now() < self._read_at:
+            return
+        wanted, spare = self._schedule.wanted()
+        records = await self._journal.read_back(wanted, min(spare, REFILL_BYTES))
+        if not records:
+            self._read_at = self._clock.now() + REREAD_INTERVAL
+        self._bring_back(records)
 
     def stop(self) -> None:
         """Leave no timer behind."""

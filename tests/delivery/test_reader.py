@@ -1,4 +1,4 @@
-"""What comes out of a storage, when, and who must not wait for whom: in virtual time."""
+"""What comes out of a storage, when, and who waits for whom: in virtual time."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from amplitude_async import Config, DropReason
+from amplitude_async import Config
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.delivery.engine import Engine
@@ -33,7 +33,7 @@ class Pile(Storage):
         """When somebody looked for it."""
         self.now: Callable[[], float] = float
 
-    async def open(self, destination: str, allot: Callable[[int], int]) -> int:
+    async def open(self, _: str, allot: Callable[[int], int]) -> int:
         """Number what is there."""
         old, self.pile = list(self.pile.values()), {}
         return self._number(old, allot)
@@ -165,7 +165,7 @@ async def test_the_smallest_room_reads_one_event_at_a_time(
     options: dict[str, int],
 ) -> None:
     """However small memory is, what lies in the storage comes out, in order."""
-    async with running(**options) as rig:
+    async with running(None, **options) as rig:
         rig.server.down = True
         await rig.track("ann", *range(20))
         assert rig.engine.stats.pending == 20
@@ -211,7 +211,7 @@ async def test_looking_around_does_not_keep_from_reading() -> None:
     """One's own come first, before an adoption that takes for ever."""
 
     class Lost(Pile):
-        async def adopt(self, allot: Callable[[int], int]) -> int:
+        async def adopt(self, _: Callable[[int], int]) -> int:
             await asyncio.Event().wait()
             return 0
 
@@ -223,3 +223,128 @@ async def test_looking_around_does_not_keep_from_reading() -> None:
         await rig.advance(120.0)
 
         assert rig.server.of("ann") == list(range(20))
+
+
+# Throttled users --------------------------------------------------------------------
+
+
+async def outage(rig: Rig, users: dict[str, int]) -> None:
+    """Track each user's events in turn while the server is down."""
+    rig.server.down = True
+    for number in range(max(users.values())):
+        for user, count in users.items():
+            if number < count:
+                await rig.track(user, number)
+    await rig.advance(30.0)
+    rig.server.down = False
+
+
+async def test_a_throttled_user_stops_nobody_else() -> None:
+    """After an outage: an hour of throttling, and all others are delivered meanwhile.
+
+    What memory cannot hold of that user goes back to the storage, nothing is lost, and
+    everybody's order holds.
+    """
+    async with running(max_storage_capacity=100, flush_interval=1.0) as rig:
+        rig.server.slow = {"ann"}
+        users = {"ann": 1_000, "bob": 300, "cid": 300}
+        await outage(rig, users)
+        await rig.advance(300.0)
+        assert rig.server.of("bob") == rig.server.of("cid") == list(range(300))
+        assert rig.server.of("ann") == []
+
+        for minute in range(60):
+            await rig.track("ann", 1_000 + minute)
+            await rig.track("bob", 300 + minute)
+            await rig.advance(60.0)
+            assert rig.server.of("bob")[-1] == 300 + minute
+        stats = rig.engine.stats
+        assert (stats.dropped, stats.rejected, stats.pending) == (0, 0, 1_060)
+        assert stats.held <= 50
+
+        rig.server.slow = set()
+        await rig.advance(300.0)
+        assert rig.server.of("ann") == list(range(1_060))
+        assert rig.engine.stats.pending == 0
+        assert rig.pile.pile == {}
+
+
+async def test_many_throttled_users_stop_nobody_else() -> None:
+    """Not even where each of them alone could fill what may be held."""
+    async with running(max_storage_capacity=100, flush_interval=1.0) as rig:
+        slow = [f"slow{number}" for number in range(20)]
+        rig.server.slow = set(slow)
+        await outage(rig, dict.fromkeys(slow, 100) | {"bob": 200})
+        await rig.advance(600.0)
+        assert rig.server.of("bob") == list(range(200))
+
+        rig.server.slow = set()
+        await rig.advance(900.0)
+        assert all(rig.server.of(user) == list(range(100)) for user in slow)
+        assert rig.engine.stats.dropped == 0
+        assert rig.pile.pile == {}
+
+
+async def test_large_events_of_a_throttled_user_stop_nobody_else() -> None:
+    """Bytes count as events do."""
+    options = {"max_storage_bytes": 100_000, "flush_interval": 1.0}
+    async with running(None, **options) as rig:
+        rig.server.slow = {"ann"}
+        rig.server.down = True
+        for number in range(100):
+            await rig.track("ann", number, size=9_000)
+            await rig.track("bob", number, size=9_000)
+        rig.server.down = False
+        await rig.advance(600.0)
+        assert rig.server.of("bob") == list(range(100))
+        assert rig.engine.stats.queue_bytes <= 60_000
+
+        rig.server.slow = set()
+        await rig.advance(300.0)
+        assert rig.server.of("ann") == list(range(100))
+
+
+async def test_what_went_back_is_stored_at_the_end() -> None:
+    """It is the next process's, in its order, and nothing of it was sent before."""
+    async with running(max_storage_capacity=20, flush_interval=1.0) as rig:
+        rig.server.slow = {"ann"}
+        await outage(rig, {"ann": 200, "bob": 50})
+        await rig.advance(300.0)
+        await rig.engine.shutdown(0.0)
+        assert rig.engine.stats.stored == 200
+    async with running(rig.pile, max_storage_capacity=20, flush_interval=1.0) as rig:
+        await rig.advance(300.0)
+
+        assert rig.server.of("ann") == list(range(200))
+
+
+async def test_a_last_call_lets_nothing_overtake_what_went_back() -> None:
+    """Once more for what memory has; the rest stays behind it."""
+    async with running(max_storage_capacity=20, flush_interval=1.0) as rig:
+        rig.server.slow = {"ann"}
+        await outage(rig, {"ann": 200, "bob": 50})
+        await rig.advance(300.0)
+        rig.server.slow = set()
+        ending = asyncio.ensure_future(rig.engine.shutdown(5.0))
+        await rig.advance(10.0)
+        await ending
+        first = rig.server.of("ann")
+        assert first == list(range(len(first)))
+        assert rig.engine.stats.stored == 200 - len(first)
+
+
+@pytest.mark.parametrize("user", ["ann", None])
+async def test_a_purge_reaches_what_went_back(user: str | None) -> None:
+    """Nothing of it is sent, and its user goes on with what comes later."""
+    async with running(max_storage_capacity=20, flush_interval=1.0) as rig:
+        rig.server.slow = {"ann"}
+        await outage(rig, {"ann": 200, "bob": 50})
+        await rig.advance(300.0)
+        assert await rig.engine.purge(user) == 200
+        assert rig.engine.stats.pending == 0
+        rig.server.slow = set()
+        await rig.track("ann", 200)
+        await rig.advance(60.0)
+
+        assert rig.server.of("ann") == [200]
+        assert rig.pile.pile == {}

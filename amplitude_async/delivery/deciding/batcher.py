@@ -271,14 +271,19 @@ class Batcher:
 
     def remove(self, chosen: Callable[[Record], bool]) -> list[Record]:
         """Take the chosen events out, wherever they wait, except those in flight."""
+        removed = self.remove_queued(chosen)
+        for group in self.groups():
+            if group.count:
+                removed += group.remove(chosen)
+        return removed
+
+    def remove_queued(self, chosen: Callable[[Record], bool]) -> list[Record]:
+        """Take the chosen events out of the queue, and out of no group."""
         removed = [record for record in self._queue if chosen(record)]
         if removed:
             gone = {record.id for record in removed}
             self._queue = deque([r for r in self._queue if r.id not in gone])
             self._back = min(self._back, len(self._queue))
-        for group in self.groups():
-            if group.count:
-                removed += group.remove(chosen)
         return removed
 
     def take_eldest(self) -> list[Record]:

@@ -298,8 +298,10 @@ class Engine:
         await self._wait_for_outcomes(timeout)
         await self._call_last(deadline)
         await self._stop()
-        await LastAct(self._site, self._parts, deadline).play(self._interrupted)
-        await self._site.transport.close()
+        try:
+            await LastAct(self._site, self._parts, deadline).play(self._interrupted)
+        finally:
+            await self._site.transport.close()
         self._ended = True
         return self.stats
 
@@ -316,8 +318,9 @@ class Engine:
         self._closed = True
         parts = self._parts
         # First who starts requests, then the requests.
-        for keeper in self._keepers:
-            await keeper.stop(STOP_TIMEOUT)
+        ending = {task for keeper in self._keepers if (task := keeper.halt())}
+        if ending:
+            await asyncio.wait(ending, timeout=STOP_TIMEOUT)
         parts.alarm.stop()
         self._flusher.reader.stop()
         self._flusher.adopter.stop()

@@ -12,10 +12,10 @@ from itertools import repeat
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.settling import Settler
-from amplitude_async.delivery.tasks import is_theirs
+from amplitude_async.delivery.tasks import is_theirs, within
 from amplitude_async.delivery.unread import Unread
 from amplitude_async.delivery.writer import Writer
-from amplitude_async.exceptions import StorageError
+from amplitude_async.exceptions import AmplitudeError, StorageError
 from amplitude_async.storage.base import DeadLetter, Record, Storage
 
 __all__ = ["Journal"]
@@ -23,6 +23,8 @@ __all__ = ["Journal"]
 PAGE = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
 CLOSE_TIMEOUT = 5.0
+# A page that has not come by then does not come: somebody else may be next.
+PATIENCE = 30.0
 
 
 class Journal:
@@ -50,7 +52,8 @@ class Journal:
         self._reporter = reporter
         self._opened = False
         self._unread = Unread()
-        self._settler = Settler(storage, reporter)
+        self._clock = clock
+        self._settler = Settler(storage, reporter, clock)
         self._writer = Writer(
             storage, self._settler, reporter, clock, patience=patience
         )
@@ -105,7 +108,15 @@ class Journal:
         if self._opened:
             self.settle_soon([])  # what a closed loop left undone
             return 0
-        recovered = await self._storage.open(self._destination, allot)
+        try:
+            recovered = _counted(await self._storage.open(self._destination, allot))
+        except AmplitudeError:
+            raise
+        except BaseException as error:  # a storage may raise anything
+            if not is_theirs(error):
+                raise
+            msg = f"the storage cannot be opened: {in_words(error)}"
+            raise StorageError(msg) from error
         self._opened = True
         self._unread.add(recovered)
         return recovered
@@ -115,8 +126,8 @@ class Journal:
         if self._writer.outage.failed:
             return 0
         try:
-            adopted = await self._storage.adopt(allot)
-        except BaseException as error:  # a storage may raise anything
+            adopted = _counted(await self._storage.adopt(allot))
+        except BaseException as error:  # as above
             if not is_theirs(error):
                 raise
             self._reporter.warning("adopt", "%s", in_words(error))
@@ -191,7 +202,8 @@ class Journal:
         A storage of somebody else's may answer with what was not asked for.
         """
         try:
-            page = await self._storage.fetch(after, limit, max_bytes)
+            fetching = self._storage.fetch(after, limit, max_bytes)
+            page = await within(PATIENCE, self._clock, fetching)
             return _checked(page, after)
         except BaseException as error:  # as above
             if not is_theirs(error):
@@ -358,6 +370,18 @@ class Journal:
         self._unread.rebind()
         self._settler.rebind(self._writer.appends.ids)
         self._writer.rebind()
+
+
+def _counted(count: int) -> int:
+    """Hold a number of events against what is possible.
+
+    Raises:
+        StorageError: it is something else.
+    """
+    if isinstance(count, int) and count >= 0:
+        return count
+    msg = f"the storage took over {count!r} events: it must say how many, as an int"
+    raise StorageError(msg)
 
 
 def _checked(page: Iterable[Record], after: int) -> list[Record]:

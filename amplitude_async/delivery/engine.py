@@ -307,8 +307,9 @@ class Engine:
 
     async def _call_last(self, deadline: float) -> None:
         """Give what still waits one request of its own, whatever holds it back."""
-        self.intake.drain()
         now = self._site.clock.now()
+        # What is in memory only goes now or never, also where older ones are unread.
+        self._parts.schedule.add(self.intake.take_below(math.inf), now)
         if self._parts.room.count and self._parts.schedule.last_call(now):
             left = None if math.isinf(deadline) else max(deadline - now, 0.0)
             await self._wait_for_outcomes(left)

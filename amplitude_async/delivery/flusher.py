@@ -107,12 +107,22 @@ class Flusher:
             self.sender.start(group)
             slots -= 1
         self._collect()
+        self._reserve()
         self._parts.intake.admit_waiters()
 
     def _left(self) -> tuple[int, int]:
         """Say how many events and bytes of the storage there is room for."""
-        schedule = self._parts.schedule
-        return self._parts.room.half_left(schedule.held, schedule.held_bytes)
+        schedule, intake = self._parts.schedule, self._parts.intake
+        aside, size = schedule.held, schedule.held_bytes
+        if intake.blocked:
+            # These wait for what is to be read: it must have room.
+            aside, size = aside + intake.fresh, size + intake.fresh_bytes
+        return self._parts.room.half_left(aside, size)
+
+    def _reserve(self) -> None:
+        """Leave room for what those wait for that are blocked."""
+        blocked = self._parts.intake.blocked
+        self._parts.room.reserve(*(self._left() if blocked else (0, 0)))
 
     @property
     def _eager(self) -> bool:
@@ -139,9 +149,10 @@ class Flusher:
         blocked = schedule.in_flight >= config.max_in_flight or self._paused
         missing = config.flush_queue_size - schedule.waiting
         # A full batch that did not go waits for something else than company.
-        more = missing > 0 and not blocked
+        held_up = intake.blocked
+        more = missing > 0 and not blocked and not held_up
         intake.ring_when_full(missing if more else config.max_storage_capacity)
-        wake_at = intake.due_at if intake.fresh else math.inf
+        wake_at = intake.due_at if intake.fresh and not held_up else math.inf
         if not blocked:
             wall = self._parts.ages.wall()
             due = schedule.next_wake_at(clock.now(), wall, eager=self._eager)
@@ -157,8 +168,9 @@ class Flusher:
 
     def _next_happening(self, now: float) -> float:
         """Say when the next outcome may come; infinity where none can."""
-        schedule = self._parts.schedule
-        if schedule.in_flight or self._parts.intake.fresh or self.reader.busy:
+        schedule, intake = self._parts.schedule, self._parts.intake
+        goes = intake.fresh and not intake.blocked
+        if schedule.in_flight or goes or self.reader.busy:
             return -math.inf
         if schedule.health.state is HealthState.REFUSED:
             return math.inf
@@ -184,10 +196,17 @@ class Flusher:
                 whole.append(record)
         self._parts.room.take_in(whole)
         # What came by itself is older, and may have seen the wall clock jump.
-        self._parts.intake.drain()
-        ages = self._parts.ages
-        ages.notice(self._parts.intake.numbers.next)
-        schedule.add(ages.put_right(whole), self._site.clock.now())
+        intake, ages = self._parts.intake, self._parts.ages
+        intake.drain(below=whole[0].id if whole else math.inf)
+        ages.notice(intake.numbers.next)
+        # Not all of it where the storage could be read and not written for a while.
+        among = intake.take_below(min(whole[-1].id, journal.floor)) if whole else ()
+        whole = list(ages.put_right(whole))
+        schedule.add(
+            sorted([*whole, *among]) if among else whole, self._site.clock.now()
+        )
+        intake.drain()
+        self._reserve()
         self._parts.alarm.ring()
 
     def _weigh(self, records: list[Record]) -> list[Record]:

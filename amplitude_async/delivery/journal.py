@@ -4,6 +4,7 @@ Memory first: a record is appended and goes to memory as well. Once memory is fu
 records are only appended; while one of those is unread, all new ones queue behind it.
 """
 
+import math
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -80,6 +81,11 @@ class Journal:
         """Those of them that were never read: new ones queue behind these."""
         return self._unread.ahead
 
+    @property
+    def floor(self) -> float:
+        """The id from which on events in memory wait for older ones to be read."""
+        return self._unread.floor
+
     def is_behind(self, identity: str) -> bool:
         """Say whether events of an identity went back: new ones queue behind them."""
         return identity in self._unread.left
@@ -109,7 +115,8 @@ class Journal:
             self.settle_soon([])  # what a closed loop left undone
             return 0
         try:
-            recovered = _counted(await self._storage.open(self._destination, allot))
+            ids = _Allotted(allot)
+            recovered = _counted(await self._storage.open(self._destination, ids.allot))
         except AmplitudeError:
             raise
         except BaseException as error:  # a storage may raise anything
@@ -118,7 +125,7 @@ class Journal:
             msg = f"the storage cannot be opened: {in_words(error)}"
             raise StorageError(msg) from error
         self._opened = True
-        self._unread.add(recovered)
+        self._unread.add(recovered, ids.first)
         return recovered
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
@@ -126,13 +133,14 @@ class Journal:
         if self._writer.outage.failed:
             return 0
         try:
-            adopted = _counted(await self._storage.adopt(allot))
+            ids = _Allotted(allot)
+            adopted = _counted(await self._storage.adopt(ids.allot))
         except BaseException as error:  # as above
             if not is_theirs(error):
                 raise
             self._reporter.warning("adopt", "%s", in_words(error))
             return 0
-        self._unread.add(adopted)
+        self._unread.add(adopted, ids.first)
         return adopted
 
     # Writing -----------------------------------------------------------------
@@ -165,9 +173,9 @@ class Journal:
         """Say whether reading has got beyond an id: what is left there is not found."""
         return record_id < self._unread.cursor
 
-    def leave_unread(self) -> None:
+    def leave_unread(self, record_id: int) -> None:
         """Note that an appended record is in the storage only."""
-        self._unread.leave()
+        self._unread.leave(record_id)
 
     # Reading -----------------------------------------------------------------
 
@@ -184,6 +192,7 @@ class Journal:
             while unread.ahead and not records and not unread.abandoned:
                 arrivals = unread.arrivals
                 page = await self._fetch(unread.cursor, limit, max_bytes)
+                unread.unreadable = page is None
                 if page is None:
                     break
                 if not page and arrivals == unread.arrivals:
@@ -370,6 +379,23 @@ class Journal:
         self._unread.rebind()
         self._settler.rebind(self._writer.appends.ids)
         self._writer.rebind()
+
+
+class _Allotted:
+    """Gives ids out as an engine does, and remembers the first."""
+
+    def __init__(self, allot: Callable[[int], int]) -> None:
+        self._allot = allot
+        self.first = math.inf
+
+    def allot(self, count: int) -> int:
+        """Reserve so many ids; returns the first."""
+        first = self._allot(count)
+        self.first = min(self.first, first)
+        return first
+
+    def __repr__(self) -> str:
+        return f"<Allotted from {self.first:g} on>"
 
 
 def _counted(count: int) -> int:

@@ -9,6 +9,9 @@ from amplitude_async.storage.base import Record
 __all__ = ["purge"]
 
 
+_PURGED = Outcome.dropped(DropReason.PURGED, "purged by the client")
+
+
 async def purge(parts: Parts, user_id: str | None) -> int:
     """Give up waiting events, all or of one user; those in flight go on.
 
@@ -22,11 +25,10 @@ async def purge(parts: Parts, user_id: str | None) -> int:
     among = None if user_id is None else chosen
     count = _from_memory(parts, among)
     if parts.journal.unread and not parts.intake.closing:
-        outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
 
         def settle(found: list[Record]) -> None:
             parts.room.take_in(found)  # settling frees their places
-            parts.books.settle([(record, outcome) for record in found])
+            parts.books.settle([(record, _PURGED) for record in found])
 
         count += await parts.journal.purge(chosen, settle)
         parts.schedule.catch_up(parts.journal.is_behind)
@@ -40,8 +42,10 @@ async def purge(parts: Parts, user_id: str | None) -> int:
 def _from_memory(parts: Parts, chosen: Callable[[Record], bool] | None) -> int:
     parts.intake.drain()
     purged = parts.schedule.purge(chosen)
-    count = len(purged)  # each is settled as it is taken out
+    blocked = parts.intake.remove(chosen)
+    count = len(purged) + len(blocked)  # each is settled as it is taken out
     parts.books.settle_in_shares(purged)
+    parts.books.settle_in_shares([(record, _PURGED) for record in blocked])
     parts.intake.admit_waiters()
     parts.alarm.ring()
     return count

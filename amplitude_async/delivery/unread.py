@@ -1,6 +1,7 @@
 """What is in a storage and not in memory: how much, and from where on."""
 
 import asyncio
+import math
 from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
@@ -82,6 +83,9 @@ class Unread:
         """Id of the last record that was read, or went to memory as it was written."""
         self.ahead = 0
         """Records beyond it."""
+        self._floor = math.inf
+        self.unreadable = False
+        """True where the last attempt to read on failed."""
         self.left = Left()
         """Records that were read and went back."""
         self.arrivals = 0
@@ -105,12 +109,25 @@ class Unread:
         """Say whether a record of the storage is not in memory."""
         return record.id > self.cursor or self.left.has(record)
 
-    def add(self, count: int) -> None:
-        """Note records of other processes."""
+    @property
+    def floor(self) -> float:
+        """What has a higher id may not go yet: older events may be unread.
+
+        Infinity where none is, or where nobody knows when one could be read.
+        """
+        return self._floor if self.ahead and not self.unreadable else math.inf
+
+    def _lower_floor(self, record_id: float) -> None:
+        self._floor = min(self._floor, record_id) if self.ahead else record_id
+
+    def add(self, count: int, first: float) -> None:
+        """Note records of other processes, and the first id of them."""
+        self._lower_floor(first)
         self.ahead += count
 
-    def leave(self) -> None:
+    def leave(self, record_id: int) -> None:
         """Note that an appended record is in the storage only."""
+        self._lower_floor(record_id)
         self.ahead += 1
         self.arrivals += 1
 
@@ -120,7 +137,7 @@ class Unread:
 
     def read(self, last_id: int, count: int) -> None:
         """Note a page: so many of its records are in memory from now on."""
-        self.cursor = last_id
+        self.cursor, self._floor = last_id, last_id + 1
         self.ahead -= count
 
     def decided(self, records: Iterable[Record]) -> None:

@@ -1,6 +1,5 @@
 """Writes records into a storage, and finds out when that does not work."""
 
-
 from amplitude_async.delivery.appends import Appends, in_background
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.outages import Loose, Outage

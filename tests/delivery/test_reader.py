@@ -13,6 +13,7 @@ from amplitude_async import Config
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.delivery.engine import Engine
+from amplitude_async.exceptions import StorageError
 from amplitude_async.storage import Record, Storage
 from amplitude_async.testing import FakeClock, ScriptedTransport
 
@@ -83,13 +84,15 @@ class Server:
 
     def __init__(self) -> None:
         self.down = False
+        self.most = 10**6
+        """After so many events it is down."""
         self.slow: set[str] = set()
         self.taken: list[str] = []
 
     def __call__(self, body: bytes) -> Response:
         """Answer a request."""
         events = json.loads(body)["events"]
-        if self.down:
+        if self.down or len(self.taken) >= self.most:
             return DOWN
         slow = [i for i, event in enumerate(events) if event["user_id"] in self.slow]
         if slow:
@@ -348,3 +351,92 @@ async def test_a_purge_reaches_what_went_back(user: str | None) -> None:
 
         assert rig.server.of("ann") == [200]
         assert rig.pile.pile == {}
+
+
+# Order while writing fails ----------------------------------------------------------
+
+
+class Halting(Pile):
+    """A pile that cannot be written while it is full, or read while it is dark."""
+
+    full = False
+    dark = False
+
+    async def append(self, records: Sequence[Record]) -> None:
+        """Keep records, or fail."""
+        if self.full:
+            raise StorageError("no space left")
+        await super().append(records)
+
+    async def fetch(self, after: int, limit: int, max_bytes: int) -> list[Record]:
+        """Read on, or fail."""
+        if self.dark:
+            raise StorageError("too dark")
+        return await super().fetch(after, limit, max_bytes)
+
+
+async def spill(rig: Rig, count: int) -> None:
+    """Track events while the server is down; it took some, so that memory has room."""
+    rig.server.down = True
+    await rig.track("ann", *range(count))
+    rig.server.most, rig.server.down = 1, False
+    await rig.advance(30.0)
+    assert rig.server.taken
+    assert rig.engine.stats.pending > 40
+
+
+@pytest.mark.parametrize("recovers", [True, False])
+async def test_order_holds_while_writing_fails_with_a_spill_unread(
+    *, recovers: bool
+) -> None:
+    """What is in memory only waits for what lies in the storage; nothing is lost."""
+    pile = Halting()
+    async with running(pile, max_storage_capacity=40, flush_interval=1.0) as rig:
+        await spill(rig, 200)
+        pile.full = True
+        await rig.track("ann", *range(200, 210))
+        await rig.advance(1.0)
+        rig.server.most = 10**6
+        if recovers:
+            pile.full = False
+            await rig.advance(0.0)
+        numbers = iter(range(210, 1_000))
+        for _ in range(60):
+            await rig.track("ann", next(numbers))
+            await rig.advance(2.0)
+        await rig.advance(60.0)
+
+        assert rig.server.of("ann") == list(range(next(numbers)))
+        assert rig.engine.stats.dropped == 0
+        assert rig.engine.stats.pending == 0
+
+
+async def test_what_cannot_be_read_blocks_nothing_that_is_in_memory() -> None:
+    """Order is given up where the older ones may never come."""
+    pile = Halting()
+    async with running(pile, max_storage_capacity=40, flush_interval=1.0) as rig:
+        await spill(rig, 100)
+        pile.full = pile.dark = True
+        await rig.track("bob", *range(5))
+        rig.server.most = 10**6
+        await rig.advance(60.0)
+        assert rig.server.of("bob") == list(range(5))
+        pile.full = pile.dark = False
+        await rig.advance(60.0)
+        assert rig.server.of("ann") == list(range(100))
+
+
+async def test_a_purge_reaches_what_waits_for_the_storage() -> None:
+    """It is nowhere sent, and nothing else is harmed."""
+    pile = Halting()
+    async with running(pile, max_storage_capacity=40, flush_interval=1.0) as rig:
+        await spill(rig, 100)
+        pile.full = True
+        await rig.track("bob", *range(5))
+        await rig.track("ann", 100)
+        assert await rig.engine.purge("bob") == 5
+        rig.server.most = 10**6
+        await rig.advance(60.0)
+
+        assert rig.server.of("bob") == []
+        assert rig.server.of("ann") == list(range(101))

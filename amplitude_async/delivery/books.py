@@ -153,9 +153,8 @@ class Books:
         if self._journal.keeps_dead_letters:
             self._bury(settlements)
         if self._journal.writes:
-            stored = DeliveryStatus.STORED
             self._journal.settle_soon(
-                [r.id for r, outcome in settlements if outcome.status is not stored]
+                [r.id for r, outcome in settlements if not _stays(outcome)]
             )
         # Last: a logging handler is user code, and may look at the account.
         self._report_all(tally)
@@ -265,3 +264,12 @@ class Books:
             f"<Books {counters.accepted} accepted, {counters.delivered} delivered, "
             f"{counters.rejected} rejected, {counters.dropped} dropped>"
         )
+
+
+def _stays(outcome: Outcome) -> bool:
+    """Say whether the storage keeps an event of this end: for the next process.
+
+    A fault of ours is no reason to delete what somebody else may still send.
+    """
+    stored = outcome.status is DeliveryStatus.STORED
+    return stored or outcome.reason is DropReason.INTERNAL

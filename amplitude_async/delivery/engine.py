@@ -70,6 +70,7 @@ class Engine:
         self._keepers = [self._keep("flush", self._flusher.run)]
         if self._parts.journal.writes:
             self._keepers.append(self._keep("reader", self._flusher.reader.run))
+            self._keepers.append(self._keep("adopter", self._flusher.adopter.run))
 
     def _keep(self, kind: str, run: Callable[[], Coroutine[Any, Any, None]]) -> Keeper:
         return Keeper(
@@ -168,6 +169,7 @@ class Engine:
         self.intake.rebind()
         self._parts.journal.rebind()
         self._flusher.reader.rebind()
+        self._flusher.adopter.rebind()
         self._parts.alarm.rebind()
         for keeper in self._keepers:
             keeper.rebind()
@@ -299,15 +301,18 @@ class Engine:
         await self._wait_for_outcomes(timeout)
         await self._call_last(deadline)
         await self._stop()
-        await LastAct(self._site, self._parts, deadline).play(self._interrupted)
-        await self._site.transport.close()
+        try:
+            await LastAct(self._site, self._parts, deadline).play(self._interrupted)
+        finally:
+            await self._site.transport.close()
         self._ended = True
         return self.stats
 
     async def _call_last(self, deadline: float) -> None:
         """Give what still waits one request of its own, whatever holds it back."""
-        self.intake.drain()
         now = self._site.clock.now()
+        # What is in memory only goes now or never, also where older ones are unread.
+        self._parts.schedule.add(self.intake.take_below(math.inf), now)
         if self._parts.room.count and self._parts.schedule.last_call(now):
             left = None if math.isinf(deadline) else max(deadline - now, 0.0)
             await self._wait_for_outcomes(left)
@@ -317,9 +322,12 @@ class Engine:
         self._closed = True
         parts = self._parts
         # First who starts requests, then the requests.
-        for keeper in self._keepers:
-            await keeper.stop(STOP_TIMEOUT)
+        ending = {task for keeper in self._keepers if (task := keeper.halt())}
+        if ending:
+            await asyncio.wait(ending, timeout=STOP_TIMEOUT)
         parts.alarm.stop()
+        self._flusher.reader.stop()
+        self._flusher.adopter.stop()
         sender = self._flusher.sender
         for group in sender.halt():
             self._interrupted.update(record.id for record in group.piece)

@@ -7,6 +7,7 @@ settling rows and running the user's callback are tasks of others.
 import math
 from collections.abc import Callable
 
+from amplitude_async.delivery.adopter import Adopter
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.health import HealthState
 from amplitude_async.delivery.endpoint import Accept, Broken, Busy, Refuse, Verdict
@@ -50,14 +51,22 @@ class Flusher:
         """The requests under way."""
         self.reader = Reader(
             parts.journal,
-            parts.room,
             clock=site.clock,
-            allot=parts.intake.numbers.allot,
+            schedule=parts.schedule,
+            left=self._left,
             take_in=self._take_in,
-            recovered=books.counters.recover,
+            bring_back=self._bring_back,
             works_here=self._works_here,
         )
         """What fills the room from the storage."""
+        self.adopter = Adopter(
+            parts.journal,
+            clock=site.clock,
+            allot=parts.intake.numbers.allot,
+            recovered=self._recover,
+            works_here=self._works_here,
+        )
+        """What looks for events of processes that are gone."""
 
     async def run(self) -> None:
         """Take turns until the task is cancelled."""
@@ -97,13 +106,35 @@ class Flusher:
                 callbacks.reserve(group, len(group.piece))
             self.sender.start(group)
             slots -= 1
-        self._parts.books.settle_in_shares(self._parts.schedule.collect())
+        self._collect()
+        self._reserve()
         self._parts.intake.admit_waiters()
+
+    def _left(self) -> tuple[int, int]:
+        """Say how many events and bytes of the storage there is room for."""
+        schedule, intake = self._parts.schedule, self._parts.intake
+        aside, size = schedule.held, schedule.held_bytes
+        if intake.blocked:
+            # These wait for what is to be read: it must have room.
+            aside, size = aside + intake.fresh, size + intake.fresh_bytes
+        return self._parts.room.half_left(aside, size)
+
+    def _reserve(self) -> None:
+        """Leave room for what those wait for that are blocked."""
+        blocked = self._parts.intake.blocked
+        self._parts.room.reserve(*(self._left() if blocked else (0, 0)))
 
     @property
     def _eager(self) -> bool:
         """True while waiting for company helps nobody."""
-        return bool(self._parts.books.flushes) or self._parts.room.crowded
+        parts = self._parts
+        return bool(parts.books.flushes) or parts.room.crowded or self._brimful
+
+    @property
+    def _brimful(self) -> bool:
+        """True where more company is in the storage, and has no room to come."""
+        waits = self._parts.journal.ahead > 0 and not self._parts.schedule.in_flight
+        return waits and not all(self._left())
 
     @property
     def _paused(self) -> bool:
@@ -118,9 +149,10 @@ class Flusher:
         blocked = schedule.in_flight >= config.max_in_flight or self._paused
         missing = config.flush_queue_size - schedule.waiting
         # A full batch that did not go waits for something else than company.
-        more = missing > 0 and not blocked
+        held_up = intake.blocked
+        more = missing > 0 and not blocked and not held_up
         intake.ring_when_full(missing if more else config.max_storage_capacity)
-        wake_at = intake.due_at if intake.fresh else math.inf
+        wake_at = intake.due_at if intake.fresh and not held_up else math.inf
         if not blocked:
             wall = self._parts.ages.wall()
             due = schedule.next_wake_at(clock.now(), wall, eager=self._eager)
@@ -136,8 +168,9 @@ class Flusher:
 
     def _next_happening(self, now: float) -> float:
         """Say when the next outcome may come; infinity where none can."""
-        schedule = self._parts.schedule
-        if schedule.in_flight or self._parts.intake.fresh or self.reader.busy:
+        schedule, intake = self._parts.schedule, self._parts.intake
+        goes = intake.fresh and not intake.blocked
+        if schedule.in_flight or goes or self.reader.busy:
             return -math.inf
         if schedule.health.state is HealthState.REFUSED:
             return math.inf
@@ -147,21 +180,73 @@ class Flusher:
         reads_at = self.reader.reads_at
         return reads_at if due is None else min(due, reads_at)
 
+    def _recover(self, count: int) -> None:
+        """Account for events that were taken over, and read them."""
+        self._parts.books.counters.recover(count)
+        self.reader.look()
+
     def _take_in(self, records: list[Record]) -> None:
         """Take records of the storage into memory, as the reader brings them."""
+        schedule, journal = self._parts.schedule, self._parts.journal
+        whole: list[Record] = []
+        for record in self._weigh(records):
+            if schedule.passes_over(record):
+                journal.set_back(record)
+            else:
+                whole.append(record)
+        self._parts.room.take_in(whole)
+        # What came by itself is older, and may have seen the wall clock jump.
+        intake, ages = self._parts.intake, self._parts.ages
+        intake.drain(below=whole[0].id if whole else math.inf)
+        ages.notice(intake.numbers.next)
+        # Not all of it where the storage could be read and not written for a while.
+        among = intake.take_below(min(whole[-1].id, journal.floor)) if whole else ()
+        whole = list(ages.put_right(whole))
+        schedule.add(
+            sorted([*whole, *among]) if among else whole, self._site.clock.now()
+        )
+        intake.drain()
+        self._reserve()
+        self._parts.alarm.ring()
+
+    def _weigh(self, records: list[Record]) -> list[Record]:
+        """Account for what the storage has lost or spoilt; returns the others."""
         books = self._parts.books
         missing = self._parts.journal.take_missing()
-        self._parts.room.take_in(records)
         if missing:
             books.write_off(missing, _MISSING)
-        books.settle([(r, _DAMAGED) for r in records if not r.body])
-        whole = [record for record in records if record.body]
-        # What came by itself is older, and may have seen the wall clock jump.
-        self._parts.intake.drain()
-        ages = self._parts.ages
-        ages.notice(self._parts.intake.numbers.next)
-        self._parts.schedule.add(ages.put_right(whole), self._site.clock.now())
-        self._parts.alarm.ring()
+        damaged = [record for record in records if not record.body]
+        if not damaged:
+            return records
+        self._parts.room.take_in(damaged)
+        books.settle([(record, _DAMAGED) for record in damaged])
+        return [record for record in records if record.body]
+
+    def _bring_back(self, records: list[Record]) -> None:
+        """Take events of throttled identities in that had gone back."""
+        parts = self._parts
+        whole = self._weigh(records)
+        parts.room.take_in(whole)
+        ages = parts.ages
+        ages.notice(parts.intake.numbers.next)
+        parts.schedule.bring_back(ages.put_right(whole), self._site.clock.now())
+        parts.schedule.catch_up(parts.journal.is_behind)
+        parts.alarm.ring()
+
+    def _collect(self) -> None:
+        """See to the events that the schedule lets go without an answer."""
+        parts = self._parts
+        left = parts.schedule.collect_left()
+        for record in left:
+            # What never came to the storage cannot go back to it.
+            if parts.journal.holds(record.id):
+                parts.room.free(1, len(record.body))
+                parts.journal.set_back(record)
+            else:
+                parts.schedule.shed(record)
+        if left:
+            parts.schedule.catch_up(parts.journal.is_behind)
+        parts.books.settle_in_shares(parts.schedule.collect())
 
     # Requests ----------------------------------------------------------------
 
@@ -173,7 +258,7 @@ class Flusher:
 
     def _carry_out(self, verdict: Verdict, settled: list[Settlement]) -> None:
         self._parts.books.settle_in_shares(settled)
-        self._parts.books.settle_in_shares(self._parts.schedule.collect())
+        self._collect()
         self._parts.intake.admit_waiters()
         self._parts.alarm.ring()
         # A logging handler is user code: all is written down before it runs.

@@ -1,8 +1,9 @@
 """The way in: a bounded asyncio.Queue and the overflow policies."""
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from amplitude_async.config import DeliveryConfig, Overflow
@@ -14,7 +15,7 @@ from amplitude_async.delivery.deciding.health import HealthState
 from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.handle import Delivery, whole_pages
 from amplitude_async.delivery.journal import Journal
-from amplitude_async.delivery.outcome import DropReason, Outcome
+from amplitude_async.delivery.outcome import DropReason, Outcome, Settlement
 from amplitude_async.delivery.room import Room
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.storage.base import Record
@@ -50,10 +51,16 @@ class BulkQueue(asyncio.Queue[Record]):
         """The waiting events, in order."""
         return self._records
 
-    def take_all(self) -> list[Record]:
-        """Take every event out, in order."""
-        records = list(self._records)
-        self._records.clear()
+    def take_below(self, limit: float) -> list[Record]:
+        """Take the events out that have a lower id, up to the first that has not."""
+        waiting = self._records
+        if limit == math.inf:
+            records = list(waiting)
+            waiting.clear()
+            return records
+        records = []
+        while waiting and waiting[0].id < limit:
+            records.append(waiting.popleft())
         return records
 
 
@@ -112,6 +119,7 @@ class Intake:
         self._ages = ages
         self._client_id = client_id
         self._queue = BulkQueue()
+        self._weighed = (0, 0)
         self._since = 0.0
         self._full_at = 1
         self.numbers = Numbers()
@@ -126,6 +134,25 @@ class Intake:
     def fresh(self) -> int:
         """Events in the queue."""
         return self._queue.count()
+
+    @property
+    def blocked(self) -> bool:
+        """True while what is fresh waits for older events that are unread.
+
+        So it is where a storage can be read and not written: what comes then is in
+        memory only, and may not overtake what lies in the storage.
+        """
+        records = self._queue.records
+        return bool(records) and records[0].id >= self._journal.floor
+
+    @property
+    def fresh_bytes(self) -> int:
+        """Bytes of the events in the queue; counted anew where their number changed."""
+        count, size = self._weighed
+        if count != self._queue.count():
+            size = sum([len(record.body) for record in self._queue.records])
+            self._weighed = self._queue.count(), size
+        return size
 
     @property
     def due_at(self) -> float:
@@ -234,7 +261,7 @@ class Intake:
         """
         # What is only in the journal was accepted before: do not overtake it.
         delivery = None
-        if not self._journal.unread:
+        if not self._is_overtaking(record):
             delivery = self._offer_now(record, must_tell=False)
         if delivery is None:
             delivery = self._overflow(record, must_tell=False)
@@ -244,18 +271,41 @@ class Intake:
             self._journal.append_soon(record._replace(id=self.numbers.last))
         return delivery
 
-    def drain(self) -> None:
-        """Hand everything in the queue to the schedule."""
-        if self._queue.count():
-            records = self.take_all()
-            self._ages.notice(self.numbers.next, records, self._since)
-            self._schedule.add(
-                self._ages.put_right_fresh(records, self._since), self._since
-            )
+    def drain(self, *, below: float = math.inf) -> None:
+        """Hand to the schedule what is in the queue and waits for nothing older.
+
+        Args:
+            below: what has this id or a higher one stays.
+        """
+        records = self.take_below(min(below, self._journal.floor))
+        if records:
+            self._schedule.add(records, self._since)
+
+    def take_below(self, limit: float) -> Sequence[Record]:
+        """Take out what has a lower id; its times are put right."""
+        if not self._queue.count():
+            return ()
+        records = self._queue.take_below(limit)
+        if not records:
+            return ()
+        self._ages.notice(self.numbers.next, records, self._since)
+        return self._ages.put_right_fresh(records, self._since)
 
     def take_all(self) -> list[Record]:
-        """Empty the queue."""
-        return self._queue.take_all()
+        """Empty the queue, whatever it waits for."""
+        return self._queue.take_below(math.inf)
+
+    def remove(
+        self, choose: Callable[[list[Record]], list[Record]] | None
+    ) -> list[Record]:
+        """Take the chosen ones out of what is blocked; without a choice all."""
+        records = self.take_all()
+        removed = records if choose is None else choose(records)
+        gone = {record.id for record in removed}
+        for record in records:
+            if record.id not in gone:
+                self._queue.add(record)
+        return removed
 
     # Overflow ----------------------------------------------------------------
 
@@ -271,7 +321,7 @@ class Intake:
         return self._books.settle_record(record, self._room.full, must_tell=must_tell)
 
     def _make_room(self, record: Record, *, must_tell: bool) -> Delivery:
-        overtakes = self._journal.unread and not self._journal.bypassed
+        overtakes = self._is_overtaking(record) and not self._journal.bypassed
         if overtakes or not self._room.could_hold(len(record.body)):
             return self._books.settle_record(
                 record, self._room.full, must_tell=must_tell
@@ -279,7 +329,7 @@ class Intake:
         self.drain()
         delivery = self._offer_now(record, must_tell=must_tell)
         while delivery is None:
-            evicted = self._schedule.evict_oldest()
+            evicted = self._evict_oldest()
             if not evicted:
                 return self._books.settle_record(
                     record, self._room.full, must_tell=must_tell
@@ -287,6 +337,14 @@ class Intake:
             self._books.settle(evicted, must_tell=must_tell)
             delivery = self._offer_now(record, must_tell=must_tell)
         return delivery
+
+    def _evict_oldest(self) -> list[Settlement]:
+        if not self.blocked:
+            return self._schedule.evict_oldest()
+        # Places that others would leave are the storage's.
+        message = "shed to make room for a newer event"
+        outcome = Outcome.dropped(DropReason.OVERFLOW, message)
+        return [(self._queue.get_nowait(), outcome)]
 
     # Waiting for room --------------------------------------------------------
 
@@ -355,12 +413,16 @@ class Intake:
             self._room.take_in((record,))
             return self._enter(record)
         # While anything is unread, all new ones queue behind it in the journal.
-        if not self._journal.unread and self._room.take(len(record.body)):
+        if not self._is_overtaking(record) and self._room.take(len(record.body)):
             self._journal.mark_read(record.id)
             return self._enter(record)
-        self._journal.leave_unread()
+        self._journal.leave_unread(record.id)
         self._alarm.ring()
         return self._books.enter(record)
+
+    def _is_overtaking(self, record: Record) -> bool:
+        """Say whether an event, let in, would overtake what is in the journal only."""
+        return self._journal.ahead > 0 or self._journal.is_behind(record.identity)
 
     async def _refuse(self, record: Record) -> Delivery:
         """Shed an event for which a durable storage has no room of its own."""
@@ -381,8 +443,11 @@ class Intake:
         self._room.close(outcome)
 
     def rebind(self) -> None:
-        """Forget what belongs to a closed loop; the queue is empty by now."""
+        """Forget what belongs to a closed loop; what is blocked goes on."""
+        waiting = self.take_all()
         self._queue = BulkQueue()
+        for record in waiting:
+            self._queue.add(record)
         self._room.rebind()
 
     def __repr__(self) -> str:

@@ -4,15 +4,19 @@ Memory first: a record is appended and goes to memory as well. Once memory is fu
 records are only appended; while one of those is unread, all new ones queue behind it.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+import math
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
+from itertools import repeat
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.settling import Settler
-from amplitude_async.delivery.tasks import is_theirs
+from amplitude_async.delivery.tasks import is_theirs, within
+from amplitude_async.delivery.unread import Unread
 from amplitude_async.delivery.writer import Writer
+from amplitude_async.exceptions import AmplitudeError, StorageError
 from amplitude_async.storage.base import DeadLetter, Holdings, Record, Storage
 
 __all__ = ["Journal"]
@@ -20,63 +24,8 @@ __all__ = ["Journal"]
 PAGE = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
 CLOSE_TIMEOUT = 5.0
-
-
-class _Unread:
-    """What is in the storage and not in memory: how much, and from where on."""
-
-    def __init__(self) -> None:
-        self.cursor = 0
-        """Id of the last record that was read, or went to memory as it was written."""
-        self.count = 0
-        self.arrivals = 0
-        self.missing = 0
-        self.abandoned = False
-        """True once the rest was left to the next process."""
-        self.lock = asyncio.Lock()
-
-    def add(self, count: int) -> None:
-        """Note records of other processes."""
-        self.count += count
-
-    def leave(self) -> None:
-        """Note that an appended record is in the storage only."""
-        self.count += 1
-        self.arrivals += 1
-
-    def pass_by(self, record_id: int) -> None:
-        """Note that an appended record is in memory too."""
-        self.cursor = max(self.cursor, record_id)
-
-    def read(self, last_id: int, count: int) -> None:
-        """Note a page: so many of its records are in memory from now on."""
-        self.cursor = last_id
-        self.count -= count
-
-    def decided(self, count: int) -> None:
-        """Note that records were decided where they lie."""
-        self.count -= count
-
-    def write_off(self) -> int:
-        """Note that what should be there is not; returns how many."""
-        lost, self.count = self.count, 0
-        self.missing += lost
-        return lost
-
-    def abandon(self) -> int:
-        """Leave everything to the next process; returns how many."""
-        self.abandoned = True
-        left, self.count = self.count, 0
-        return left
-
-    def take_missing(self) -> int:
-        """Say once how many records were written off."""
-        missing, self.missing = self.missing, 0
-        return missing
-
-    def rebind(self) -> None:
-        """Forget who was reading on a closed loop."""
-        self.lock = asyncio.Lock()
+# A page that has not come by then does not come: somebody else may be next.
+PATIENCE = 30.0
 
 
 class Journal:
@@ -103,8 +52,9 @@ class Journal:
         self._destination = destination
         self._reporter = reporter
         self._opened = False
-        self._unread = _Unread()
-        self._settler = Settler(storage, reporter)
+        self._unread = Unread()
+        self._clock = clock
+        self._settler = Settler(storage, reporter, clock)
         self._writer = Writer(
             storage, self._settler, reporter, clock, patience=patience
         )
@@ -135,6 +85,20 @@ class Journal:
         return self._unread.count
 
     @property
+    def ahead(self) -> int:
+        """Those of them that were never read: new ones queue behind these."""
+        return self._unread.ahead
+
+    @property
+    def floor(self) -> float:
+        """The id from which on events in memory wait for older ones to be read."""
+        return self._unread.floor
+
+    def is_behind(self, identity: str) -> bool:
+        """Say whether events of an identity went back: new ones queue behind them."""
+        return identity in self._unread.left
+
+    @property
     def appending(self) -> int:
         """Events that are being appended: not accepted as yet."""
         return len(self._writer.appends)
@@ -158,9 +122,18 @@ class Journal:
         if self._opened:
             self.settle_soon([])  # what a closed loop left undone
             return 0
-        recovered = await self._storage.open(self._destination, allot)
+        try:
+            ids = _Allotted(allot)
+            recovered = _counted(await self._storage.open(self._destination, ids.allot))
+        except AmplitudeError:
+            raise
+        except BaseException as error:  # a storage may raise anything
+            if not is_theirs(error):
+                raise
+            msg = f"the storage cannot be opened: {in_words(error)}"
+            raise StorageError(msg) from error
         self._opened = True
-        self._unread.add(recovered)
+        self._unread.add(recovered, ids.first)
         return recovered
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
@@ -168,13 +141,14 @@ class Journal:
         if self._writer.outage.failed:
             return 0
         try:
-            adopted = await self._storage.adopt(allot)
-        except BaseException as error:  # a storage may raise anything
+            ids = _Allotted(allot)
+            adopted = _counted(await self._storage.adopt(ids.allot))
+        except BaseException as error:  # as above
             if not is_theirs(error):
                 raise
             self._reporter.warning("adopt", "%s", in_words(error))
             return 0
-        self._unread.add(adopted)
+        self._unread.add(adopted, ids.first)
         return adopted
 
     # Writing -----------------------------------------------------------------
@@ -207,9 +181,9 @@ class Journal:
         """Say whether reading has got beyond an id: what is left there is not found."""
         return record_id < self._unread.cursor
 
-    def leave_unread(self) -> None:
+    def leave_unread(self, record_id: int) -> None:
         """Note that an appended record is in the storage only."""
-        self._unread.leave()
+        self._unread.leave(record_id)
 
     # Reading -----------------------------------------------------------------
 
@@ -223,26 +197,43 @@ class Journal:
             return []  # a purge is reading: what it finds must not slip through
         async with unread.lock:
             records: list[Record] = []
-            while unread.count and not records and not unread.abandoned:
+            while unread.ahead and not records and not unread.abandoned:
                 arrivals = unread.arrivals
-                try:
-                    page = await self._storage.fetch(unread.cursor, limit, max_bytes)
-                except BaseException as error:  # as above
-                    if not is_theirs(error):
-                        raise
-                    self._reporter.error("storage_read", "%s", in_words(error))
+                page = await self._fetch(unread.cursor, limit, max_bytes)
+                unread.unreadable = page is None
+                if page is None:
                     break
                 if not page and arrivals == unread.arrivals:
-                    self._reporter.error(
-                        "storage_lost",
-                        "the storage does not find events that it had",
-                        count=unread.write_off(),
-                    )
+                    self._report_lost(unread.write_off())
                 records = self._accepted(page)
                 if not page:
                     break
                 unread.read(page[-1].id, len(records))
             return records
+
+    async def _fetch(
+        self, after: int, limit: int, max_bytes: int
+    ) -> list[Record] | None:
+        """Read a page; None where that failed.
+
+        A storage of somebody else's may answer with what was not asked for.
+        """
+        try:
+            fetching = self._storage.fetch(after, limit, max_bytes)
+            page = await within(PATIENCE, self._clock, fetching)
+            return _checked(page, after)
+        except BaseException as error:  # as above
+            if not is_theirs(error):
+                raise
+            self._reporter.error("storage_read", "%s", in_words(error))
+            return None
+
+    def _report_lost(self, count: int) -> None:
+        self._reporter.error(
+            "storage_lost",
+            "the storage does not find events that it had",
+            count=count,
+        )
 
     def _accepted(self, page: list[Record]) -> list[Record]:
         """Leave out what is no unread event: being appended, undone, in memory."""
@@ -252,27 +243,78 @@ class Journal:
             page[:] = [record for record in page if record.id < first]
         return self._settler.unsettled(page)
 
+    def set_back(self, record: Record) -> None:
+        """Leave a record that was read to the storage again: it is unread."""
+        self._unread.left.add(record)
+
+    async def read_back(self, wanted: dict[str, int], max_bytes: int) -> list[Record]:
+        """Read records again that went back, the first of some identities.
+
+        Args:
+            wanted: how many of each.
+            max_bytes: most bytes of them, but for the first.
+
+        Returns:
+            Records that are in memory from now on; none where reading failed.
+        """
+        unread = self._unread
+        if unread.lock.locked():
+            return []
+        async with unread.lock:
+            owners = {
+                number: identity
+                for identity, most in wanted.items()
+                for number in unread.left.first_of(identity, most)
+            }
+            found: list[Record] = []
+            numbers, index = sorted(owners), 0
+            while index < len(numbers) and max_bytes > 0 and not unread.abandoned:
+                page = await self._fetch(numbers[index] - 1, PAGE, PAGE_BYTES)
+                if page is None:
+                    break
+                last = page[-1].id if page else numbers[-1]
+                for record in self._settler.unsettled(page):
+                    if record.id in owners and (max_bytes > 0 or not found):
+                        max_bytes -= len(record.body)
+                        found.append(record)
+                        last = record.id if max_bytes <= 0 else last
+                behind = bisect_right(numbers, last)
+                self._pick_up(numbers[index:behind], owners, found)
+                index = behind
+            return found
+
+    def _pick_up(
+        self, numbers: list[int], owners: dict[int, str], found: list[Record]
+    ) -> None:
+        """Note that records were read again, or are not there any more."""
+        there = {record.id for record in found}
+        lost = [number for number in numbers if number not in there]
+        if lost:
+            self._unread.missing += len(lost)
+            self._report_lost(len(lost))
+        struck: dict[str, list[int]] = {}
+        for number in numbers:
+            struck.setdefault(owners[number], []).append(number)
+        for identity, ids in struck.items():
+            self._unread.left.remove(identity, ids)
+
     def take_missing(self) -> int:
         """Return once how many unread records the storage has lost."""
         return self._unread.take_missing()
 
     async def pages(self) -> AsyncGenerator[list[Record], None]:
         """Read the unread records page by page; they stay unread."""
-        after = self._unread.cursor
+        after = self._unread.start
         while True:
-            try:
-                page = await self._storage.fetch(after, PAGE, PAGE_BYTES)
-            except BaseException as error:  # as above
-                if not is_theirs(error):
-                    raise
-                self._reporter.error("storage_read", "%s", in_words(error))
+            page = await self._fetch(after, PAGE, PAGE_BYTES)
+            if page is None:
                 return
             records = self._accepted(page)
             if not page:
                 return
             after = page[-1].id
             # Once a purge has decided all that was unread, new ones go to memory.
-            yield [record for record in records if record.id > self._unread.cursor]
+            yield [record for record in records if self._unread.has(record)]
 
     async def purge(
         self,
@@ -291,7 +333,7 @@ class Journal:
                     break  # shut down meanwhile: the rest is the next process's
                 found = choose(page)
                 self._settler.pass_over(record.id for record in found)
-                self._unread.decided(len(found))
+                self._unread.decided(found)
                 count += len(found)
                 settle(found)
         return count
@@ -347,3 +389,47 @@ class Journal:
         self._unread.rebind()
         self._settler.rebind(self._writer.appends.ids)
         self._writer.rebind()
+
+
+class _Allotted:
+    """Gives ids out as an engine does, and remembers the first."""
+
+    def __init__(self, allot: Callable[[int], int]) -> None:
+        self._allot = allot
+        self.first = math.inf
+
+    def allot(self, count: int) -> int:
+        """Reserve so many ids; returns the first."""
+        first = self._allot(count)
+        self.first = min(self.first, first)
+        return first
+
+    def __repr__(self) -> str:
+        return f"<Allotted from {self.first:g} on>"
+
+
+def _counted(count: int) -> int:
+    """Hold a number of events against what is possible.
+
+    Raises:
+        StorageError: it is something else.
+    """
+    if isinstance(count, int) and count >= 0:
+        return count
+    msg = f"the storage took over {count!r} events: it must say how many, as an int"
+    raise StorageError(msg)
+
+
+def _checked(page: Iterable[Record], after: int) -> list[Record]:
+    """Hold a page against what was asked for.
+
+    Raises:
+        StorageError: it is something else.
+    """
+    records = list(page)
+    if all(map(isinstance, records, repeat(Record))):
+        numbers = [record.id for record in records]
+        if numbers == sorted(set(numbers)) and (not numbers or numbers[0] > after):
+            return records
+    msg = f"the storage was asked for events above {after} in order, and gave others"
+    raise StorageError(msg)

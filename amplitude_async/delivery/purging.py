@@ -10,6 +10,9 @@ from amplitude_async.storage.base import Record
 __all__ = ["purge"]
 
 
+_PURGED = Outcome.dropped(DropReason.PURGED, "purged by the client")
+
+
 async def purge(parts: Parts, user_id: str | None) -> int:
     """Give up waiting events, all or of one user; those in flight go on.
 
@@ -25,13 +28,13 @@ async def purge(parts: Parts, user_id: str | None) -> int:
     among = None if user_id is None else choose
     count = _from_memory(parts, among)
     if parts.journal.unread and not parts.intake.closing:
-        outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
 
         def settle(found: list[Record]) -> None:
             parts.room.take_in(found)  # settling frees their places
-            parts.books.settle([(record, outcome) for record in found])
+            parts.books.settle([(record, _PURGED) for record in found])
 
         count += await parts.journal.purge(choose, settle)
+        parts.schedule.catch_up(parts.journal.is_behind)
         # A page that was being read when this began is in memory by now.
         count += _from_memory(parts, among)
     await parts.books.settled()
@@ -42,8 +45,10 @@ async def purge(parts: Parts, user_id: str | None) -> int:
 def _from_memory(parts: Parts, choose: Choose | None) -> int:
     parts.intake.drain()
     purged = parts.schedule.purge(choose)
-    count = len(purged)  # each is settled as it is taken out
+    blocked = parts.intake.remove(choose)
+    count = len(purged) + len(blocked)  # each is settled as it is taken out
     parts.books.settle_in_shares(purged)
+    parts.books.settle_in_shares([(record, _PURGED) for record in blocked])
     parts.intake.admit_waiters()
     parts.alarm.ring()
     return count

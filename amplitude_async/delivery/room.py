@@ -17,6 +17,8 @@ class Room:
     def __init__(self, capacity: int, max_bytes: int, clock: Clock) -> None:
         self._capacity = capacity
         self._max_bytes = max_bytes
+        # What newcomers may fill: less while a part is reserved for a storage.
+        self._open, self._open_bytes = capacity, max_bytes
         self._clock = clock
         self._promised = 0
         self._promised_bytes = 0
@@ -35,8 +37,8 @@ class Room:
     def fits(self, size: int) -> bool:
         """Say whether so many bytes fit beside what is here or promised."""
         return (
-            self.count + self._promised < self._capacity
-            and self.bytes + self._promised_bytes + size <= self._max_bytes
+            self.count + self._promised < self._open
+            and self.bytes + self._promised_bytes + size <= self._open_bytes
         )
 
     def take(self, size: int) -> bool:
@@ -44,8 +46,8 @@ class Room:
         # Written out, not asked of `fits`: every event comes through here.
         if (
             self._waiters
-            or self.count + self._promised >= self._capacity
-            or self.bytes + self._promised_bytes + size > self._max_bytes
+            or self.count + self._promised >= self._open
+            or self.bytes + self._promised_bytes + size > self._open_bytes
         ):
             return False
         self.count += 1
@@ -62,12 +64,27 @@ class Room:
         self.count -= count
         self.bytes -= size
 
-    def half_left(self) -> tuple[int, int]:
-        """Say how many events and bytes of a storage fit: half is for new ones."""
+    def half_left(self, held: int = 0, held_bytes: int = 0) -> tuple[int, int]:
+        """Say how many events and bytes of a storage fit: half is for new ones.
+
+        Held events have the other half, and do not count here: who is throttled stops
+        nobody else. One event fits beside them, however small the room is.
+
+        Args:
+            held: events of throttled identities.
+            held_bytes: their bytes.
+        """
+        count, size = self.count - held, self.bytes - held_bytes
+        least = int(not count)
         return (
-            max(0, self._capacity // 2 - self.count),
-            max(0, self._max_bytes // 2 - self.bytes),
+            max(least, self._capacity // 2 - count),
+            max(least, self._max_bytes // 2 - size),
         )
+
+    def reserve(self, count: int, size: int) -> None:
+        """Keep so many places and bytes for events of a storage."""
+        self._open = self._capacity - count
+        self._open_bytes = self._max_bytes - size
 
     def could_hold(self, size: int) -> bool:
         """Say whether an event of so many bytes fits into an empty room."""

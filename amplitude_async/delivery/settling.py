@@ -3,17 +3,22 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 
+from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter, in_words
-from amplitude_async.delivery.tasks import is_theirs, spawn
+from amplitude_async.delivery.tasks import is_theirs, spawn, within
 from amplitude_async.storage.base import DeadLetter, Record, Storage
 
 __all__ = ["Settler"]
+
+# A call that has not ended by then has failed: others wait behind it.
+PATIENCE = 30.0
 
 
 class Settler:
     """What a storage is to forget, and the one task that tells it."""
 
-    def __init__(self, storage: Storage, reporter: Reporter) -> None:
+    def __init__(self, storage: Storage, reporter: Reporter, clock: Clock) -> None:
+        self._clock = clock
         self._storage = storage
         self._reporter = reporter
         self._passed_over: set[int] = set()
@@ -64,25 +69,58 @@ class Settler:
         while self._settling or self._burying:
             letters, self._burying = self._burying, []
             ids, self._settling = self._settling, []
-            try:
-                if letters:
-                    await self._storage.bury(letters)
-                    letters = []
-                await self._storage.settle(ids)
-            except BaseException as error:
-                # Tried again with the next that are settled, and at the end.
-                self._burying = letters + self._burying
-                self._settling = ids + self._settling
-                if not is_theirs(error):
-                    raise
-                self._reporter.error(
-                    "storage_settle",
-                    "%s; delivered events may be sent again after a restart, under "
-                    "the same insert_id",
-                    in_words(error),
-                )
+            rejected = {letter.record.id for letter in letters}
+            # What could not be kept is not forgotten; the others are, even so.
+            done = await self._settle([i for i in ids if i not in rejected])
+            if done and letters:
+                done = await self._bury(letters)
+            elif letters:
+                self._keep_letters(letters)
+            ids = [number for number in ids if number in rejected]
+            if not done:
+                self.settle_later(ids)
                 return
-            self._passed_over.difference_update(ids)
+            if not (await self._settle(ids)):
+                return
+
+    async def _settle(self, ids: list[int]) -> bool:
+        """Forget records; False where they are tried again with the next."""
+        if not ids:
+            return True
+        try:
+            await within(PATIENCE, self._clock, self._storage.settle(ids))
+        except BaseException as error:
+            self.settle_later(ids)
+            if not is_theirs(error):
+                raise
+            self._report(error)
+            return False
+        self._passed_over.difference_update(ids)
+        return True
+
+    async def _bury(self, letters: list[DeadLetter]) -> bool:
+        """Keep rejected records; False where they are tried again with the next."""
+        try:
+            await within(PATIENCE, self._clock, self._storage.bury(letters))
+        except BaseException as error:
+            self._keep_letters(letters)
+            if not is_theirs(error):
+                raise
+            self._report(error)
+            return False
+        return True
+
+    def _keep_letters(self, letters: list[DeadLetter]) -> None:
+        """Put letters down again; no more than are to be kept."""
+        self._burying = (letters + self._burying)[-self._storage.dead_letters :]
+
+    def _report(self, error: BaseException) -> None:
+        self._reporter.error(
+            "storage_settle",
+            "%s; delivered events may be sent again after a restart, under the same "
+            "insert_id",
+            in_words(error),
+        )
 
     async def wait(self, timeout: float) -> None:
         """Wait until all that was put down so far is forgotten, at most so long."""

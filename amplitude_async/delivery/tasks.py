@@ -2,13 +2,15 @@
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter
 
-__all__ = ["Keeper", "being_cancelled", "is_theirs", "spawn"]
+__all__ = ["Keeper", "being_cancelled", "is_theirs", "spawn", "within"]
+
+T = TypeVar("T")
 
 RESTART_INTERVAL = 0.1
 
@@ -34,6 +36,48 @@ def spawn(
         name=f"amplitude_async {name}",
         context=contextvars.Context() if context is None else context,
     )
+
+
+async def within(seconds: float, clock: Clock, work: Awaitable[T]) -> T:
+    """Await what is somebody else's, at most so long.
+
+    In a task of its own, which is left alone where it does not end although it is
+    cancelled.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
+    loop, empty = asyncio.get_running_loop(), contextvars.Context()
+    task = asyncio.Task(_result_of(work), loop=loop, context=empty)
+    over: asyncio.Future[None] = loop.create_future()
+
+    def end(_: object = None) -> None:
+        if not over.done():
+            over.set_result(None)
+
+    timer = clock.call_later(seconds, end)
+    task.add_done_callback(end, context=contextvars.Context())
+    try:
+        await over
+    finally:
+        timer.cancel()
+        if not task.done():
+            task.add_done_callback(_look_at, context=contextvars.Context())
+            task.cancel()
+    if not task.done():
+        msg = f"no answer within {seconds:g} s"
+        raise TimeoutError(msg)
+    return task.result()
+
+
+async def _result_of(work: Awaitable[T]) -> T:
+    return await work
+
+
+def _look_at(task: "asyncio.Task[Any]") -> None:
+    """See what became of a task that nobody waits for: it leaves no line in the log."""
+    if not task.cancelled():
+        task.exception()
 
 
 def being_cancelled() -> bool:
@@ -127,14 +171,20 @@ class Keeper:
                 # cancels every task and must not get a new one for it.
                 self._clock.call_later(RESTART_INTERVAL, self.ensure_running)
 
-    async def stop(self, timeout: float) -> None:
-        """End the task for good, unless it is the one that asks."""
+    def halt(self) -> "asyncio.Task[None] | None":
+        """Cancel the task for good, unless it is the one that asks; returns it."""
         self._stopped = True
         task = self._task
         if task is None or task is asyncio.current_task():
-            return
+            return None
         task.cancel()
-        await asyncio.wait({task}, timeout=timeout)
+        return task
+
+    async def stop(self, timeout: float) -> None:
+        """End the task for good, unless it is the one that asks."""
+        task = self.halt()
+        if task is not None:
+            await asyncio.wait({task}, timeout=timeout)
 
     def retire(self) -> None:
         """Bring no task back: this one is another process's."""

@@ -1,7 +1,5 @@
 """Writes records into a storage, and finds out when that does not work."""
 
-import asyncio
-
 from amplitude_async.delivery.appends import Appends, in_background
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.outages import Loose, Outage
@@ -58,10 +56,11 @@ class Writer:
         number = record.id
         try:
             await self.appends.begin(number, self._storage.append((record,)))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the host goes on
+        except StorageError as error:
             self._not_written(error)
             return False
         except BaseException as error:
+            # Only a StorageError says that nothing was written.
             slow = self.appends.gave_up(number)
             self._settler.undo(number, error)
             if not is_theirs(error):
@@ -95,16 +94,18 @@ class Writer:
         self._settler.pass_over([number])
         try:
             writing = in_background(self._storage.append((record,)))
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - as above
+        except BaseException as error:  # as above
             self._not_written_soon(error, number)
+            if not is_theirs(error):
+                raise
             return
         self.loose.watch(number, writing, self._not_written_soon)
 
     def _not_written_soon(self, error: BaseException, record_id: int) -> None:
-        if isinstance(error, asyncio.CancelledError):
-            self._settler.undo(record_id, error)
-        else:
+        if isinstance(error, StorageError):
             self._settler.find(record_id)
+        else:
+            self._settler.undo(record_id, error)
         self._not_written(error)
 
     def _not_written(self, error: BaseException) -> None:

@@ -547,6 +547,7 @@ class ClientMachine(RuleBasedStateMachine):
         self.killed = False
         self.bursts = False
         self.append_failed = False
+        self.fetch_failed = False
         self.forked_at: tuple[int, int] | None = None
         self.closing: Waiting | None = None
         self.handler = Handler(self)
@@ -812,6 +813,7 @@ class ClientMachine(RuleBasedStateMachine):
         """The storage fails or stalls, in one place or several."""
         assert self.shelf is not None
         self.append_failed |= "append" in methods
+        self.fetch_failed |= "fetch" in methods
         self.shelf.faults |= dict.fromkeys(sorted(methods), fault)
         self.run(self.work_storage())
 
@@ -956,8 +958,8 @@ class ClientMachine(RuleBasedStateMachine):
 
     def no_user_is_overtaken_by_itself(self) -> None:
         """Events of one user reach the server in the order of acceptance."""
-        if self.append_failed:
-            # What goes on in memory then overtakes what is unread in the storage.
+        if self.append_failed and (self.fetch_failed or self.closing is not None):
+            # What is in memory only waits for what is unread, unless it would be lost.
             return
         first = list(dict.fromkeys(self.server.taken))
         reached = {name for _, name in first}

@@ -1,6 +1,7 @@
 """Two accounts that several deciders read: failures per event, held events. Pure."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from amplitude_async.delivery.outcome import Settlement
@@ -87,28 +88,57 @@ class Attempts:
         return f"<Attempts {len(self._pasts)} failed before, {self.charged} charged>"
 
 
+# Where a storage has the rest, one identity of several holds so much of the room.
+SHARES = 8
+LEAST_SHARE = 30
+
+
 class Held:
     """How many events of throttled identities wait, and how many may."""
 
-    __slots__ = ("_most", "count")
+    __slots__ = ("_most", "_most_bytes", "bytes", "count")
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_bytes: float = math.inf) -> None:
         self._most = most
+        self._most_bytes = most_bytes
         self.count = 0
+        self.bytes = 0
 
     @property
     def room(self) -> int:
         """How many more events may be held."""
+        if self.bytes >= self._most_bytes:
+            return 0
         return max(0, self._most - self.count)
+
+    @property
+    def spare(self) -> float:
+        """How many more bytes may be held; the last event may exceed them."""
+        return max(0, self._most_bytes - self.bytes)
+
+    @property
+    def share(self) -> int:
+        """How many events one of several identities should hold."""
+        return max(LEAST_SHARE, self._most // SHARES)
+
+    def fitting(self, records: Sequence[Record], most: int) -> int:
+        """Say how many of these, from the first on, may be held too."""
+        most, spare = min(len(records), most, self.room), self.spare
+        for index in range(most):
+            if spare <= 0:
+                return index
+            spare -= len(records[index].body)
+        return most
 
     @property
     def overfull(self) -> bool:
         """True where more events are held than may be."""
         return self.count > self._most
 
-    def change(self, events: int) -> None:
+    def change(self, events: int, size: int = 0) -> None:
         """Enter events that a lane took in, or gave up where the number is negative."""
         self.count += events
+        self.bytes += size
 
     def __repr__(self) -> str:
         return f"<Held {self.count} of {self._most}>"

@@ -274,14 +274,19 @@ class Batcher:
 
     def remove(self, choose: Choose) -> list[Record]:
         """Take the chosen events out, wherever they wait, except those in flight."""
+        removed = self.remove_queued(choose)
+        for group in self.groups():
+            if group.count and (chosen := choose(group.waiting())):
+                removed += group.remove(frozenset(chosen).__contains__)
+        return removed
+
+    def remove_queued(self, choose: Choose) -> list[Record]:
+        """Take the chosen events out of the queue, and out of no group."""
         removed = choose(self._queue)
         if removed:
             gone = {record.id for record in removed}
             self._queue = deque([r for r in self._queue if r.id not in gone])
             self._back = min(self._back, len(self._queue))
-        for group in self.groups():
-            if group.count and (chosen := choose(group.waiting())):
-                removed += group.remove(frozenset(chosen).__contains__)
         return removed
 
     def take_eldest(self) -> list[Record]:

@@ -6,7 +6,8 @@ groups to send and settlements to write down.
 
 import math
 import random
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.deciding.attempts import Attempts
@@ -47,6 +48,8 @@ class Schedule:
             capacity=config.max_storage_capacity,
             max_age=max_age,
             interval=config.flush_interval,
+            most_bytes=config.max_storage_bytes,
+            durable=durable,
         )
         self.health = Health(config, rng.uniform)
         """How well the destination is, and how fast it may be asked."""
@@ -75,6 +78,11 @@ class Schedule:
     def held(self) -> int:
         """Events in the lanes of throttled identities."""
         return self._waiting.held
+
+    @property
+    def held_bytes(self) -> int:
+        """Their bytes."""
+        return self._waiting.held_bytes
 
     @property
     def size(self) -> int:
@@ -283,6 +291,40 @@ class Schedule:
     def _closed(self, settlements: list[Settlement]) -> list[Settlement]:
         self._attempts.forget(settlements)
         return settlements
+
+    # What is left to the storage ---------------------------------------------
+
+    def passes_over(self, record: Record) -> bool:
+        """Say whether a record that was read is left where it lies."""
+        return self._waiting.passes_over(record)
+
+    def collect_left(self) -> list[Record]:
+        """Hand over the events of throttled identities that go back to the storage."""
+        return self._waiting.collect_left()
+
+    def shed(self, record: Record) -> None:
+        """Give an event up that cannot go back."""
+        self._waiting.shed(record)
+
+    @property
+    def wants_more(self) -> bool:
+        """True where a throttled identity can go on with what went back."""
+        return self._waiting.wants_more
+
+    def wanted(self) -> tuple[dict[str, int], int]:
+        """Say how many events of which identities may come, and their bytes."""
+        spare = self._waiting.spare
+        return self._waiting.wanted(), sys.maxsize if spare == math.inf else int(spare)
+
+    def bring_back(self, records: Sequence[Record], now: float) -> None:
+        """Take in what went back to the storage, in order of acceptance."""
+        self._waiting.bring_back(records, now)
+
+    def catch_up(self, is_behind: Callable[[str], bool]) -> None:
+        """Note of which identities the storage has no more."""
+        for identity in self._waiting.behind:
+            if not is_behind(identity):
+                self._waiting.catch_up(identity)
 
     # Removing, shutting down -------------------------------------------------
 

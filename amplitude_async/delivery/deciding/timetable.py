@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 
-from amplitude_async.delivery.deciding.group import Group
+from amplitude_async.delivery.deciding.group import Group, Life
 
 __all__ = ["Linger", "Timetable"]
 
@@ -131,10 +131,11 @@ class Timetable:
                 self.rest(group, now)
 
     def forget_ended(self) -> None:
-        """Strike groups out that have nothing left to send."""
-        self._resting = [entry for entry in self._resting if entry[2].goes_on]
+        """Strike groups out that are over, or idle."""
+        resting, ready = Life.RESTING, Life.READY
+        self._resting = [e for e in self._resting if e[2].life is resting]
         heapq.heapify(self._resting)
-        self._ready = deque(group for group in self._ready if group.goes_on)
+        self._ready = deque(group for group in self._ready if group.life is ready)
 
     def clear(self) -> None:
         """Strike every group out."""

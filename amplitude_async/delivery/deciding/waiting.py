@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from amplitude_async.delivery.deciding.attempts import Attempts, Held
 from amplitude_async.delivery.deciding.batcher import Batcher, Choose, Leaving
-from amplitude_async.delivery.deciding.group import Group
+from amplitude_async.delivery.deciding.behind import Behind
+from amplitude_async.delivery.deciding.group import Group, Life
 from amplitude_async.delivery.deciding.rulings import Ruling
 from amplitude_async.delivery.deciding.timetable import Linger, Timetable
 from amplitude_async.delivery.outcome import DropReason, Outcome, Settlement
@@ -30,19 +31,31 @@ class Waiting:
 
     Args:
         capacity: most events in memory; half of it may be held.
+        most_bytes: most bytes of them; likewise, where a storage keeps the rest.
+        durable: a storage keeps what is held beyond that; else it is shed.
         max_age: seconds after which an event is too old to go.
         interval: seconds that a first event waits for company.
     """
 
     def __init__(
-        self, attempts: Attempts, *, capacity: int, max_age: float, interval: float
+        self,
+        attempts: Attempts,
+        *,
+        capacity: int,
+        max_age: float,
+        interval: float,
+        most_bytes: float = math.inf,
+        durable: bool = False,
     ) -> None:
         self._attempts = attempts
         self._capacity = capacity
         self._max_age = max_age
         self._expired = f"not delivered within max_event_age={max_age:g} s"
         self._batcher = Batcher(attempts)
-        self._held = Held(max(1, capacity // 2))
+        self._held = Held(
+            max(1, capacity // 2), most_bytes / 2 if durable else math.inf
+        )
+        self._behind = Behind(able=durable)
         self._eldest: deque[Record] = deque()
         """The oldest of all, looked out to be given up; in order of acceptance."""
         self._departed: list[Settlement] = []
@@ -66,11 +79,16 @@ class Waiting:
         return self._held.count
 
     @property
+    def held_bytes(self) -> int:
+        """Their bytes."""
+        return self._held.bytes
+
+    @property
     def size(self) -> int:
         """Undecided events, those in flight included; counted anew at each call."""
         groups = sum(group.count for group in self._batcher.groups())
         aside = len(self._spent or ()) + len(self._eldest) + len(self._departed)
-        return len(self._batcher) + groups + aside
+        return len(self._batcher) + groups + aside + len(self._behind)
 
     @property
     def last_call(self) -> bool:
@@ -139,7 +157,7 @@ class Waiting:
             self._expire(record)
         group.forget_empty_pieces()
         if not group.pieces:
-            self.release(group)
+            self.finish(group)
             self.expire(wall)
         return bool(group.pieces)
 
@@ -180,12 +198,26 @@ class Waiting:
         self._depart(record, DropReason.EXPIRED, self._expired)
 
     def _park(self, owner: Group, record: Record) -> None:
-        if owner.window is not None and not self._held.room:
-            self._shed(record)
-        else:
+        if owner.window is None or self._may_hold(owner, record.identity):
             owner.park(record)
+        else:
+            self._leave(record)
 
-    def _shed(self, record: Record) -> None:
+    def _may_hold(self, lane: Group, identity: str) -> bool:
+        """Say whether a lane may take one more event in."""
+        if self._behind.able and lane.count >= self._held.share:
+            return False
+        return self._held.room > 0 and identity not in self._behind
+
+    def _leave(self, record: Record) -> None:
+        """Leave an event of a throttled identity to the storage, or shed it."""
+        if self._behind.able:
+            self._behind.leave(record)
+        else:
+            self.shed(record)
+
+    def shed(self, record: Record) -> None:
+        """Give an event of a throttled identity up."""
         message = (
             "events of throttled identities fill half of max_storage_capacity="
             f"{self._capacity}"
@@ -211,10 +243,11 @@ class Waiting:
                 self._hold(identity, records, due)
 
     def _hold(self, identity: str, records: list[Record], due: float) -> None:
-        room = self._held.room
-        kept, shed = records[:room], records[room:]
-        for record in shed:
-            self._shed(record)
+        most = self._held.share if self._behind.able else len(records)
+        room = self._held.fitting(records, most)
+        kept, rest = records[:room], records[room:]
+        for record in rest:
+            self._leave(record)
         lane = Group([kept] if kept else [], PROBATION_WINDOW, self._held)
         self._batcher.own(lane, identity)
         self.postpone(lane, due)
@@ -235,7 +268,7 @@ class Waiting:
     def go_on(self, group: Group, ruling: Ruling, now: float) -> None:
         """Send a group's next piece, or free its identities."""
         if not group.goes_on:
-            self.release(group)
+            self.finish(group)
         elif ruling.first and self.last_call:
             self.spend(group)  # it has had its last request
         elif ruling.charged and not group.throttled:
@@ -245,6 +278,19 @@ class Waiting:
             self.timetable.resume_first(group)
         else:
             self.timetable.resume(group)
+
+    def finish(self, group: Group) -> None:
+        """Free a group's identities; a lane stays while the storage has more for it."""
+        if self._waits_for_storage(group):
+            group.idle()
+            self._behind.run_dry(group.identities[0])
+        else:
+            self.release(group)
+
+    def _waits_for_storage(self, group: Group) -> bool:
+        if not group.throttled or self.last_call:
+            return False
+        return any(identity in self._behind for identity in group.identities)
 
     def release(self, group: Group) -> None:
         """Free a group's identities; what was parked there was due at that time."""
@@ -275,9 +321,13 @@ class Waiting:
             if group is None:
                 continue
             group.forget_empty_pieces()
-            if not group.goes_on and not group.out:
+            if group.goes_on or group.out:
+                continue
+            if not self._waits_for_storage(group):
                 self.release(group)
-                ended = True
+            elif group.life is Life.READY:
+                self.finish(group)
+            ended = True
         if ended:
             self.timetable.forget_ended()
         return Leaving(records)
@@ -286,7 +336,13 @@ class Waiting:
         """Take everything out that waits to be sent, and is not in flight."""
         self._reinstate()
         self.timetable.clear()  # nothing in it is in flight
-        return self._batcher.clear()
+        leaving = self._batcher.clear()
+        for identity in self._behind.identities:
+            if self._batcher.owner(identity) is None and not self.last_call:
+                lane = Group([], PROBATION_WINDOW, self._held)
+                self._batcher.own(lane, identity)
+                self.finish(lane)
+        return leaving
 
     def pop_eldest(self) -> Record | None:
         """Take out the oldest event of all, wherever it waits; None: all are out."""
@@ -301,12 +357,19 @@ class Waiting:
             owner = self._batcher.owner(record.identity)
             self._batcher.put_first(record)
             # Others may have taken its place in the lane meanwhile.
-            if owner is not None and owner.throttled and self._held.overfull:
-                self._shed(owner.pop_newest())
+            if owner is None or not owner.throttled:
+                continue
+            if self._held.overfull:
+                self._leave(owner.pop_newest())
+            self._wake(owner)
 
     def call_last(self, now: float) -> bool:
         """Let everything that waits go once more; False where nothing waits."""
         self._reinstate()
+        if self._behind.identities:
+            # They may not overtake what stays in the storage.
+            for record in self._batcher.remove_queued(self._behind.among):
+                self._behind.leave(record)
         for group in self._batcher.groups():
             if not group.out:
                 self._batcher.dissolve(group)
@@ -318,4 +381,74 @@ class Waiting:
     def remove_all(self) -> list[Record]:
         """Take out everything that is undecided and not in flight."""
         spent, self._spent = self._spent or [], None if self._spent is None else []
-        return spent + self.clear().all()
+        return spent + self.clear().all() + self._behind.collect()
+
+    # What is left to the storage ---------------------------------------------
+
+    def passes_over(self, record: Record) -> bool:
+        """Say whether a record that was read is left where it lies.
+
+        It is where memory has no room for more of its identity, which is throttled.
+        """
+        if record.identity in self._behind:
+            return True
+        lane = self._batcher.owner(record.identity)
+        if lane is None or not lane.throttled or not self._behind.able:
+            return False
+        if self._may_hold(lane, record.identity):
+            return False
+        self._behind.add(record.identity)
+        return True
+
+    def collect_left(self) -> list[Record]:
+        """Hand over the events that go back to the storage."""
+        return self._behind.collect()
+
+    @property
+    def wants_more(self) -> bool:
+        """True where a lane has run dry, and there is room for more of it."""
+        return self._behind.some_dry and self._held.room > 0 and not self.last_call
+
+    def wanted(self) -> dict[str, int]:
+        """Say of which identities more may come, and how much."""
+        room, wanted = self._held.room, {}
+        if not self.last_call:
+            for identity in self._behind.dry:
+                wanted[identity] = min(room, self._held.share)
+                room -= wanted[identity]
+                if room <= 0:
+                    break
+        return wanted
+
+    @property
+    def spare(self) -> float:
+        """How many bytes more may come with them."""
+        return self._held.spare
+
+    def bring_back(self, records: Sequence[Record], now: float) -> None:
+        """Take in what was left to the storage, in order of acceptance."""
+        for record in records:
+            lane = self._batcher.owner(record.identity)
+            if lane is None or not lane.throttled:
+                self.add((record,), now)
+            else:
+                lane.park(record)
+                self._wake(lane)
+
+    def _wake(self, lane: Group) -> None:
+        if lane.life is Life.IDLE and lane.goes_on:
+            lane.resume()
+            self.timetable.resume(lane)
+            self._behind.supply(lane.identities[0])
+
+    def catch_up(self, identity: str) -> None:
+        """Note that the storage has no more of an identity."""
+        self._behind.catch_up(identity)
+        lane = self._batcher.owner(identity)
+        if lane is not None and lane.life is Life.IDLE:
+            self.release(lane)
+
+    @property
+    def behind(self) -> list[str]:
+        """Identities of which a part is left to the storage."""
+        return self._behind.identities

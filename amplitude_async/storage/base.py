@@ -118,7 +118,10 @@ class Storage(ABC):
         """Keep rejected records, where ``dead_letters`` is not 0."""
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
-        """Take over records that another process left; returns how many."""
+        """Take over records that another process left; returns how many.
+
+        As many as there is room for: what is left comes with later calls.
+        """
         # Where no two processes share a storage, none leaves anything to another.
         return 0
 

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -118,6 +117,12 @@ class SQLiteStorage(Storage):
     def __repr__(self) -> str:
         return f"<SQLiteStorage {str(self.directory)!r} {self._count} events>"
 
+    def __del__(self) -> None:
+        # Nobody closed it: its files are free for others, and its thread ends.
+        thread = getattr(self, "_thread", None)
+        if thread is not None:
+            thread.post(self._sources.leave)
+
     @property
     def _count(self) -> int:
         return self._appended.events - self._sources.settled.events
@@ -156,8 +161,6 @@ class SQLiteStorage(Storage):
         self._sources.settled.clear()
         self._sources.held.clear()
         thread = self._thread = SpoolThread()
-        self._let_go = weakref.finalize(self, thread.post, self._sources.leave)
-        self._let_go.atexit = False
         try:
             await self._run(self._sources.open, destination, self._quarter)
         except BaseException:
@@ -263,33 +266,20 @@ class SQLiteStorage(Storage):
             What went wrong with each; None where it is written.
         """
         give_up_at = time.monotonic() + _ONE_BY_ONE
-        error = self._insert(group)
+        error = _insert(self._sources, group)
         if error is None:
             return [None] * len(group)
         errors: list[StorageError | None] = []
         for one in group:
             # A disk that takes long to say no is not asked for each of them.
             if len(group) > 1 and time.monotonic() < give_up_at:
-                errors.append(self._insert([one]))
+                errors.append(_insert(self._sources, [one]))
             else:
                 errors.append(error)
         for one, left_out in zip(group, errors, strict=True):
             if left_out is not None:
                 self._sources.settled.add(len(one.records), one.size)
         return errors
-
-    def _insert(self, group: list[_Append]) -> StorageError | None:
-        """Write appends in one transaction; returns why nothing was written."""
-        try:
-            self._sources.insert(
-                [record for one in group for record in one.records],
-                sum([one.size for one in group]),
-            )
-        except StorageError as error:
-            return error
-        except BaseException as error:  # noqa: BLE001 - nobody may wait for ever
-            return _in_our_words(self.directory, error)
-        return None
 
     async def settle(self, ids: Sequence[int]) -> None:
         """Forget records whose fate is decided."""
@@ -341,7 +331,6 @@ class SQLiteStorage(Storage):
     def _stop_thread(self) -> None:
         thread, self._thread = self._thread, None
         if thread is not None:
-            self._let_go.detach()
             thread.stop()
 
     def after_fork(self) -> "SQLiteStorage":
@@ -357,12 +346,21 @@ class SQLiteStorage(Storage):
         )
 
 
-def _in_our_words(directory: Path, error: BaseException) -> StorageError:
-    """Say of an error of any class what it means; not its text, which may hold an id."""
-    what = type(error).__name__
-    problem = StorageError(f"the spool {directory} cannot write an event: {what}")
-    problem.__cause__ = error
-    return problem
+def _insert(sources: Sources, group: list[_Append]) -> StorageError | None:
+    """Write appends in one transaction; returns why nothing was written."""
+    records = [record for one in group for record in one.records]
+    try:
+        sources.insert(records, sum([one.size for one in group]))
+    except StorageError as error:
+        return error
+    except BaseException as error:  # noqa: BLE001 - nobody may wait for ever
+        # Without its text, which may hold an id.
+        problem = StorageError(
+            f"the spool cannot write an event: {type(error).__name__}"
+        )
+        problem.__cause__ = error
+        return problem
+    return None
 
 
 def _end(group: list[_Ended]) -> None:

@@ -91,11 +91,12 @@ class Source:
     __slots__ = (
         "__weakref__",
         "_count",
+        "_failures",
         "_first",
         "_last",
         "_size",
         "base",
-        "failures",
+        "deletions",
         "file",
         "ids",
         "lock",
@@ -114,8 +115,9 @@ class Source:
         """The ids of an adopted file; empty for the own file."""
         self.owed: list[int] = []
         """Rows that could not be deleted as yet."""
-        self.failures = 0
-        """Readings in a row that failed."""
+        self.deletions: Postponed[Path] = Postponed(*_DELETE_AGAIN)
+        """Whether to try that again already."""
+        self._failures = 0
         self.mendings = 0
         """How often it was damaged and a new file took its place."""
         self._count, self._size = extent.events, extent.size
@@ -138,7 +140,19 @@ class Source:
     @property
     def is_passed_over(self) -> bool:
         """True once reading it has failed too often; its rows wait for a restart."""
-        return self.failures >= _FAILED_READS
+        return self._failures >= _FAILED_READS
+
+    def owe(self, rows: list[int]) -> None:
+        """Note rows that are to be deleted."""
+        self.owed += rows
+
+    def pay(self) -> None:
+        """Note that nothing is to be deleted any more."""
+        self.owed.clear()
+
+    def was_read(self, *, well: bool) -> None:
+        """Count the readings that fail in a row."""
+        self._failures = 0 if well else self._failures + 1
 
     def reduce(self, removed: Removed) -> None:
         """Count what was removed."""
@@ -226,7 +240,6 @@ class Sources:
         self._told: set[Path] = set()
         self._reserve = DiskReserve(directory, min_free_bytes)
         self._postponed: Postponed[Path] = Postponed(*_CLAIM_AGAIN)
-        self._undeleted: Postponed[Path] = Postponed(*_DELETE_AGAIN)
 
     # Making and leaving ------------------------------------------------------
 
@@ -548,10 +561,10 @@ class Sources:
         Raises:
             StorageError: nothing was written.
         """
-        if self.own is not None:
-            self._confirm(self.own)
         # Once in the log, and once in the file.
         self._reserve.check(2 * size, self._reusable)
+        if self.own is not None:
+            self._confirm(self.own)
         # At the start the disk was full; meanwhile it is not.
         if self.own is None and self._destination:
             problem = self._try_to_make_own()
@@ -575,7 +588,7 @@ class Sources:
         for source in self._adopted:
             start = bisect.bisect_left(ids, source.ids.start)
             stop = bisect.bisect_left(ids, source.ids.stop)
-            source.owed += [number - source.base for number in ids[start:stop]]
+            source.owe([number - source.base for number in ids[start:stop]])
             del ids[start:stop]
         try:
             # What belongs to none of the others is the own file's.
@@ -590,30 +603,32 @@ class Sources:
         # A copy, since a file that is finished leaves the list.
         for source in list(self._adopted):
             path = source.file.path
-            if not source.owed or not self._undeleted.is_due(path):
+            if not source.owed or not source.deletions.is_due(path):
                 continue
             try:
-                owed = source.owed
-                self._delete(source, owed)
+                self._delete(source, list(source.owed))
             except StorageError as error:
-                if self._undeleted.failed(path):
+                if source.deletions.failed(path):
                     logger.warning(
                         "%s; its delivered events are deleted later, or sent again "
                         "after a restart, under the same insert_id",
                         error,
                     )
             else:
-                source.owed = []
-                self._undeleted.worked(path)
+                source.pay()
+                source.deletions.worked(path)
 
     def _delete(self, source: Source, rows: list[int]) -> None:
         is_tight = self._reserve.is_tight
         step = _FEW_ROWS if is_tight else _ROWS_AT_ONCE
         for start in range(0, len(rows), step):
-            piece = rows[start : start + step]
-            for part in _light_parts(source.file, piece) if is_tight else (piece,):
-                delete = partial(SpoolFile.delete, ids=part)
-                self._count_out(source, self._sound(source, delete))
+            parts = [rows[start : start + step]]
+            if is_tight:
+                weigh = partial(SpoolFile.sizes, ids=parts[0])
+                parts = _light_parts(self._sound(source, weigh))
+            for part in parts:
+                removed = self._sound(source, partial(SpoolFile.delete, ids=part))
+                self._count_out(source, removed)
         self._be_done_with(source)
 
     def _count_out(self, source: Source, removed: Removed) -> None:
@@ -627,7 +642,7 @@ class Sources:
         """Leave an adopted file in which nothing is left."""
         if source is not self.own and source.extent.events <= 0:
             self._adopted.remove(source)
-            source.owed = []
+            source.pay()
             source.leave()
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
@@ -666,7 +681,7 @@ class Sources:
                 if source is self.own or not self._pass_over(source, error):
                     raise
                 continue
-            source.failures = 0
+            source.was_read(well=True)
             max_bytes -= sum([len(record.body) for record in rows])
             damaged = [record.id for record in rows if not record.body]
             if damaged:
@@ -677,7 +692,7 @@ class Sources:
 
     def _pass_over(self, source: Source, error: StorageError) -> bool:
         """Count a failed reading; True once a file is not read any more."""
-        source.failures += 1
+        source.was_read(well=False)
         if not source.is_passed_over:
             return False
         extent = source.extent
@@ -718,18 +733,17 @@ class Sources:
             self._be_done_with(source)
 
 
-def _light_parts(file: SpoolFile, rows: list[int]) -> Iterator[list[int]]:
-    """Cut rows into parts of few bytes each."""
-    part: list[int] = []
+def _light_parts(sizes: list[tuple[int, int]]) -> list[list[int]]:
+    """Cut rows, of which the sizes are known, into parts of few bytes each."""
+    parts: list[list[int]] = [[]]
     total = 0
-    for row, size in file.sizes(rows):
-        if part and total + size > _FEW_BYTES:
-            yield part
-            part, total = [], 0
-        part.append(row)
+    for row, size in sizes:
+        if parts[-1] and total + size > _FEW_BYTES:
+            parts.append([])
+            total = 0
+        parts[-1].append(row)
         total += size
-    if part:
-        yield part
+    return parts
 
 
 def _make_own(directory: Path, destination: str, *, full_sync: bool) -> Source:

@@ -40,8 +40,9 @@ class SpoolThread:
         )
         self._thread.start()
         _AT_FORK.add(self._at_work)
-        # A spool that nobody holds any more ends its thread.
-        weakref.finalize(self, self._jobs.put, None).atexit = False
+
+    def __del__(self) -> None:
+        self.stop()  # a spool that nobody holds any more
 
     def post(self, job: Job) -> None:
         """Queue a job that tells its result by itself and does not raise."""

@@ -392,19 +392,6 @@ class SpoolFile:
         with self._suspecting(), self._transaction() as connection:
             return _delete(connection, ids)
 
-    @contextmanager
-    def _suspecting(self) -> Iterator[None]:
-        """Look for damage where the disk seems to be full.
-
-        SQLite takes a pointer beyond the end of the file for a page to be added.
-        """
-        try:
-            yield
-        except StorageError as error:
-            if getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
-                self.verify()
-            raise
-
     def sizes(self, ids: Sequence[int]) -> list[tuple[int, int]]:
         """Say of each of these records that is there how many bytes its body has."""
         places = ",".join("?" * len(ids))
@@ -418,6 +405,19 @@ class SpoolFile:
         """How many bytes can be written before the file grows."""
         pages = self._value("PRAGMA freelist_count")
         return int(pages * self._value("PRAGMA page_size"))
+
+    @contextmanager
+    def _suspecting(self) -> Iterator[None]:
+        """Look for damage where the disk seems to be full.
+
+        SQLite takes a pointer beyond the end of the file for a page to be added.
+        """
+        try:
+            yield
+        except StorageError as error:
+            if getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+                self.verify()
+            raise
 
     def shrink(self) -> None:
         """Give the disk a little of the free space back, where there is much of it."""

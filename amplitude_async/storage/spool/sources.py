@@ -562,10 +562,10 @@ class Sources:
         Raises:
             StorageError: nothing was written.
         """
-        if self.own is not None:
-            self._confirm(self.own)
         # Once in the log, and once in the file.
         self._reserve.check(2 * size, self._reusable)
+        if self.own is not None:
+            self._confirm(self.own)
         # At the start the disk was full; meanwhile it is not.
         if self.own is None and self._destination:
             problem = self._try_to_make_own()

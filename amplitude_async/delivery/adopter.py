@@ -9,6 +9,7 @@ from amplitude_async.delivery.journal import Journal
 __all__ = ["Adopter"]
 
 ADOPT_INTERVAL = 30.0
+ADOPT_AGAIN = 1.0
 
 
 class Adopter:
@@ -46,7 +47,10 @@ class Adopter:
             self._alarm.clear()
             if self._clock.now() >= self._due:
                 self._due = self._clock.now() + ADOPT_INTERVAL
-                self._recovered(await self._journal.adopt(self._allot))
+                adopted = await self._journal.adopt(self._allot)
+                self._recovered(adopted)
+                if adopted:  # a storage takes over a few at a time: there may be more
+                    self._due = self._clock.now() + ADOPT_AGAIN
             self._alarm.ring_at(self._due)
             await self._alarm.wait()
 

@@ -55,6 +55,7 @@ class LastAct:
             interrupted: ids of the events whose request was cut off.
         """
         await self._bounded(self._journal.written(), "storage_write")
+        await self._bounded(self._journal.confirm(), "storage_lost")
         # Taken out and due to be settled in one go: a last act that is cancelled
         # loses none.
         self._settle(self._schedule.remove_all() + self._intake.take_all(), interrupted)
@@ -105,7 +106,7 @@ class LastAct:
     async def _leave_unread(self) -> None:
         """Settle what is only in the journal as STORED, and tell all who wait."""
         books, journal = self._books, self._journal
-        outcome = _stored("")
+        outcome = _stored("") if journal.keeps_unread else _lost("")
         if journal.unread and books.callbacks is not None:
             telling = self._call_back_unread(books.callbacks, outcome)
             await self._bounded(telling, "storage_read")

@@ -52,6 +52,7 @@ class Journal:
         self._destination = destination
         self._reporter = reporter
         self._opened = False
+        self._sure = True
         self._unread = Unread()
         self._clock = clock
         self._settler = Settler(storage, reporter, clock)
@@ -105,7 +106,24 @@ class Journal:
 
     def holds(self, record_id: int) -> bool:
         """Say whether an undecided record survives the process."""
-        return self.writes and record_id not in self._writer.loose
+        return self.writes and self._sure and record_id not in self._writer.loose
+
+    @property
+    def keeps_unread(self) -> bool:
+        """True while nothing says that what is only in the storage is lost."""
+        return self._sure
+
+    async def confirm(self) -> None:
+        """See that what was written is still there, before it is called stored.
+
+        Raises:
+            Exception: whatever the storage raised; nothing of it is stored then.
+        """
+        if not self._opened:
+            return
+        self._sure = False
+        await self._storage.confirm()
+        self._sure = True
 
     def __repr__(self) -> str:
         state = "open" if self._opened else "shut"

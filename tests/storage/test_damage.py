@@ -26,7 +26,7 @@ MUCH = 10**9
 # Small and large ones, as a page holds several of the former and one of the latter
 # takes several pages.
 RECORDS = {n: make_record(n, 9_000 if n % 9 == 0 else 40) for n in range(1, 241)}
-SEEDS = int(os.environ.get("SPOOL_DAMAGE_SEEDS", "150"))
+SEEDS = int(os.environ.get("SPOOL_DAMAGE_SEEDS", "60"))
 
 
 def counter() -> Callable[[int], int]:

@@ -304,6 +304,24 @@ async def test_a_copy_of_a_verb_that_waited_at_a_fork_ends_as_forked() -> None:
     await engine.shutdown(0.0)
 
 
+async def test_what_is_gone_from_the_storage_is_not_called_stored(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """The storage is asked before it is said, for what is in memory and what is not."""
+
+    class Emptied(Shelf):
+        async def confirm(self) -> None:
+            raise StorageError("the shelf is gone")
+
+    emulator.faults.add(DOWN)
+    client = connect(storage=Emptied(), max_storage_capacity=10)
+    deliveries = [await client.track("e", user_id=f"user-{n}") for n in range(SPILLED)]
+    stats = await client.shutdown(0.0)
+
+    assert (stats.stored, stats.dropped) == (0, SPILLED)
+    assert {d.result and d.result.reason for d in deliveries} == {DropReason.SHUTDOWN}
+
+
 async def test_what_is_in_memory_only_is_not_called_stored() -> None:
     """Not even where an append that began before it ends well after it."""
     clock, shelf = FakeClock(), InLine()

@@ -114,18 +114,21 @@ def tests(session: nox.Session) -> None:
     """Run the suite on the built wheel, with every extra.
 
     The interpreter that runs nox measures coverage as well: the code is the same on the
-    others, and counting its lines takes as long again as running them.
+    others, and counting its lines takes as long again as running them. What takes long
+    runs once.
     """
     session.install(f"{_wheel(session)}[all]", *_group("tests"))
+    chosen = session.posargs or ("-m", "not long")
     if session.python != RUNNING:
         env = {**INSTALLED, **EAGER_TASKS} if session.python == EAGER else INSTALLED
-        session.run(*PYTEST, *session.posargs, env=env)
+        session.run(*PYTEST, *chosen, env=env)
         return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", *PYTEST, *session.posargs, env=INSTALLED)
+    session.run("coverage", "run", "-m", *PYTEST, *chosen, env=INSTALLED)
     session.run("coverage", "combine", "--quiet")
     if not session.posargs:
         session.run("coverage", "report")
+        session.run(*PYTEST, "-m", "long", env=INSTALLED)
 
 
 @nox.session

@@ -36,6 +36,8 @@ from amplitude_async.testing import FakeClock, ScriptedTransport
 
 __all__: list[str] = []
 
+pytestmark = pytest.mark.long
+
 PACKAGE = str(Path(amplitude_async.__file__).parent)
 TESTING = str(Path(PACKAGE) / "testing")
 

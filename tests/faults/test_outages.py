@@ -17,6 +17,8 @@ from amplitude_async.testing import FakeClock, ScriptedTransport
 
 __all__: list[str] = []
 
+pytestmark = pytest.mark.long
+
 EVENTS = 20_000
 STEPS = 20
 ANSWER_TAKES = 0.05

@@ -26,6 +26,9 @@ MUCH = 10**9
 # Small and large ones, as a page holds several of the former and one of the latter
 # takes several pages.
 RECORDS = {n: make_record(n, 9_000 if n % 9 == 0 else 40) for n in range(1, 241)}
+# So many run wherever the suite does.
+FEW_SEEDS = 10
+MARK = pytest.mark
 SEEDS = int(os.environ.get("SPOOL_DAMAGE_SEEDS", "60"))
 
 
@@ -122,7 +125,13 @@ def place(directory: Path, content: bytes, log: bytes | None = None) -> Path:
     return path
 
 
-@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize(
+    "seed",
+    [
+        pytest.param(n, marks=[pytest.mark.long] * (n >= FEW_SEEDS))
+        for n in range(SEEDS)
+    ],
+)
 async def test_whatever_sqlite_can_read_is_delivered(
     seed: int, whole: tuple[bytes, bytes, bytes], tmp_path: Path
 ) -> None:

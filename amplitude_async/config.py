@@ -131,13 +131,13 @@ class DeliveryConfig(BaseModel):
     max_in_flight: Annotated[int, Field(ge=1, le=256)] = 4
     """Concurrent requests: 1 to 256."""
     flush_max_retries: Annotated[int, Field(ge=0)] = 12
-    """Failed requests an event may be part of after the first; 0: none."""
+    """Failures charged to an event after the first; if you set it: failed requests."""
     retry_base_interval: PositiveSeconds = 0.1
-    """First back-off in seconds; it doubles, with full jitter."""
+    """First pause after trouble, in seconds; it doubles, with jitter."""
     retry_max_interval: PositiveSeconds = 60.0
-    """Longest back-off in seconds."""
+    """Longest pause after trouble, in seconds."""
     retry_throttled_interval: PositiveSeconds = 30.0
-    """How long a throttled identity is held, in seconds."""
+    """Seconds that a throttled identity, or all after a bare 429, is held."""
     max_event_age: PositiveSeconds = 86400.0
     """Seconds until a waiting event is DROPPED expired; 6 days with SQLiteStorage."""
     server_url: str | None = None

@@ -18,6 +18,7 @@ NaN, infinity, bytes, anything else    lost, with a `Loss` that says where
 =====================================  =====================================
 """
 
+import asyncio
 import dataclasses
 import enum
 import uuid
@@ -41,6 +42,7 @@ __all__ = [
     "Json",
     "Loss",
     "ValuePolicy",
+    "encodable_text",
     "is_encodable_text",
     "to_json",
     "unix_ms",
@@ -211,6 +213,13 @@ def is_encodable_text(text: str) -> bool:
     return True
 
 
+def encodable_text(text: str) -> str:
+    """Give a string a UTF-8 form: a lone surrogate is spelled out."""
+    if is_encodable_text(text):
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class _TooManyValuesError(Exception):
     """The value being converted has more parts than any request can hold."""
 
@@ -232,7 +241,7 @@ class _Conversion:
             return self._by_type(value, path, depth)
         except _TooManyValuesError:
             return self._lose(path, f"has more than {_MAX_VALUES} values")
-        except Exception as error:  # noqa: BLE001  # the value's own code runs here
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # its own code
             return self._lose(path, f"its conversion raised {type(error).__name__}")
 
     def _by_type(self, value: Any, path: str, depth: int) -> Json | Dropped:
@@ -317,7 +326,7 @@ class _Conversion:
         for field in dataclasses.fields(value):
             try:
                 items.append((field.name, getattr(value, field.name)))
-            except Exception as error:  # noqa: BLE001  # a property of the class
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # its own
                 where = f"{path}.{field.name}"
                 self._lose(where, f"reading it raised {type(error).__name__}")
         return self._object(value, items, path, depth)
@@ -408,8 +417,7 @@ def _label(key: object) -> str:
     """Name a key in a path so that it can always be printed."""
     if not isinstance(key, str):
         return f"<{type(key).__name__}>"
-    text = str.__str__(key)[:_MAX_LABEL]
-    return text.encode("utf-8", "backslashreplace").decode()
+    return encodable_text(str.__str__(key)[:_MAX_LABEL])
 
 
 _Convert: TypeAlias = Callable[[_Conversion, Any, str, int], Json | Dropped]

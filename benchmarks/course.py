@@ -12,6 +12,7 @@ import json
 import os
 import random
 import resource
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ __all__ = ["EVENT_TYPE", "Course", "Peer", "properties", "run"]
 EVENT_TYPE = "Checkout Completed"
 # An asyncio service comes back to its loop all the time: so do asyncio clients here.
 EVENTS_PER_TURN = 100
-EXTRA_MODES = ("forms", "backlog")
+EXTRA_MODES = ("forms", "backlog", "busy")
 TICK = 0.002
 SETTLE = 0.3
 FIRST_WARM_UP = 3_000_000
@@ -74,6 +75,11 @@ class Course:
         if self._paddings:
             values["padding"] = self._paddings[number % len(self._paddings)]
         return values
+
+    @property
+    def busy(self) -> bool:
+        """True where the server is busy, and nobody may wait long for company."""
+        return self.mode == "busy"
 
     @property
     def roomy(self) -> bool:
@@ -132,6 +138,8 @@ async def _run(
         return await _memory(course, peer)
     if course.mode == "paced":
         return await _paced(course, peer)
+    if course.mode == "busy":
+        return await _busy(course, peer)
     return await _burst(course, peer)
 
 
@@ -267,6 +275,33 @@ async def _tick(late: "array.array[int]", stop: asyncio.Event) -> None:
         due = time.perf_counter_ns() + int(TICK * 1e9)
         await asyncio.sleep(TICK)
         late.append(max(time.perf_counter_ns() - due, 0))
+
+
+# Busy -------------------------------------------------------------------------
+
+
+async def _busy(course: Course, peer: Peer) -> dict[str, Any]:
+    """Offer so many events a second, say how many those were, and go on sending.
+
+    Nobody flushes: some SDKs give up at a flush what they would send again by
+    themselves. So the process lives until its standard input is closed.
+    """
+    number, started = 0, time.monotonic_ns()
+    until = started + int(course.seconds * 1e9)
+    while (now := time.monotonic_ns()) < until:
+        due = int((now - started) * course.rate / 1e9)
+        while number < due and time.monotonic_ns() < until:
+            handed = peer.track(
+                course.users[number % len(course.users)], properties(number)
+            )
+            if peer.asynchronous:
+                await handed
+            number += 1
+        await asyncio.sleep(0.001)
+    offered = {"events": number, "ended_ns": time.monotonic_ns()}
+    print(json.dumps(offered), flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+    return offered
 
 
 def _count_full_collections() -> list[int]:

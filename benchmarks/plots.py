@@ -11,7 +11,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from study import Row, Study, cpu, lag, rate, track, weight
 
-__all__ = ["draw"]
+__all__ = ["STYLE", "colour", "draw", "save"]
 
 OURS: Final = "#1f6feb"
 FLOOR: Final = "#8c959f"
@@ -73,7 +73,8 @@ _TRACK: Final = {name: track(name) for name in ("p50", "p99", "p99.9")}
 _LAG: Final = {name: lag(name) for name in ("p50", "p99", "max")}
 
 
-def _colour(label: str) -> str:
+def colour(label: str) -> str:
+    """Choose the colour of an SDK: ours, the floor or another."""
     if label.startswith("ours"):
         return OURS
     return FLOOR if label.startswith(("floor", "no SDK")) else OTHER
@@ -97,11 +98,11 @@ def _bars(
         return
     values = [study.median(figure, label, value) or 0 for label in labels]
     shape, axes = _axes(labels, title)
-    axes.barh(labels, values, color=[_colour(label) for label in labels])
+    axes.barh(labels, values, color=[colour(label) for label in labels])
     for index, found in enumerate(values):
         shown = f" {found:,.0f}" if found >= 100 else f" {found:.1f}"
         axes.text(found, index, shown, va="center", fontsize=8)
-    _save(shape, target)
+    save(shape, target)
 
 
 def _ranges(
@@ -119,12 +120,12 @@ def _ranges(
     axes.set_xscale("log")
     for index, label in enumerate(labels):
         found = [study.median(figure, label, value) or 0 for value in values.values()]
-        axes.plot(found, [index] * len(found), color=_colour(label), linewidth=1.5)
+        axes.plot(found, [index] * len(found), color=colour(label), linewidth=1.5)
         for size, x in zip((26, 38, 52), found, strict=True):
-            axes.scatter(x, index, s=size, color=_colour(label))
+            axes.scatter(x, index, s=size, color=colour(label))
     axes.set_yticks(range(len(labels)), labels)
     axes.grid(axis="x", alpha=0.3)
-    _save(shape, target)
+    save(shape, target)
 
 
 def _axes(labels: Sequence[str], title: str) -> tuple[Any, Any]:
@@ -133,7 +134,8 @@ def _axes(labels: Sequence[str], title: str) -> tuple[Any, Any]:
     return shape, axes
 
 
-def _save(shape: Any, target: Path) -> None:
+def save(shape: Any, target: Path) -> None:
+    """Write a plot as SVG and PNG, and forget it."""
     shape.tight_layout()
     shape.savefig(target.with_suffix(".svg"), metadata={"Date": None})
     shape.savefig(target.with_suffix(".png"), dpi=DPI)

@@ -1,7 +1,7 @@
 """Tables and plots of a run, for the terminal and for docs/performance.md."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ from study import (
     weight,
 )
 
-__all__ = ["Table", "main", "tables"]
+__all__ = ["PAGE", "PLOTS", "Table", "main", "print_tables", "tables", "write_page"]
 
 ABSENT: Final = "-"
 HERE: Final = Path(__file__).resolve().parent
@@ -191,10 +191,10 @@ def _sections(study: Study) -> dict[str, str]:
     return sections
 
 
-def write_page(study: Study, page: Path) -> None:
-    """Replace what stands between the markers of the page."""
+def write_page(sections: Mapping[str, str], page: Path) -> None:
+    """Replace what stands between the markers of a page."""
     text = page.read_text(encoding="utf-8")
-    for name, content in _sections(study).items():
+    for name, content in sections.items():
         start, end = f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
         before, found, rest = text.partition(start)
         _, closed, after = rest.partition(end)
@@ -203,9 +203,10 @@ def write_page(study: Study, page: Path) -> None:
     page.write_text(text, encoding="utf-8")
 
 
-def _print(made: Sequence[Table], folder: Path) -> None:
+def print_tables(made: Sequence[Table], target: Path) -> None:
+    """Print tables, and write them as text."""
     plain = "\n\n".join(table.text().replace("**", "") for table in made)
-    (folder / "report.txt").write_text(plain + "\n", encoding="utf-8")
+    target.write_text(plain + "\n", encoding="utf-8")
     try:
         from rich.console import Console  # noqa: PLC0415 - a nicety
         from rich.table import Table as Rich  # noqa: PLC0415
@@ -230,7 +231,7 @@ def main() -> None:
     given = parser.parse_args()
     study = Study.read(given.results)
     folder = given.results.parent
-    _print(tables(study), folder)
+    print_tables(tables(study), folder / "report.txt")
     for line in study.ahead():
         print(f"ahead of us: {line}")
     for row in study.failed:
@@ -241,7 +242,7 @@ def main() -> None:
     draw(study, folder)
     if given.write_docs:
         draw(study, PLOTS)
-        write_page(study, PAGE)
+        write_page(_sections(study), PAGE)
 
 
 if __name__ == "__main__":

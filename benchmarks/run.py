@@ -29,7 +29,21 @@ from typing import Any, Final
 
 from environments import HERE, command, ensure, python_of, version_of
 
-__all__ = ["Job", "Plan", "Result", "main", "sink"]
+__all__ = [
+    "OURS",
+    "OUT",
+    "PEERS",
+    "SNAPSHOT",
+    "Job",
+    "Plan",
+    "Result",
+    "Runner",
+    "ask",
+    "machine",
+    "main",
+    "sink",
+    "take_snapshot",
+]
 
 OUT: Final = HERE / "out"
 SNAPSHOT: Final = OUT / "tree"
@@ -239,14 +253,15 @@ def sink(*options: str) -> Iterator[str]:
             process.terminate()
 
 
-def _ask(url: str, path: str) -> dict[str, Any]:
+def ask(url: str, path: str) -> dict[str, Any]:
+    """Ask a sink for its totals, or tell it something."""
     with urllib.request.urlopen(url + path) as answer:  # noqa: S310 - loopback
         figures: dict[str, Any] = json.load(answer)
         return figures
 
 
 def _run(job: Job, number: int, url: str) -> Result:
-    _ask(url, "/__reset")
+    ask(url, "/__reset")
     options = ["--url", url, "--tuning", job.runner.tuning, *job.options]
     start = [*command(job.runner.environment, job.runner.script), job.mode, *options]
     named = dict(zip(job.options[::2], job.options[1::2], strict=True))
@@ -266,7 +281,7 @@ def _run(job: Job, number: int, url: str) -> Result:
     except (IndexError, ValueError):
         lines = ended.stderr.strip().splitlines() or ["it said nothing"]
         result.problem = next((x for x in lines if "Error" in x), lines[-1])[:200]
-    result.sink = _ask(url, "/__totals")
+    result.sink = ask(url, "/__totals")
     # The warm-up arrived as well, and does not count.
     result.sink["distinct"] -= int(named.get("--warmup", 0))
     result.events = result.client.get("events", result.events)
@@ -317,7 +332,7 @@ def _runners(*, quick: bool) -> list[Runner]:
     return found
 
 
-def _take_snapshot() -> None:
+def take_snapshot() -> None:
     """Copy the package, so that work on it during the run changes no figure."""
     shutil.rmtree(SNAPSHOT, ignore_errors=True)
     package = "amplitude_async"
@@ -328,7 +343,8 @@ def _take_snapshot() -> None:
     )
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Describe this machine and how busy it is."""
     model = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
@@ -342,6 +358,19 @@ def _machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 1),
     }
+
+
+def _bounds(given: argparse.Namespace) -> None:
+    """See how long one step of ours holds the loop where everything is full."""
+    target = OUT / "bounds.json"
+    if not given.report_only:
+        measure = [python_of("ours"), str(HERE / "bounds.py"), "--json"]
+        with target.open("w", encoding="utf-8") as figures:
+            subprocess.run(
+                [*measure, *["--quick"] * given.quick], stdout=figures, check=True
+            )
+    report = [python_of("tools"), str(HERE / "bounds_report.py"), str(target)]
+    subprocess.run([*report, *["--write-docs"] * given.write_docs], check=True)
 
 
 def main() -> None:
@@ -360,14 +389,14 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     target = OUT / "results.json"
     if not given.report_only:
-        _take_snapshot()
+        take_snapshot()
         runners = _runners(quick=given.quick)
-        machine = _machine()
+        where = machine()
         plan = Plan(quick=given.quick, rounds=given.rounds)
         results = list(_rounds(plan, runners, given.only, given.seed))
         names = dict.fromkeys(r.environment for r in runners)
         content = {
-            "machine": machine,
+            "machine": where,
             "quick": given.quick,
             "rounds": plan.rounds,
             "versions": [version_of(name) for name in names if name != "ours"],
@@ -376,6 +405,8 @@ def main() -> None:
         target.write_text(json.dumps(content, indent=1), encoding="utf-8")
     report = [python_of("tools"), str(HERE / "report.py"), str(target)]
     subprocess.run([*report, *["--write-docs"] * given.write_docs], check=True)
+    if not given.only:
+        _bounds(given)
 
 
 if __name__ == "__main__":

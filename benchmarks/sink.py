@@ -15,13 +15,14 @@ import argparse
 import asyncio
 import base64
 import json
+import math
 import re
 import time
 import zlib
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-__all__ = ["Sink", "Totals", "main"]
+__all__ = ["Limits", "Sink", "Totals", "main"]
 
 NUMBER = re.compile(rb"~(\d{8})~")
 # Snowplow wraps an event's data in URL-safe base64 unless told otherwise.
@@ -60,6 +61,12 @@ class Totals:
     unknown: int = 0
     """Requests without a single event."""
 
+    refused: int = 0
+    """Requests turned away because the sink was busy; nothing in them counts."""
+
+    last_new_ns: int = 0
+    """When an event came last that had not come before."""
+
     seen: bytearray = field(default_factory=lambda: bytearray(MOST_EVENTS), repr=False)
 
     def as_json(self) -> bytes:
@@ -83,6 +90,35 @@ class Totals:
 
 
 @dataclass
+class Limits:
+    """How many requests a busy sink takes; it answers 503 to the others at once."""
+
+    per_second: float = math.inf
+    at_once: float = math.inf
+    under_way: int = 0
+    room: float = math.inf
+    counted_at: float = 0.0
+
+    def admit(self) -> bool:
+        """Take one more request, until `leave`; False where there is no room."""
+        if self.per_second < math.inf:
+            now = time.monotonic()
+            gained = (now - self.counted_at) * self.per_second
+            # After a quiet second as many may come at once as a second takes.
+            self.room = min(max(1.0, self.per_second), self.room + gained)
+            self.counted_at = now
+        if self.under_way >= self.at_once or self.room < 1.0:
+            return False
+        self.room -= 1.0
+        self.under_way += 1
+        return True
+
+    def leave(self) -> None:
+        """Note that a request which was taken has its answer."""
+        self.under_way -= 1
+
+
+@dataclass
 class Sink:
     """How to answer, and what has arrived."""
 
@@ -91,6 +127,7 @@ class Sink:
     """Read everything and answer nothing."""
 
     check: bool = False
+    limits: Limits = field(default_factory=Limits)
     totals: Totals = field(default_factory=Totals)
 
     def take(self, path: str, headers: dict[bytes, bytes], body: bytes) -> bytes:
@@ -101,12 +138,21 @@ class Sink:
         if headers.get(b"content-encoding") == b"gzip":
             body = zlib.decompress(body, GZIP_WBITS)
         totals.body_bytes += len(body)
+        distinct = totals.distinct
         found = totals.count(body)
         totals.last_byte_ns = time.monotonic_ns()
+        if totals.distinct > distinct:
+            totals.last_new_ns = totals.last_byte_ns
         totals.unknown += not found
         if self.check and found != count_listed(path, body):
             totals.mismatches += 1
         return _answer(path, found, len(body))
+
+    def turn_away(self) -> bytes:
+        """Answer a request for which there is no room."""
+        self.totals.requests += 1
+        self.totals.refused += 1
+        return _response(503, b'{"error":"busy"}')
 
     def control(self, path: str) -> bytes:
         """Answer the benchmark's own questions."""
@@ -145,7 +191,7 @@ def _answer(path: str, events: int, size: int) -> bytes:
 
 
 def _response(status: int, body: bytes, kind: bytes = b"application/json") -> bytes:
-    reason = {200: b"OK", 202: b"Accepted"}[status]
+    reason = {200: b"OK", 202: b"Accepted", 503: b"Service Unavailable"}[status]
     return b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b" % (
         status,
         reason,
@@ -213,15 +259,22 @@ class _Connection(asyncio.Protocol):
         if path.startswith("/__"):
             self._transport.write(sink.control(path))
             return
-        answer = sink.take(path, headers, body)
         close = headers.get(b"connection", b"").lower() == b"close"
+        if not sink.limits.admit():
+            self._write(sink.turn_away(), close)
+            return
+        answer = sink.take(path, headers, body)
         if sink.stall:
             return
         if sink.delay:
             loop = asyncio.get_running_loop()
-            loop.call_later(sink.delay, self._write, answer, close)
+            loop.call_later(sink.delay, self._finish, answer, close)
         else:
-            self._write(answer, close)
+            self._finish(answer, close)
+
+    def _finish(self, answer: bytes, close: bool) -> None:  # noqa: FBT001
+        self._sink.limits.leave()
+        self._write(answer, close)
 
     def _write(self, answer: bytes, close: bool) -> None:  # noqa: FBT001
         if not self._transport.is_closing():
@@ -255,8 +308,11 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--stall", action="store_true", help="answer nothing")
     parser.add_argument("--check", action="store_true", help="parse every body too")
+    parser.add_argument("--per-second", type=float, default=math.inf, metavar="N")
+    parser.add_argument("--at-once", type=float, default=math.inf, metavar="N")
     given = parser.parse_args()
-    sink = Sink(delay=given.delay, stall=given.stall, check=given.check)
+    limits = Limits(given.per_second, given.at_once)
+    sink = Sink(given.delay, given.stall, given.check, limits)
     try:
         import uvloop  # noqa: PLC0415 - where it is installed the sink is lighter
     except ImportError:

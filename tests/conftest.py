@@ -36,6 +36,7 @@ KEY = "0123456789abcdef-secret"
 CLI_TESTS = Path(__file__).parent / "cli"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 START_TIMEOUT = 20.0
+EAGER = bool(os.environ.get("AMPLITUDE_ASYNC_EAGER"))
 
 # In checks a failure must come from the change, not from the dice or the machine.
 settings.register_profile(
@@ -73,6 +74,22 @@ def pytest_collection_modifyitems(
             and config.getoption("timeout") is None
         ):
             item.add_marker(pytest.mark.timeout(EXAMPLES_TIMEOUT))
+
+
+class EagerPolicy(asyncio.DefaultEventLoopPolicy):
+    """Makes loops whose tasks start at once, as some hosts have them."""
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        """Make a loop with the eager task factory, which came with Python 3.12."""
+        loop = super().new_event_loop()
+        loop.set_task_factory(getattr(asyncio, "eager_task_factory"))  # noqa: B009 - older Pythons lack it
+        return loop
+
+
+def pytest_configure() -> None:
+    """Let `AMPLITUDE_ASYNC_EAGER` change what every loop of the tests is like."""
+    if EAGER:
+        asyncio.set_event_loop_policy(EagerPolicy())
 
 
 @pytest.fixture(autouse=True)

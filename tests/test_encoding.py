@@ -1,5 +1,6 @@
 """The value policy: everything arrives as documented or loses only its own key."""
 
+import asyncio
 import enum
 import json
 import math
@@ -489,3 +490,20 @@ def test_members_are_put_at_the_end(given: Members, added: Members) -> None:
 def test_milliseconds_are_whole() -> None:
     """A vendor takes whole milliseconds; what is beyond them is cut."""
     assert unix_ms(1_700_000_000.9999) == 1_700_000_000_999
+
+
+def test_a_cancelled_error_of_a_value_loses_that_value_alone() -> None:
+    """Nothing is awaited while values are converted: nobody is being cancelled."""
+
+    class Sulky(Mapping[str, object]):
+        def __getitem__(self, key: str) -> object:
+            raise asyncio.CancelledError
+
+        def __iter__(self) -> Iterator[str]:
+            raise asyncio.CancelledError
+
+        def __len__(self) -> int:
+            return 1
+
+    losses: list[Loss] = []
+    assert ValuePolicy().convert({"a": Sulky(), "b": 1}, "p", losses) == {"b": 1}

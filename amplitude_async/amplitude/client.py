@@ -148,18 +148,27 @@ class Amplitude(BaseClient):
             TypeError: an unknown field name or a wrong kind of argument.
             QueueFullError: no room, and the policy is Overflow.RAISE.
         """
+        if self._in_one_go <= 0:
+            await self._give_turn()
+        self._in_one_go -= 1
         # The commonest call by far: spare it the model where that changes nothing.
         if options is None and type(event) is str:
             record = self._encode_fields(event, fields)
             if record is not None:
                 own = self._own
                 delivery = None if self._fast is None else own.offer_record(record)
-                return delivery or await own.accept_record(record)
+                delivery = delivery or await own.accept_record(record)
+                if delivery.at_door:
+                    self._in_one_go = 0
+                return delivery
         try:
             made = compose(event, options, fields)
         except ValidationError as error:
             return await self._reject(event, error)
-        return self._offer(made) or await self._submit(made)
+        delivery = self._offer(made) or await self._submit(made)
+        if delivery.at_door:
+            self._in_one_go = 0
+        return delivery
 
     def _encode_fields(self, event_type: str, fields: EventFields) -> Record | None:
         """Encode for the short road without an Event; None where one is needed."""

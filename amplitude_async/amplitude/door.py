@@ -14,7 +14,12 @@ from amplitude_async.amplitude.encoder import (
 from amplitude_async.amplitude.events import GROUP_IDENTIFY, Event
 from amplitude_async.client.destination import Refusal
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.encoding import ValuePolicy, unix_ms, with_members
+from amplitude_async.encoding import (
+    ValuePolicy,
+    encodable_text,
+    unix_ms,
+    with_members,
+)
 from amplitude_async.storage.base import Record
 
 __all__ = ["FORBIDDEN_IDS", "AmplitudeDoor"]
@@ -173,4 +178,6 @@ class AmplitudeDoor:
 
 
 def _group_identity(event: Event) -> str:
-    return "/".join(f"{kind}:{name}" for kind, name in (event.groups or {}).items())
+    groups = (event.groups or {}).items()
+    # The encoder leaves out what is no text; what tells the groups apart stays text.
+    return encodable_text("/".join(f"{kind}:{name}" for kind, name in groups))

@@ -16,14 +16,13 @@ from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
     Halve,
-    Pause,
     Refuse,
     Response,
-    Retry,
     Sort,
     Verdict,
     describe_failure,
     excerpt,
+    interpret_trouble,
     retry_after,
 )
 from amplitude_async.storage.base import Record
@@ -109,27 +108,26 @@ def interpret(response: Response, records: Sequence[Record], wall: float) -> Ver
         return Accept(status, "delivered")
     message = describe_failure(response)
     if response.error is not None:
-        return Retry(status, message)
+        return interpret_trouble(response, message, None)
+    wait = retry_after(response.headers, wall, MAX_RETRY_AFTER)
     match status:
-        case 400:
-            return _bad_request(response, records, message)
         case 413:
             return Halve(status, message)
+        case 400:
+            verdict = _bad_request(response, records, message)
         case 429:
-            return _too_many(response, records, message, wall)
+            return _too_many(response, records, message, wait)
         case 401 | 404 | 405:
-            return Refuse(status, message)
-        case 408:
-            return Retry(status, message, _wait(response, wall))
-        case _ if 400 <= status < 500:
+            verdict = Refuse(status, message)
+        case _ if 400 <= status < 500 and status != 408:
             # 403 is a firewall that may object to one event's text.
-            return Bisect(status, message)
+            verdict = Bisect(status, message)
         case _:
-            return Retry(status, message, _wait(response, wall))
-
-
-def _wait(response: Response, wall: float) -> float | None:
-    return retry_after(response.headers, wall, MAX_RETRY_AFTER)
+            return interpret_trouble(response, message, wait)
+    # A server that says when to come again objects to nothing that it names.
+    if wait is not None and not isinstance(verdict, Sort):
+        return interpret_trouble(response, message, wait)
+    return verdict
 
 
 def _bad_request(
@@ -156,7 +154,10 @@ def _bad_request(
 
 
 def _too_many(
-    response: Response, records: Sequence[Record], message: str, wall: float
+    response: Response,
+    records: Sequence[Record],
+    message: str,
+    wait: float | None,
 ) -> Verdict:
     answer = _parse(response.body)
     error = _text(answer.get("error")) or message
@@ -167,7 +168,7 @@ def _too_many(
     throttled = _throttled(answer, records) - over_quota
     if _concerns(over_quota | throttled, records):
         return Sort(429, error, rejected, throttled)
-    return Pause(429, error, _wait(response, wall))
+    return interpret_trouble(response, error, wait)
 
 
 def _throttled(answer: Mapping[str, Any], records: Sequence[Record]) -> frozenset[int]:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from amplitude_async import __version__
+from amplitude_async.cli.demo.busy import BUSY_FORECAST
 from amplitude_async.cli.demo.chaos import FORECAST
 from amplitude_async.cli.demo.crash import run_crash_demo
 from amplitude_async.cli.demo.purchases import (
@@ -103,6 +104,10 @@ def demo(
     chaos: Annotated[
         bool, typer.Option("--chaos", help="Let the server fail, drop and throttle.")
     ] = False,
+    busy: Annotated[
+        bool,
+        typer.Option("--busy", help="Let the server take a few requests a second."),
+    ] = False,
     crash: Annotated[
         bool,
         typer.Option(
@@ -123,17 +128,23 @@ def demo(
     """
     if mparticle and crash:
         raise refusal("--mparticle and --crash do not go together: leave one out")
+    if busy and (chaos or crash or mparticle):
+        raise refusal("--busy goes with --limit, --log and --json: leave the rest out")
     try:
         purchases = (sample_log() if log is None else read_log(log))[:limit]
     except (OSError, PurchaseLogError) as error:
         raise refusal(f"cannot replay the log: {error}") from None
     if chaos and not as_json:
         typer.echo(FORECAST)
+    if busy and not as_json:
+        typer.echo(BUSY_FORECAST)
     with progress_bar(Console(stderr=True), len(purchases)) as advance:
         if crash:
             report = _crash_report(purchases, advance, chaos=chaos)
         else:
-            run = run_demo(purchases, advance, chaos=chaos, mparticle=mparticle)
+            run = run_demo(
+                purchases, advance, chaos=chaos, busy=busy, mparticle=mparticle
+            )
             report = asyncio.run(run)
     if as_json:
         typer.echo(json.dumps(report.as_json(), indent=2))

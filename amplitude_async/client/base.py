@@ -26,6 +26,8 @@ from amplitude_async.plugins import Plugin, as_plugin
 
 __all__ = ["BaseClient"]
 
+VERBS_IN_ONE_GO = 100
+
 
 class BaseClient(Life):
     """The road of an event and the plugins on it; a vendor's client adds the verbs.
@@ -52,6 +54,7 @@ class BaseClient(Life):
             implicit=implicit,
         )
         self._opt_out = config.opt_out
+        self._in_one_go = VERBS_IN_ONE_GO
         self._fast: EngineDestination | None = None
         self._spooled: EngineDestination | None = None
 
@@ -98,6 +101,19 @@ class BaseClient(Life):
         # As short, but for the wait until the storage has the event.
         self._spooled = None if plain else short
 
+    # Turns for the loop ------------------------------------------------------
+
+    async def _give_turn(self) -> None:
+        """Let others run: a loop of verbs that find room would never suspend.
+
+        A verb that settles its event at the door owes a turn as well: a loop that is
+        being shed would keep the engine from making room. The next verb gives it, as a
+        turn comes before the event: a verb that is cancelled has accepted nothing.
+        """
+        # Counted by the verbs themselves: a call of its own would be one per event.
+        self._in_one_go = VERBS_IN_ONE_GO
+        await asyncio.sleep(0)
+
     # The road of an event ----------------------------------------------------
 
     def _offer(self, event: Any) -> Delivery | None:
@@ -121,26 +137,29 @@ class BaseClient(Life):
                 self._check_started()
         stopped = self._stopped()
         if stopped is not None:
-            return self._settle(event, stopped)
+            return await self._end(event, stopped, may_wait=may_wait)
         if self._roster.has_plugins:
             timeline, copy = self._roster.timeline, self._copy_event(event)
             try:
                 event = await timeline.run(copy, may_wait=may_wait)
             except PluginDrop as drop:
-                return self._settle(event, _plugin_drop(drop))
+                outcome = _plugin_drop(drop)
+                return await self._end(event, outcome, may_wait=may_wait)
             # Plugins take their time: somebody may have shut down meanwhile.
             stopped = self._stopped()
             if stopped is not None:
-                return self._settle(event, stopped)
+                return await self._end(event, stopped, may_wait=may_wait)
         due = self._roster.due()
         if not due:
-            return self._settle(event, _NO_DESTINATION)
+            return await self._end(event, _NO_DESTINATION, may_wait=may_wait)
         first, *others = due
         if others:
             event = self._stamp(event)
         # The first comes last: where it is full and raises, the others have theirs.
         for destination in others:
-            await _hand_over(event, destination, may_wait=may_wait)
+            made = await _hand_over(event, destination, may_wait=may_wait)
+            if made.at_door:
+                self._in_one_go = 0
         return await _hand_over(event, first, may_wait=may_wait)
 
     def _submit_nowait(self, event: Any) -> Delivery:
@@ -158,9 +177,11 @@ class BaseClient(Life):
 
     async def _submit_settled(self, event: Any, outcome: Outcome) -> Delivery:
         """Accept an event whose fate is decided already."""
+        if self._in_one_go <= 0:
+            await self._give_turn()
         if not self._is_ending:
             await self._ready()
-        return self._settle(event, self._stopped() or outcome)
+        return await self._end(event, self._stopped() or outcome)
 
     def _stopped(self) -> Outcome | None:
         """Say why no event is taken any more, or None."""
@@ -171,9 +192,20 @@ class BaseClient(Life):
             return _CLOSED
         return _OPT_OUT if self._opt_out else None
 
-    def _settle(self, event: Any, outcome: Outcome) -> Delivery:
+    async def _end(
+        self, event: Any, outcome: Outcome, *, may_wait: bool = True
+    ) -> Delivery:
+        """Settle an event at once when every callback has room for its result."""
+        if may_wait:
+            await self._roster.wait_to_tell()
+        return self._settle(event, outcome, must_tell=may_wait)
+
+    def _settle(
+        self, event: Any, outcome: Outcome, *, must_tell: bool = False
+    ) -> Delivery:
         """Settle an event at once, in the account of every destination."""
-        return self._roster.settle(event, outcome)
+        self._in_one_go = 0
+        return self._roster.settle(event, outcome, must_tell=must_tell)
 
     # Plugins -----------------------------------------------------------------
 

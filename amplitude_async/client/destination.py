@@ -60,12 +60,24 @@ class Destination(Protocol):
     def offer_nowait(self, event: Any) -> Delivery:
         """Accept an event for synchronous code, or shed it."""
 
-    def settle(self, event: Any, outcome: Outcome) -> Delivery:
-        """Accept an event and settle it at once."""
+    def settle(
+        self, event: Any, outcome: Outcome, *, must_tell: bool = False
+    ) -> Delivery:
+        """Accept an event and settle it at once.
+
+        Its callback hears of it if it has room, or if it must.
+        """
+
+    async def wait_to_tell(self) -> None:
+        """Wait until its callback has room for one more result, but not long."""
 
     @property
     def stats(self) -> Stats:
         """Snapshot of the account."""
+
+    @property
+    def pending(self) -> int:
+        """Undecided events."""
 
     async def start(self) -> None:
         """Make ready on the running loop."""
@@ -131,7 +143,7 @@ class EngineDestination(Plugin):
     @property
     def next_id(self) -> int:
         """The id that a record should have which is offered now."""
-        return self._engine.intake.next_id
+        return self._engine.intake.numbers.next
 
     # Events ------------------------------------------------------------------
 
@@ -141,9 +153,9 @@ class EngineDestination(Plugin):
         if not self._engine.plain:
             return None
         admitted = self._admit(event)
-        if isinstance(admitted, Delivery):
-            return admitted
-        return self._engine.intake.offer(admitted)
+        if isinstance(admitted, Record):
+            return self._engine.intake.offer(admitted)
+        return None if self._engine.is_behind else self.settle(event, admitted)
 
     async def accept(self, event: Any) -> Delivery:
         """Accept an event, waiting for room or storage.
@@ -152,9 +164,9 @@ class EngineDestination(Plugin):
             QueueFullError: no room, and the policy is RAISE.
         """
         admitted = self._admit(event)
-        if isinstance(admitted, Delivery):
-            return admitted
-        return await self._engine.accept(admitted)
+        if isinstance(admitted, Record):
+            return await self._engine.accept(admitted)
+        return await self._settle_in_turn(event, admitted)
 
     def offer_nowait(self, event: Any) -> Delivery:
         """Accept an event for synchronous code, or shed it.
@@ -163,22 +175,38 @@ class EngineDestination(Plugin):
             QueueFullError: no room, and the policy is RAISE.
         """
         admitted = self._admit(event)
-        if isinstance(admitted, Delivery):
-            return admitted
-        return self._engine.offer_nowait(admitted)
+        if isinstance(admitted, Record):
+            return self._engine.offer_nowait(admitted)
+        return self.settle(event, admitted)
 
-    def _admit(self, event: Any) -> Record | Delivery:
-        """Let the door judge an event; its handle where that was the end of it."""
+    def _admit(self, event: Any) -> Record | Outcome:
+        """Let the door judge an event; its outcome where that was the end of it."""
         wall = self._clock.wall()
-        record = self._door.admit(event, self._engine.intake.next_id, wall)
+        record = self._door.admit(event, self._engine.intake.numbers.next, wall)
         if isinstance(record, Refusal):
-            return self.settle(event, verdict_on(record, strict=self._strict))
+            return verdict_on(record, strict=self._strict)
         return record
 
-    def settle(self, event: Any, outcome: Outcome) -> Delivery:
-        """Accept an event and settle it at once."""
+    async def _settle_in_turn(self, event: Any, outcome: Outcome) -> Delivery:
+        """Settle an event at once when its result has a place behind the callback."""
+        await self.wait_to_tell()
+        return self.settle(event, outcome, must_tell=True)
+
+    def settle(
+        self, event: Any, outcome: Outcome, *, must_tell: bool = False
+    ) -> Delivery:
+        """Accept an event and settle it at once; the callback hears of it if it can.
+
+        Or in any case, where it must.
+        """
         insert_id = self._door.insert_id(event)
-        return self._engine.settle_at_door(event, insert_id, outcome)
+        return self._engine.settle_at_door(
+            event, insert_id, outcome, must_tell=must_tell
+        )
+
+    async def wait_to_tell(self) -> None:
+        """Wait until the callback has room for one more result, but not long."""
+        await self._engine.wait_to_tell()
 
     # Records: events that a vendor's client has encoded itself ---------------
 
@@ -204,6 +232,11 @@ class EngineDestination(Plugin):
     def stats(self) -> Stats:
         """Snapshot of the account."""
         return self._engine.stats
+
+    @property
+    def pending(self) -> int:
+        """Undecided events, wherever they wait."""
+        return self._engine.pending
 
     async def start(self) -> None:
         """Open the storage and start the engine's tasks."""

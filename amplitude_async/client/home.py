@@ -1,11 +1,15 @@
 """Where a client lives: the event loop and the process of its tasks and sockets."""
 
 import asyncio
+import contextvars
 import os
 from collections.abc import Coroutine
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
+from weakref import WeakSet
 
+from amplitude_async.delivery.callbacks import inside_user_code
+from amplitude_async.delivery.tasks import spawn
 from amplitude_async.exceptions import AmplitudeError
 
 __all__ = ["Home", "Move"]
@@ -40,11 +44,25 @@ class Home:
         """The shutdown, once it has begun: later callers join it."""
         self._pid = 0
         self._may_move = may_move
+        _HOMES.add(self)
+
+    def leave(self) -> None:
+        """Be nowhere, as in a forked child: the next verb moves in.
+
+        The short road compares loops and no processes, since to ask for the process
+        takes a call of the system. A child may well be on the very same loop object.
+        """
+        self.loop = None
 
     @property
     def is_here(self) -> bool:
         """True in the process that the client lives in."""
         return self._pid == os.getpid()
+
+    @property
+    def is_inherited(self) -> bool:
+        """True in a forked child that has not moved in: all here is its parent's."""
+        return self._pid not in {0, os.getpid()}
 
     def enter(self) -> Move:
         """Notice a fork or another event loop, and make this one the home.
@@ -84,10 +102,25 @@ class Home:
 
     def take_leave(self, shutdown: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Begin the shutdown in a task that outlives its first caller."""
-        self.farewell = asyncio.get_running_loop().create_task(
-            shutdown, name="amplitude_async shutdown"
-        )
+        # Of the caller's context only what keeps user code from waiting for itself.
+        context = contextvars.Context()
+        context.run(inside_user_code.set, inside_user_code.get())
+        self.farewell = spawn(shutdown, "shutdown", context)
         return self.farewell
 
     def __repr__(self) -> str:
         return f"<Home process {self._pid or 'none'}, loop {self.loop!r}>"
+
+
+# The one exception to "no state in modules": a hook of the interpreter cannot be taken
+# back, so that one for each client would stay for ever. Nothing is kept alive here.
+_HOMES: Final[WeakSet[Home]] = WeakSet()
+
+
+def _leave_all() -> None:
+    for home in _HOMES:
+        home.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_all)

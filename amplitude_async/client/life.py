@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterable
@@ -21,12 +22,14 @@ from amplitude_async.client.home import Home, Move
 from amplitude_async.client.plain_destination import PlainDestination
 from amplitude_async.client.roster import Roster
 from amplitude_async.client.timeline import Timeline
+from amplitude_async.client.vigil import Vigil
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.endpoint import Endpoint
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.reporting import Reporter, log_quietly
 from amplitude_async.delivery.stats import Stats
+from amplitude_async.delivery.tasks import being_cancelled
 from amplitude_async.delivery.transport import AiohttpTransport, Transport
 from amplitude_async.exceptions import (
     AmplitudeError,
@@ -95,6 +98,13 @@ class Life:
         )
         self._roster = self._make_roster(implicit)
         self._roster.enlist(plugins)
+        roster, home = self._roster, self._home
+        self._vigil = Vigil(
+            config.logger,
+            self._own.name,
+            pending=lambda: roster.pending,
+            concerns=lambda: home.is_here,
+        )
 
     def _make_roster(self, implicit: Plugin | None) -> Roster:
         reporter = Reporter(self._config.logger, self._clock, self._endpoint.name)
@@ -142,7 +152,10 @@ class Life:
     @property
     def stats(self) -> Stats:
         """The account of the client's own destination; others in ``destinations``."""
-        return replace_fields(self._own.stats, destinations=self._roster.other_stats)
+        others = self._roster.other_stats
+        if self._home.is_inherited:
+            return Stats(destinations=dict.fromkeys(others, Stats()))
+        return replace_fields(self._own.stats, destinations=others)
 
     @property
     def _is_ending(self) -> bool:
@@ -150,7 +163,7 @@ class Life:
         return self._state in _ENDING
 
     def __repr__(self) -> str:
-        stats = self._own.stats
+        stats = self.stats
         return (
             f"<{type(self).__name__} {self._state} url={self._endpoint.url!r} "
             f"pending={stats.pending} delivered={stats.delivered}>"
@@ -196,6 +209,8 @@ class Life:
         # nothing: the events are its parent's.
         state = getattr(self, "_state", State.NEW)
         if state in _UNCLOSED and self._home.is_here:
+            self._vigil.tell("nobody holds it any more")
+            self._vigil.end()
             warnings.warn(
                 f"unclosed client with {self._own.stats.pending} undelivered events: "
                 "use `async with` or await shutdown()",
@@ -237,6 +252,7 @@ class Life:
                 self._choose_road()
             if self._state is State.NEW:  # nobody shut it down meanwhile
                 self._state = State.OPEN
+                self._vigil.begin()
             self._choose_road()
 
     # Flush, purge, shutdown --------------------------------------------------
@@ -249,8 +265,11 @@ class Life:
 
         Args:
             timeout: seconds; None: no limit; ``Config.flush_timeout`` by default.
+
+        Raises:
+            TypeError: the timeout is no number.
         """
-        limit = self._config.flush_timeout if isinstance(timeout, Unset) else timeout
+        limit = _limit(timeout, self._config.flush_timeout)
         if self._state is State.CLOSED:
             return self.stats
         await self._ready()
@@ -276,8 +295,11 @@ class Life:
 
         Args:
             timeout: seconds; None: no limit; ``Config.shutdown_timeout`` by default.
+
+        Raises:
+            TypeError: the timeout is no number; the client is open as before.
         """
-        limit = self._config.shutdown_timeout if isinstance(timeout, Unset) else timeout
+        limit = _limit(timeout, self._config.shutdown_timeout)
         if self._state is State.CLOSED:
             return self.stats
         self._settle_in()
@@ -285,30 +307,53 @@ class Life:
         self._state = State.CLOSING
         self._choose_road()
         task = self._home.farewell
-        if task is None:
+        # One that was cancelled from outside has left the rest undone.
+        if task is None or task.cancelled():
             task = self._home.take_leave(self._shut_down(limit))
         elif id(self) in inside_user_code.get():
             return self.stats  # it waits for this very callback
-        # Who gives up waiting must not leave the drain half done.
-        await asyncio.shield(task)
+        await self._join(task, limit)
         return self.stats
+
+    async def _join(self, task: "asyncio.Task[None]", limit: float | None) -> None:
+        """Wait for the end of the shutdown, and see to it where others cancel it."""
+        while True:
+            try:
+                # Who gives up waiting must not leave the drain half done.
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                latest = self._home.farewell
+                if being_cancelled() or latest is None:
+                    raise
+                # Of several who wait, the first begins anew and the others join it.
+                if latest is task:
+                    latest = self._home.take_leave(self._shut_down(limit))
+                task = latest
 
     async def _shut_down(self, timeout: float | None) -> None:
         deadline = math.inf if timeout is None else self._clock.now() + timeout
         await self._roster.shutdown(timeout)
         left = deadline - self._clock.now()
         self._state = State.CLOSED
+        self._vigil.end()
         stats = self._own.stats
-        self._config.logger.info(
-            "%s: closed with %.1f s to spare; delivered %d, rejected %d, dropped %d, "
-            "stored %d",
-            self._own.name,
-            max(left, 0.0) if not math.isinf(left) else 0.0,
-            stats.delivered,
-            stats.rejected,
-            stats.dropped,
-            stats.stored,
+        text = (
+            f"{self._own.name}: closed with "
+            f"{max(left, 0.0) if not math.isinf(left) else 0.0:.1f} s to spare; "
+            f"delivered {stats.delivered}, rejected {stats.rejected}, "
+            f"dropped {stats.dropped}, stored {stats.stored}"
         )
+        log_quietly(self._config.logger, logging.INFO, text)
+
+
+def _limit(given: object, default: float | None) -> float | None:
+    """Find the limit of a wait; a wrong kind is told before anything has begun."""
+    if given is None or isinstance(given, int | float):
+        return given
+    if isinstance(given, Unset):
+        return default
+    msg = f"timeout={given!r:.80}: give seconds as a number, or None for no limit"
+    raise TypeError(msg)
 
 
 _ENDING: Final = frozenset({State.CLOSING, State.CLOSED})

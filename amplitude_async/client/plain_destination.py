@@ -5,26 +5,32 @@ import contextvars
 import math
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from amplitude_async.client.destination import Door, Refusal, verdict_on
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.flushes import Flushes
 from amplitude_async.delivery.handle import Delivery, Ledger
 from amplitude_async.delivery.outcome import (
     QUIET_REASONS,
     DeliveryStatus,
     DropReason,
     Outcome,
+    Settlement,
 )
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.reporting import Reporter, named
+from amplitude_async.delivery.shares import Shares
 from amplitude_async.delivery.stats import Counters, Stats
+from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.plugins import DestinationPlugin, call_hook
 from amplitude_async.storage.base import Record
 
 __all__ = ["PlainDestination"]
+
+RESTART_INTERVAL = 0.1
 
 
 class _Backlog:
@@ -61,18 +67,37 @@ class _Backlog:
         self.current = None
         self.bytes -= len(record.body)
 
-    def give_up(self, user_id: str | None) -> list[Record]:
+    def give_up(self, user_id: str | None) -> deque[Record]:
         """Take out what waits, all or of one user; what is with the plugin stays."""
-        taken: list[Record] = []
-        kept: deque[Record] = deque()
-        # One pass: to look each event up among the taken would stop the loop for
-        # seconds where a queue is long.
-        for record in self.waiting:
-            chosen = user_id is None or record.user_id == user_id
-            (taken if chosen else kept).append(record)
-        self.waiting = kept
-        self.bytes -= sum(len(record.body) for record in taken)
+        if user_id is None:
+            taken, self.waiting = self.waiting, deque()
+            self.bytes = len(self.current.body) if self.current is not None else 0
+            return taken
+        # Passes that call nothing: to look each event up among the taken would stop
+        # the loop for seconds where a queue is long.
+        taken = deque([r for r in self.waiting if r.user_id == user_id])
+        if taken:
+            self.waiting = deque([r for r in self.waiting if r.user_id != user_id])
+            self.bytes -= sum([len(record.body) for record in taken])
         return taken
+
+
+class _Alike:
+    """Events that share an outcome; each is settled as it is taken out.
+
+    To free thousands at the end, and all at once, would hold the loop.
+    """
+
+    def __init__(self, records: deque[Record], outcome: Outcome) -> None:
+        self._records = records
+        self._outcome = outcome
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Settlement]:
+        while self._records:
+            yield self._records.popleft(), self._outcome
 
 
 class PlainDestination:
@@ -101,7 +126,8 @@ class PlainDestination:
         self._backlog = _Backlog()
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
-        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._flushes = Flushes(clock)
+        self._due = self._nothing_due()
         self._pid = 0
 
     # Intake ------------------------------------------------------------------
@@ -113,8 +139,11 @@ class PlainDestination:
         if isinstance(record, Refusal):
             return self.settle(event, verdict_on(record, strict=config.strict))
         size = self._backlog.bytes + len(record.body)
+        if self._closed:
+            message = f"plugin {self.name!r} was shut down before"
+            return self.settle(event, Outcome.dropped(DropReason.CLOSED, message))
         full = self.pending >= config.max_storage_capacity
-        if full or size > config.max_storage_bytes or self._closed:
+        if full or size > config.max_storage_bytes:
             message = f"the queue of plugin {self.name!r} is full"
             return self.settle(event, Outcome.dropped(DropReason.OVERFLOW, message))
         page = self._ledger.enter(record.id)
@@ -127,11 +156,20 @@ class PlainDestination:
         """Accept an event; a full queue sheds it: a slow plugin delays nobody."""
         return self.offer_nowait(event)
 
-    def settle(self, event: Any, outcome: Outcome) -> Delivery:
+    async def wait_to_tell(self) -> None:
+        """Nobody is told: a plain destination has no callback."""
+
+    def settle(
+        self,
+        event: Any,
+        outcome: Outcome,
+        *,
+        must_tell: bool = False,  # noqa: ARG002 - as above
+    ) -> Delivery:
         """Accept an event and settle it at once."""
         self._counters.accept()
         self._counters.count(outcome)
-        self._report(outcome)
+        self._report(outcome, 1)
         return Delivery.settled(self, event, self._door.insert_id(event), outcome)
 
     # What a handle needs -----------------------------------------------------
@@ -144,6 +182,8 @@ class PlainDestination:
         """Nothing to bring forward: the worker never lingers."""
         if self._pid not in {0, os.getpid()}:
             self.forget_parent()  # a child awaits a handle of its parent's
+        else:
+            self.ensure_running()  # it may have ended with the loop that it ran on
 
     def __repr__(self) -> str:
         return f"<PlainDestination {self.name!r} {self.pending} waiting>"
@@ -151,7 +191,7 @@ class PlainDestination:
     @property
     def pending(self) -> int:
         """Undecided events, the one with the plugin included."""
-        return len(self._backlog)
+        return len(self._backlog) + len(self._due)
 
     @property
     def stats(self) -> Stats:
@@ -168,17 +208,17 @@ class PlainDestination:
             # An empty one: a trace or request of the host must not leak in here.
             context = contextvars.Context()
             context.run(inside_user_code.set, self._mark())
-            self._worker = asyncio.get_running_loop().create_task(
-                self._work(), name=f"amplitude_async {self.name}", context=context
-            )
+            self._worker = spawn(self._work(os.getpid()), self.name, context)
+            self._worker.add_done_callback(self._ended, context=contextvars.Context())
 
-    async def _work(self) -> None:
+    async def _work(self, pid: int) -> None:
         backlog = self._backlog
-        while backlog.waiting:
+        # A forked child has a copy of this task; its events are the parent's.
+        while backlog.waiting and os.getpid() == pid:
             record = backlog.take()
             try:
                 outcome = await self._execute(record)
-            except asyncio.CancelledError:
+            except BaseException:
                 # Cancelled from outside, not by shutdown: the next worker does it.
                 if backlog.current is record:
                     backlog.put_back()
@@ -186,7 +226,17 @@ class PlainDestination:
             if backlog.current is not record:
                 return  # a plugin that resists cancelling: given up at shutdown
             backlog.remove(record)
-            self._settle(record, outcome)
+            self._settle([(record, outcome)])
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if self._worker is task and task.cancelled() and not self._closed:
+            # Somebody may wait. Later, not at once: a loop that is closing cancels
+            # every task and must not get a new one for it.
+            self._clock.call_later(RESTART_INTERVAL, self._resume)
+
+    def _resume(self) -> None:
+        if not self._closed:
+            self.ensure_running()
 
     async def _execute(self, record: Record) -> Outcome:
         limit = self._config.connection_timeout
@@ -194,30 +244,40 @@ class PlainDestination:
         try:
             async with timer:
                 await call_hook(self.plugin.execute, self._decode(record.body))
-        except Exception as error:  # noqa: BLE001 - user code, fenced
+        except BaseException as error:  # user code, fenced
+            if not is_theirs(error):
+                raise
             if timer.expired() and isinstance(error, TimeoutError):
                 message = f"plugin {self.name!r} took longer than {limit:g} s"
                 return Outcome.rejected(message, attempts=1)
-            message = f"plugin {self.name!r} raised {type(error).__name__}: {error}"
+            message = f"plugin {self.name!r} raised {named(error)}"
             self._reporter.error("plugin", "execute raised %r", error, traceback=error)
             return Outcome.rejected(message[:300], attempts=1)
         message = f"plugin {self.name!r} returned"
         return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
 
-    def _settle(self, record: Record, outcome: Outcome) -> None:
-        """Write down what became of an event that is in the backlog no more."""
-        self._counters.count(outcome)
-        self._report(outcome)
-        self._ledger.settle(record.id, outcome)
-        for mark, waiter in self._waiters:
-            if record.id >= mark and not waiter.done():
-                waiter.set_result(None)
+    def _nothing_due(self) -> Shares[Settlement]:
+        return Shares(self._settle, f"{self.name} settling")
 
-    def _report(self, outcome: Outcome) -> None:
+    def _settle(self, settlements: list[Settlement]) -> None:
+        """Write down what became of events that are in the backlog no more."""
+        tally: dict[Outcome, int] = {}
+        for record, outcome in settlements:
+            self._ledger.settle(record.id, outcome)
+            tally[outcome] = tally.get(outcome, 0) + 1
+        for outcome, count in tally.items():
+            self._counters.count(outcome, count)
+        if self._flushes:
+            self._flushes.settled([record.id for record, _ in settlements])
+        # A logging handler is user code: all is written down before it runs.
+        for outcome, count in tally.items():
+            self._report(outcome, count)
+
+    def _report(self, outcome: Outcome, count: int) -> None:
         if outcome.reason in QUIET_REASONS:
-            self._reporter.debug("1 event: %s", outcome.message)
+            self._reporter.debug("%d events: %s", count, outcome.message)
         elif outcome.status is not DeliveryStatus.DELIVERED:
-            self._reporter.warning(outcome.status, "%s", outcome.message)
+            self._reporter.warning(outcome.status, "%s", outcome.message, count=count)
 
     # Lifecycle ---------------------------------------------------------------
 
@@ -248,18 +308,7 @@ class PlainDestination:
             return
         # A host may have cancelled the worker, and then nobody would answer.
         self.ensure_running()
-        waiter = asyncio.get_running_loop().create_future()
-        entry = (self._backlog.last_id, waiter)
-        self._waiters.append(entry)
-        timer = None
-        if timeout is not None:
-            timer = self._clock.call_later(timeout, lambda: _finish(waiter))
-        try:
-            await waiter
-        finally:
-            self._waiters.remove(entry)
-            if timer is not None:
-                timer.cancel()
+        await self._flushes.wait(self._backlog.last_id, self.pending, timeout)
 
     async def _call(self, hook: Callable[[], Any], left: float) -> None:
         token = inside_user_code.set(inside_user_code.get() | self._mark())
@@ -267,7 +316,9 @@ class PlainDestination:
             # Even without time left a hook gets a moment: it may have a file to close.
             async with asyncio.timeout(None if math.isinf(left) else max(left, 0.05)):
                 await call_hook(hook)
-        except Exception as error:  # noqa: BLE001 - user code, fenced
+        except BaseException as error:  # user code, fenced
+            if not is_theirs(error):
+                raise
             self._reporter.error(
                 "plugin", "%s raised %r", hook.__name__, error, traceback=error
             )
@@ -284,7 +335,8 @@ class PlainDestination:
             await self._drain(timeout)
             await self._stop_worker()
         self._closed = True
-        self._give_up(None, Outcome.dropped(DropReason.SHUTDOWN, self._too_late()))
+        outcome = Outcome.dropped(DropReason.SHUTDOWN, self._too_late())
+        await self._give_up(None, outcome)
         await self._call(self.plugin.shutdown, deadline - self._clock.now())
         return self.stats
 
@@ -300,7 +352,7 @@ class PlainDestination:
             message = f"{self._too_late()}; it was at work on it"
             outcome = Outcome.dropped(DropReason.SHUTDOWN, message, attempts=1)
             self._backlog.remove(record)
-            self._settle(record, outcome)
+            self._settle([(record, outcome)])
 
     def _too_late(self) -> str:
         return f"plugin {self.name!r} did not take it before the deadline"
@@ -308,36 +360,33 @@ class PlainDestination:
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user."""
         outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
-        return self._give_up(user_id, outcome)
+        return await self._give_up(user_id, outcome)
 
-    def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
+    async def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
         """Settle what waits, all or of one user, without the plugin."""
         taken = self._backlog.give_up(user_id)
-        for record in taken:
-            self._settle(record, outcome)
-        return len(taken)
+        count = len(taken)
+        self._due.add(_Alike(taken, outcome))
+        await self._due.done()
+        return count
 
     def rebind(self) -> None:
         """Move to another loop; the event that was with the plugin is done again."""
         self._backlog.put_back()
         self._worker = None
-        self._waiters = []
+        self._due.rebind()
+        self._flushes.clear()
 
     def forget_parent(self) -> None:
         """Start empty in a forked child; inherited handles settle as DROPPED fork."""
         self._backlog.put_back()
-        inherited = self._backlog.give_up(None)
+        self._backlog.give_up(None)
         # The old ledger still knows the handles that the parent gave out.
         ledger = self._ledger
         self._counters = Counters()
         self._ledger = Ledger()
+        self._due = self._nothing_due()
         self.rebind()
         message = "accepted before os.fork(): the parent process has it"
         outcome = Outcome.dropped(DropReason.FORK, message)
-        for record in inherited:
-            ledger.settle(record.id, outcome)
-
-
-def _finish(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+        ledger.settle_rest(outcome)

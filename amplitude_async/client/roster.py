@@ -1,10 +1,17 @@
 """A client's plugins by name: those that wait, the timeline and the destinations."""
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Container, Iterable
+from typing import Any
 
+from amplitude_async.client.departures import (
+    TEARDOWN_GRACE,
+    TEARDOWN_TIMEOUT,
+    Departures,
+    Leaver,
+    inside,
+)
 from amplitude_async.client.destination import Destination, EngineDestination
 from amplitude_async.client.timeline import Timeline
 from amplitude_async.delivery.callbacks import inside_user_code
@@ -12,19 +19,11 @@ from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
+from amplitude_async.delivery.tasks import is_theirs
+from amplitude_async.exceptions import AmplitudeError, ClientClosedError
 from amplitude_async.plugins import DestinationPlugin, Plugin, as_plugin, call_hook
 
-__all__ = ["Leaver", "Roster"]
-
-TEARDOWN_TIMEOUT = 5.0
-
-
-class Leaver(NamedTuple):
-    """Somebody who takes part no longer, and is still to be ended."""
-
-    name: str
-    plugin: Plugin
-    destination: Destination | None = None
+__all__ = ["Roster"]
 
 
 class Roster:
@@ -61,6 +60,8 @@ class Roster:
         self._implicit = implicit
         self._names = {own.name}
         self._waiting: list[Plugin] = []
+        self._departures = Departures(reporter, client_id, self._names.discard)
+        self._ended = False
         if implicit is not None:
             self.claim(implicit)
             timeline.add(implicit)
@@ -93,6 +94,11 @@ class Roster:
         """The accounts of the destinations that are not the client's own."""
         return {d.name: d.stats for d in self.destinations if d is not self._own}
 
+    @property
+    def pending(self) -> int:
+        """Undecided events, those of each destination counted."""
+        return sum(destination.pending for destination in self.destinations)
+
     def due(self) -> list[Destination]:
         """List who gets an event, the one whose handle the caller gets first.
 
@@ -103,12 +109,19 @@ class Roster:
         # An engine's handle tells what the server said, a plugin's only that it ran.
         return sorted(due, key=lambda d: not isinstance(d, EngineDestination))
 
-    def settle(self, event: Any, outcome: Outcome) -> Delivery:
+    def settle(
+        self, event: Any, outcome: Outcome, *, must_tell: bool = False
+    ) -> Delivery:
         """Settle an event at once, in the account of every destination."""
         for destination in self.destinations:
             if destination is not self._own:
-                destination.settle(event, outcome)
-        return self._own.settle(event, outcome)
+                destination.settle(event, outcome, must_tell=must_tell)
+        return self._own.settle(event, outcome, must_tell=must_tell)
+
+    async def wait_to_tell(self) -> None:
+        """Wait until every callback has room for one more result, but not long."""
+        for destination in {self._own, *self.destinations}:
+            await destination.wait_to_tell()
 
     # Names -------------------------------------------------------------------
 
@@ -120,7 +133,7 @@ class Roster:
         """
         # A name that nobody chose gives way, one that somebody chose does not.
         if not plugin.name:
-            plugin.name = self._free_name(type(plugin).__name__)
+            plugin.name = _free_name(type(plugin).__name__, self._names)
         elif plugin.name in self._names:
             msg = (
                 f"plugin name={plugin.name!r} is taken: remove the other plugin "
@@ -128,13 +141,6 @@ class Roster:
             )
             raise ValueError(msg)
         self._names.add(plugin.name)
-
-    def _free_name(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self._names:
-            number += 1
-            name = f"{wanted}-{number}"
-        return name
 
     def release(self, plugin: Plugin) -> None:
         """Give up the name of a plugin that was not installed after all."""
@@ -170,7 +176,12 @@ class Roster:
         # It leaves the line when it is installed: one whose setup raised is tried
         # again by the next verb.
         plugin = self._waiting[0]
-        await self.install(plugin, client)
+        try:
+            await self.install(plugin, client)
+        except ClientClosedError:
+            # Somebody shut down meanwhile: no fault of the verb that started us.
+            self._waiting.clear()
+            return False
         # Its setup may have removed a plugin that waited, even itself.
         self._waiting = [one for one in self._waiting if one is not plugin]
         return True
@@ -179,11 +190,23 @@ class Roster:
         """Set a plugin up and let it take part from the next event on.
 
         Raises:
+            ClientClosedError: the client was shut down meanwhile; it is torn down.
             Exception: whatever its setup raised; it does not take part then.
         """
         # Set up first: it runs on no event before that, and on none if it raises.
-        with self._inside(plugin):
-            await call_hook(plugin.setup, client)
+        try:
+            with inside(plugin, self._client_id):
+                await call_hook(plugin.setup, client)
+        except asyncio.CancelledError as error:
+            if not is_theirs(error):
+                raise
+            # As it is it would end the task of whoever happened to start the client.
+            msg = f"setup of plugin {plugin.name!r} raised CancelledError"
+            raise AmplitudeError(msg) from error
+        if self._ended:
+            await self._departures.tear_down(plugin, TEARDOWN_GRACE)
+            msg = f"this client was shut down while plugin {plugin.name!r} was set up"
+            raise ClientClosedError(msg)
         destination = self._destination_of(plugin)
         if destination is None:
             self.timeline.add(plugin)
@@ -195,16 +218,6 @@ class Roster:
         if isinstance(plugin, EngineDestination):
             return plugin
         return self._receive(plugin) if isinstance(plugin, DestinationPlugin) else None
-
-    @contextlib.contextmanager
-    def _inside(self, plugin: Plugin) -> Iterator[None]:
-        """Mark that a hook runs: what it calls must not wait for itself."""
-        mark = inside_user_code.get() | {self._client_id, id(plugin)}
-        token = inside_user_code.set(mark)
-        try:
-            yield
-        finally:
-            inside_user_code.reset(token)
 
     # Going -------------------------------------------------------------------
 
@@ -237,15 +250,17 @@ class Roster:
 
     async def dismiss(self, leaver: Leaver, timeout: float | None) -> None:
         """Drain a destination, tear the plugin down, and only then free the name."""
-        if leaver.destination is not None:
-            await leaver.destination.shutdown(timeout)
-        await self._tear_down(leaver.plugin)
-        self._names.discard(leaver.name)
+        await self._departures.dismiss(leaver, timeout)
 
     async def shutdown(self, timeout: float | None) -> None:
         """Drain every destination until the deadline, then tear everything down."""
+        self._ended = True
+        clock = asyncio.get_running_loop()
+        deadline = math.inf if timeout is None else clock.time() + timeout
         ended = await asyncio.gather(
-            *(d.shutdown(timeout) for d in self.destinations), return_exceptions=True
+            *(d.shutdown(timeout) for d in self.destinations),
+            self._departures.see_off(timeout),
+            return_exceptions=True,
         )
         for error in ended:
             if isinstance(error, BaseException):
@@ -253,24 +268,12 @@ class Roster:
                     "shutdown", "shutdown raised %r", error, traceback=error
                 )
         # After all of them: a plugin may still be asked by a destination that drains.
-        for plugin in self.timeline.plugins:
-            await self._tear_down(plugin)
-        for destination in self.destinations:
-            await self._tear_down(destination.plugin)
-
-    async def _tear_down(self, plugin: Plugin) -> None:
-        try:
-            with self._inside(plugin):
-                async with asyncio.timeout(TEARDOWN_TIMEOUT):
-                    await call_hook(plugin.teardown)
-        except Exception as error:  # noqa: BLE001 - user code, fenced
-            self._reporter.error(
-                f"plugin {plugin.name}",
-                "teardown of plugin %r raised %r",
-                plugin.name,
-                error,
-                traceback=error,
-            )
+        plugins = [*self.timeline.plugins, *(d.plugin for d in self.destinations)]
+        left = min(max(deadline - clock.time(), TEARDOWN_GRACE), TEARDOWN_TIMEOUT)
+        # Side by side: one that is stuck takes no time from the others.
+        await asyncio.gather(
+            *(self._departures.tear_down(plugin, left) for plugin in plugins)
+        )
 
     # Moving ------------------------------------------------------------------
 
@@ -283,3 +286,11 @@ class Roster:
         """Start with empty destinations in a forked child."""
         for destination in self.destinations:
             destination.forget_parent()
+
+
+def _free_name(wanted: str, taken: Container[str]) -> str:
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}-{number}"
+    return name

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Iterator
 from typing import Any, TypeVar
 
 from amplitude_async.delivery.callbacks import inside_user_code
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.reporting import Reporter, in_words, named
+from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.plugins import Plugin, PluginType
 
 __all__ = ["PluginDrop", "Timeline", "finish_at_once"]
@@ -59,7 +60,9 @@ class Timeline:
                 # The event itself first: to ask what else it is takes longer.
                 if answer is not event and isinstance(answer, Awaitable):
                     answer = await answer if may_wait else finish_at_once(answer)
-            except Exception as error:  # noqa: BLE001 - user code, fenced
+            except BaseException as error:  # user code, fenced
+                if not is_theirs(error):
+                    raise
                 event = self._survive(plugin, event, error)
             else:
                 event = self._judge(plugin, event, answer)
@@ -90,17 +93,18 @@ class Timeline:
         )
         return self._survive(plugin, event, error)
 
-    def _survive(self, plugin: Plugin, event: Any, error: Exception) -> Any:
+    def _survive(self, plugin: Plugin, event: Any, error: BaseException) -> Any:
         self._reporter.error(
             f"plugin {plugin.name}",
-            "plugin %r raised %s: %s",
+            "plugin %r raised %s",
             plugin.name,
-            type(error).__name__,
-            error,
+            named(error),
             traceback=error,
         )
         if plugin.on_error == "drop":
-            msg = f"dropped because plugin {plugin.name!r} raised {error!r:.150}"
+            msg = (
+                f"dropped because plugin {plugin.name!r} raised {in_words(error):.150}"
+            )
             raise PluginDrop(msg) from error
         return event
 

@@ -16,6 +16,7 @@ from amplitude_async.delivery.outcome import (
 )
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.room import Room
+from amplitude_async.delivery.shares import Shares, SizedIterable
 from amplitude_async.delivery.stats import Counters
 from amplitude_async.storage.base import DeadLetter, Record
 
@@ -35,7 +36,9 @@ class Books:
         principal: Principal,
         clock: Clock,
         callbacks: CallbackRunner | None,
+        patience: float,
     ) -> None:
+        self._patience = patience
         self._endpoint = endpoint
         self._reporter = reporter
         self._journal = journal
@@ -47,6 +50,7 @@ class Books:
         self.callbacks = callbacks
         self.flushes = Flushes(clock)
         """Those who wait for outcomes."""
+        self._due = Shares(self.settle, f"{endpoint.name} settling")
 
     # Accepting ---------------------------------------------------------------
 
@@ -55,10 +59,46 @@ class Books:
         self.counters.accepted += 1  # not by its verb: every event comes by here
         return Delivery(self._principal, record, self._ledger.enter(record.id))
 
-    def settle_at_door(
-        self, source: object, insert_id: str, outcome: Outcome
+    @property
+    def is_behind(self) -> bool:
+        """True while a slow callback has results waiting in each of its places."""
+        return self.callbacks is not None and self.callbacks.full
+
+    async def wait_to_tell(self) -> None:
+        """Wait until one more result has its place with the callback, not too long."""
+        if self.callbacks is not None:
+            await self.callbacks.room(self._patience)
+
+    def settle_record(
+        self, record: Record, outcome: Outcome, *, must_tell: bool
     ) -> Delivery:
-        """Accept an event and settle it at once."""
+        """Accept an encoded event and settle it at once."""
+        return self.settle_at_door(
+            record, record.insert_id, outcome, must_tell=must_tell
+        )
+
+    async def settle_in_turn(self, record: Record, outcome: Outcome) -> Delivery:
+        """Settle an event at once when its result has a place behind the callback."""
+        await self.wait_to_tell()
+        return self.settle_record(record, outcome, must_tell=True)
+
+    def settle_at_door(
+        self,
+        source: object,
+        insert_id: str,
+        outcome: Outcome,
+        *,
+        must_tell: bool = False,
+    ) -> Delivery:
+        """Accept an event and settle it at once.
+
+        Args:
+            source: the event, or its record.
+            insert_id: its deduplication key.
+            outcome: its end.
+            must_tell: the callback hears of it, however full its queue is; otherwise
+                only where there is room.
+        """
         self.counters.accept()
         self.counters.count(outcome)
         body = source.body if isinstance(source, Record) else source
@@ -66,15 +106,26 @@ class Books:
         if isinstance(source, Record) and self._journal.keeps_dead_letters:
             self._bury([(source, outcome)])
             self._journal.settle_soon([])
-        self._report(outcome, 1)
         if delivery.result is not None:
-            self._hand_over(delivery.result)
+            self._hand_over(delivery.result, must_tell=must_tell)
+        self._report(outcome, 1)
         return delivery
 
     # Settling ----------------------------------------------------------------
 
-    def settle(self, settlements: list[Settlement]) -> None:
-        """Write outcomes down."""
+    def settle_in_shares(self, settlements: SizedIterable[Settlement]) -> None:
+        """Write down what may be all that waits: the loop has its turns meanwhile.
+
+        Until an event is written down it is pending, and keeps its place.
+        """
+        self._due.add(settlements)
+
+    async def settled(self) -> None:
+        """Wait until all that is being settled in shares is settled."""
+        await self._due.done()
+
+    def settle(self, settlements: list[Settlement], *, must_tell: bool = True) -> None:
+        """Write outcomes down; the callback hears of them in any case, or if it can."""
         if not settlements:
             return
         settle = self._ledger.settle
@@ -93,20 +144,20 @@ class Books:
         self._room.free(len(settlements), freed)
         for outcome, count in tally.items():
             self.counters.count(outcome, count)
-            if outcome.status is not DeliveryStatus.DELIVERED:
-                self._report(outcome, count)
         if self.callbacks is not None:
             for record, outcome in settlements:
-                self._hand_over(self._result(record, outcome))
+                result = self._result(record, outcome)
+                self._hand_over(result, must_tell=must_tell)
         if self.flushes:
             self.flushes.settled([record.id for record, _ in settlements])
         if self._journal.keeps_dead_letters:
             self._bury(settlements)
         if self._journal.writes:
-            stored = DeliveryStatus.STORED
             self._journal.settle_soon(
-                [r.id for r, outcome in settlements if outcome.status is not stored]
+                [r.id for r, outcome in settlements if not _stays(outcome)]
             )
+        # Last: a logging handler is user code, and may look at the account.
+        self._report_all(tally)
 
     def _bury(self, settlements: list[Settlement]) -> None:
         now = self._clock.wall()
@@ -124,7 +175,7 @@ class Books:
 
     def call_back(self, record: Record, outcome: Outcome) -> None:
         """Give the callback a result that is counted already."""
-        self._hand_over(self._result(record, outcome))
+        self._hand_over(self._result(record, outcome), must_tell=True)
 
     def write_off(self, count: int, outcome: Outcome) -> None:
         """Count events that cannot even be named any more."""
@@ -149,17 +200,42 @@ class Books:
             decode=self._endpoint.decode,
         )
 
-    def _hand_over(self, result: DeliveryResult) -> None:
-        if self.callbacks is not None and not self.callbacks.put(result):
+    def _hand_over(self, result: DeliveryResult, *, must_tell: bool) -> None:
+        if self.callbacks is None:
+            return
+        if must_tell:
+            self.callbacks.put(result)
+        elif not self.callbacks.put_if_room(result):
             self._reporter.error(
                 "callback_overflow", "a slow callback: a result came without its call"
             )
 
     # Reporting ---------------------------------------------------------------
 
+    def _report_all(self, tally: dict[Outcome, int]) -> None:
+        refused = {o: count for o, count in tally.items() if o.refused}
+        if refused:
+            first = next(iter(refused))
+            self.report_refusal(first.code, first.message, sum(refused.values()))
+        for outcome, count in tally.items():
+            if not outcome.refused and outcome.status is not DeliveryStatus.DELIVERED:
+                self._report(outcome, count)
+
+    def report_refusal(self, code: int, message: str, count: int = 1) -> None:
+        """Say that the server refuses us, and how many events met that."""
+        self._reporter.error(
+            "refused",
+            "the server refuses us (%s %s): check key, zone and URL",
+            code,
+            message,
+            count=count,
+        )
+
     def _report(self, outcome: Outcome, count: int) -> None:
         status = outcome.status
-        if status is DeliveryStatus.REJECTED:
+        if outcome.refused:
+            self.report_refusal(outcome.code, outcome.message, count)
+        elif status is DeliveryStatus.REJECTED:
             log = self._reporter.error if outcome.code else self._reporter.warning
             log("rejected", "event rejected: %s", outcome.message, count=count)
         elif outcome.reason in QUIET_REASONS or status is DeliveryStatus.STORED:
@@ -177,6 +253,7 @@ class Books:
 
     def rebind(self) -> None:
         """Forget those who waited on a closed loop."""
+        self._due.rebind()
         self.flushes.clear()
         if self.callbacks is not None:
             self.callbacks.rebind()
@@ -187,3 +264,12 @@ class Books:
             f"<Books {counters.accepted} accepted, {counters.delivered} delivered, "
             f"{counters.rejected} rejected, {counters.dropped} dropped>"
         )
+
+
+def _stays(outcome: Outcome) -> bool:
+    """Say whether the storage keeps an event of this end: for the next process.
+
+    A fault of ours is no reason to delete what somebody else may still send.
+    """
+    stored = outcome.status is DeliveryStatus.STORED
+    return stored or outcome.reason is DropReason.INTERNAL

@@ -1,10 +1,14 @@
 """The last act: what is left when the deadline comes, and who must still hear of it."""
 
+import asyncio
 import math
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Coroutine, Iterator
 from contextlib import aclosing
+from typing import Any
 
 from amplitude_async.delivery.callbacks import CallbackRunner, inside_user_code
+from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outcome import (
     DeliveryStatus,
     DropReason,
@@ -12,9 +16,15 @@ from amplitude_async.delivery.outcome import (
     Settlement,
 )
 from amplitude_async.delivery.parts import Parts, Site
+from amplitude_async.delivery.reporting import in_words
+from amplitude_async.delivery.tasks import spawn
 from amplitude_async.storage.base import Record
 
 __all__ = ["LastAct"]
+
+# A storage gets so long to close when no time is left, and at the most.
+GRACE = 0.5
+MOST_GRACE = 5.0
 
 
 class LastAct:
@@ -23,11 +33,14 @@ class LastAct:
     def __init__(self, site: Site, parts: Parts, deadline: float) -> None:
         self._books = parts.books
         self._journal = parts.journal
+        self._schedule = parts.schedule
+        self._intake = parts.intake
         self._clock = site.clock
         self._reporter = site.reporter
         # A callback that shuts its client down is not waited for: it waits for us.
         self._inside = site.client_id in inside_user_code.get()
         self._deadline = deadline
+        self._told = 0
 
     @property
     def _left(self) -> float | None:
@@ -35,32 +48,51 @@ class LastAct:
         left = self._deadline - self._clock.now()
         return None if math.isinf(left) else max(left, 0.0)
 
-    async def play(self, leftovers: Iterable[Record], interrupted: set[int]) -> None:
+    async def play(self, interrupted: set[int]) -> None:
         """Bring every event to an end.
 
         Args:
-            leftovers: the undecided events in memory.
-            interrupted: ids of those whose request was cut off.
+            interrupted: ids of the events whose request was cut off.
         """
-        await self._journal.written()
-        self._settle(leftovers, interrupted)
+        await self._bounded(self._journal.written(), "storage_write")
+        await self._bounded(self._journal.confirm(), "storage_lost")
+        # Taken out and due to be settled in one go: a last act that is cancelled
+        # loses none.
+        self._settle(self._schedule.remove_all() + self._intake.take_all(), interrupted)
+        await self._books.settled()
         await self._leave_unread()
         self._books.flushes.let_all_go()  # the flush task is gone
         await self._finish_callbacks()
-        await self._journal.close()
+        await self._bounded(self._journal.close(), "storage_close")
+        await self._journal.let_go(GRACE)
 
-    def _settle(self, leftovers: Iterable[Record], interrupted: set[int]) -> None:
-        stored: list[Settlement] = []
-        lost: list[Settlement] = []
-        for record in leftovers:
-            doubt = _DOUBT if record.id in interrupted else ""
-            if self._journal.holds(record.id):
-                stored.append((record, _stored(doubt)))
-            else:
-                lost.append((record, _lost(doubt)))
-        self._books.settle(stored + lost)
-        self._report("stored", len(stored) + self._journal.unread)
-        self._report("lost", len(lost))
+    async def _bounded(self, work: Coroutine[Any, Any, None], cause: str) -> None:
+        """Await a storage until the deadline, and a little longer if that is past.
+
+        In a task of its own, which is left alone where it does not end even when it is
+        cancelled: no storage, however slow or broken, holds up a shutdown.
+        """
+        task = spawn(work, cause)
+        left = MOST_GRACE if self._left is None else max(self._left, GRACE)
+        await asyncio.wait({task}, timeout=min(left, MOST_GRACE))
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=GRACE)
+            self._reporter.error(cause, "the storage is stuck; it was left as it is")
+        elif task.cancelled():
+            self._reporter.error(cause, "the storage raised CancelledError")
+        elif error := task.exception():
+            self._reporter.error(cause, "%s", in_words(error))
+
+    def _settle(self, leftovers: list[Record], interrupted: set[int]) -> None:
+        journal = self._journal
+        stored = 0
+        if journal.writes:
+            stored = sum(journal.holds(record.id) for record in leftovers)
+        fates = _Fates(leftovers, interrupted, journal)
+        self._books.settle_in_shares(fates)
+        self._report("stored", stored + journal.unread)
+        self._report("lost", len(leftovers) - stored)
 
     def _report(self, fate: str, count: int) -> None:
         if count:
@@ -74,32 +106,31 @@ class LastAct:
     async def _leave_unread(self) -> None:
         """Settle what is only in the journal as STORED, and tell all who wait."""
         books, journal = self._books, self._journal
-        outcome = _stored("")
+        outcome = _stored("") if journal.keeps_unread else _lost("")
         if journal.unread and books.callbacks is not None:
-            told = await self._call_back_unread(books.callbacks, outcome)
-            if told < journal.unread:
+            telling = self._call_back_unread(books.callbacks, outcome)
+            await self._bounded(telling, "storage_read")
+            if self._told < journal.unread:
                 self._reporter.error(
                     "callback_deadline",
                     "shut down before the callback had seen every stored event",
-                    count=journal.unread - told,
+                    count=journal.unread - self._told,
                 )
         books.store_rest(journal.abandon_unread(), outcome)
 
-    async def _call_back_unread(self, runner: CallbackRunner, outcome: Outcome) -> int:
-        """Hand unread events to the callback until the deadline; returns how many."""
-        told = 0
+    async def _call_back_unread(self, runner: CallbackRunner, outcome: Outcome) -> None:
+        """Hand unread events to the callback until the deadline."""
         if self._inside:
-            return told
+            return
         async with aclosing(self._journal.pages()) as pages:
             async for page in pages:
                 for record in page:
                     left = self._left
                     late = left is not None and left <= 0
                     if late or (runner.full and not await runner.drain(left)):
-                        return told
+                        return
                     self._books.call_back(record, outcome)
-                    told += 1
-        return told
+                    self._told += 1
 
     async def _finish_callbacks(self) -> None:
         runner = self._books.callbacks
@@ -112,6 +143,32 @@ class LastAct:
                 "shut down before the callback had seen every result",
                 count=missed,
             )
+
+
+class _Fates:
+    """What becomes of events that are left, said of each when it is its turn."""
+
+    def __init__(
+        self, leftovers: list[Record], interrupted: set[int], journal: Journal
+    ) -> None:
+        self._leftovers = deque(leftovers)
+        self._interrupted = interrupted
+        self._journal = journal
+
+    def __len__(self) -> int:
+        return len(self._leftovers)
+
+    def __iter__(self) -> Iterator[Settlement]:
+        kept, gone = (_stored(""), _stored(_DOUBT)), (_lost(""), _lost(_DOUBT))
+        # Taken out one by one: to free thousands at the end would hold the loop.
+        leftovers = self._leftovers
+        while leftovers:
+            record = leftovers.popleft()
+            held = self._journal.holds(record.id)
+            yield record, (kept if held else gone)[record.id in self._interrupted]
+
+    def __repr__(self) -> str:
+        return f"<Fates of {len(self)} events>"
 
 
 _DOUBT = "; it was in flight and may have been delivered"

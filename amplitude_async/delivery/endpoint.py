@@ -11,20 +11,23 @@ from amplitude_async.storage.base import Record
 __all__ = [
     "Accept",
     "Bisect",
+    "Broken",
+    "Busy",
     "Endpoint",
     "Halve",
-    "Pause",
     "Refuse",
     "Response",
-    "Retry",
     "Sort",
     "Verdict",
     "describe_failure",
     "excerpt",
+    "interpret_trouble",
     "retry_after",
 ]
 
 _EXCERPT = 200
+# RFC 6585 section 4, RFC 9110 sections 15.6.3 to 15.6.5.
+_BUSY_STATUSES = frozenset({429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Response:
     """Header names in lower case."""
     error: str | None = None
     """Why there was no answer, in words; None where there was one."""
+    sent: bool = True
+    """False where no connection came about: the server has seen nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +54,23 @@ class Accept:
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
-    """The request failed; counted, with back-off or the wait the server asks for."""
+class Busy:
+    """The destination takes nothing just now: charged to nobody, cut nowhere."""
 
     code: int
     message: str
     wait: float | None = None
+    """Seconds that the server asks for; None where it did not say."""
+    throttled: bool = False
+    """It said "too many" and not for how long: leave it alone for a while."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
-    """The server wants everything slower: uncounted, the whole destination waits."""
+class Broken:
+    """The request came to nothing, and it is not known whose fault that is."""
 
     code: int
     message: str
-    wait: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ class Refuse:
     message: str
 
 
-Verdict = Accept | Retry | Pause | Halve | Bisect | Sort | Refuse
+Verdict = Accept | Busy | Broken | Halve | Bisect | Sort | Refuse
 
 
 class Endpoint(Protocol):
@@ -147,6 +154,21 @@ def describe_failure(response: Response) -> str:
     return f"HTTP {response.status}" + (f": {detail}" if detail else "")
 
 
+def interpret_trouble(
+    response: Response, message: str, wait: float | None
+) -> Busy | Broken:
+    """Tell a destination that is busy from a request that broke.
+
+    Busy is what says so: "too many", a gateway that has nobody behind it, a wait that
+    is asked for, and a connection that did not come about. Everything else may be the
+    fault of what was sent.
+    """
+    status = response.status
+    if not response.sent or wait is not None or status in _BUSY_STATUSES:
+        return Busy(status, message, wait, throttled=status == 429 and wait is None)
+    return Broken(status, message)
+
+
 def retry_after(headers: Mapping[str, str], wall: float, cap: float) -> float | None:
     """Read a Retry-After header (RFC 9110, 10.2.3): seconds or an HTTP date.
 
@@ -160,9 +182,10 @@ def retry_after(headers: Mapping[str, str], wall: float, cap: float) -> float | 
         return min(float(value[:9]), cap)
     try:
         moment = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        wait = (moment - datetime.fromtimestamp(wall, UTC)).total_seconds()
+    except (TypeError, ValueError, OverflowError):
+        # A date or an offset beyond all calendars is garbage like any other.
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    wait = (moment - datetime.fromtimestamp(wall, UTC)).total_seconds()
     return min(max(wait, 0.0), cap)

@@ -4,6 +4,7 @@ This module builds the rooms of an engine, starts and ends their tasks, and has 
 verbs that a destination calls. What happens to an event happens in the rooms.
 """
 
+import asyncio
 import math
 import os
 import random
@@ -18,10 +19,12 @@ from amplitude_async.delivery.flusher import Flusher
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.parts import Parts, Site
+from amplitude_async.delivery.purging import purge
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import Keeper
 from amplitude_async.delivery.transport import Transport
+from amplitude_async.exceptions import AmplitudeError
 from amplitude_async.storage.base import Record, Storage
 
 __all__ = ["Engine"]
@@ -52,7 +55,10 @@ class Engine:
             endpoint, config, transport, clock, reporter, rng, max_age, client_id
         )
         self._closed = False
+        self._ended = False
+        self._interrupted: set[int] = set()
         self._pid = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._build(storage)
 
     def _build(self, storage: Storage) -> None:
@@ -60,10 +66,11 @@ class Engine:
         self._parts = Parts.build(self._site, storage, principal=self)
         self.intake = self._parts.intake
         """The way in."""
-        self._flusher = Flusher(self._site, self._parts)
+        self._flusher = Flusher(self._site, self._parts, self._is_here)
         self._keepers = [self._keep("flush", self._flusher.run)]
         if self._parts.journal.writes:
             self._keepers.append(self._keep("reader", self._flusher.reader.run))
+            self._keepers.append(self._keep("adopter", self._flusher.adopter.run))
 
     def _keep(self, kind: str, run: Callable[[], Coroutine[Any, Any, None]]) -> Keeper:
         return Keeper(
@@ -74,6 +81,10 @@ class Engine:
             reporter=self._site.reporter,
             backoff=self._site.config.backoff_ceiling,
         )
+
+    def _is_here(self) -> bool:
+        """Say whether this is the process that the engine was started in."""
+        return self._pid == os.getpid()
 
     # Reading -----------------------------------------------------------------
 
@@ -100,11 +111,14 @@ class Engine:
     @property
     def stats(self) -> Stats:
         """Snapshot of the account."""
+        spool = self._parts.journal.holdings
         return self._parts.books.counters.snapshot(
             pending=self.pending,
             held=self._parts.schedule.held,
             retries=self._parts.schedule.retries,
             queue_bytes=self._parts.room.bytes,
+            spool_bytes=spool.size,
+            spool_oldest_age=spool.age(self._site.clock.wall()),
             durable=self._parts.journal.durable,
         )
 
@@ -129,8 +143,8 @@ class Engine:
         """
         if self._closed:
             return
-        self._pid = os.getpid()
-        recovered = await self._parts.journal.open(self.intake.allot_recovered)
+        self._pid, self._loop = os.getpid(), asyncio.get_running_loop()
+        recovered = await self._parts.journal.open(self.intake.numbers.allot)
         self._parts.books.counters.recover(recovered)
         self.ensure_running()
 
@@ -155,6 +169,7 @@ class Engine:
         self.intake.rebind()
         self._parts.journal.rebind()
         self._flusher.reader.rebind()
+        self._flusher.adopter.rebind()
         self._parts.alarm.rebind()
         for keeper in self._keepers:
             keeper.rebind()
@@ -169,12 +184,20 @@ class Engine:
 
         Inherited handles settle as DROPPED fork, uncounted.
         """
-        inherited = self._parts.books
+        inherited, intake = self._parts.books, self.intake
         self._take_back_all()
+        # Where the child goes on with the same loop, it has copies of all our tasks.
+        self._flusher.retire()
+        for keeper in self._keepers:
+            keeper.retire()
+        if inherited.callbacks is not None:
+            inherited.callbacks.retire()
         self._site.transport.abandon()
         self._build(self._parts.journal.after_fork())
         message = "accepted before os.fork(): the parent process has it"
-        inherited.settle_handles(Outcome.dropped(DropReason.FORK, message))
+        outcome = Outcome.dropped(DropReason.FORK, message)
+        inherited.settle_handles(outcome)
+        intake.leave(outcome)  # copies of the parent's verbs still wait there
 
     # Intake ------------------------------------------------------------------
 
@@ -195,20 +218,52 @@ class Engine:
         return await self.intake.accept(record)
 
     def settle_at_door(
-        self, source: object, insert_id: str, outcome: Outcome
+        self,
+        source: object,
+        insert_id: str,
+        outcome: Outcome,
+        *,
+        must_tell: bool = False,
     ) -> Delivery:
-        """Accept an event and settle it at once."""
-        return self._parts.books.settle_at_door(source, insert_id, outcome)
+        """Accept an event and settle it at once.
+
+        The callback hears of it, if it must or if it has room.
+        """
+        return self._parts.books.settle_at_door(
+            source, insert_id, outcome, must_tell=must_tell
+        )
+
+    @property
+    def is_behind(self) -> bool:
+        """True while a slow callback has no room for the result of one more event."""
+        return self._parts.books.is_behind
+
+    async def wait_to_tell(self) -> None:
+        """Wait until the callback has room for one more result, but not long."""
+        await self._parts.books.wait_to_tell()
 
     def hasten(self) -> None:
-        """Bring the next flush forward; haste within 10 ms is one haste."""
-        if self._pid not in {0, os.getpid()}:
+        """Bring the next flush forward; haste within 10 ms is one haste.
+
+        Raises:
+            AmplitudeError: somebody waits, but the loop that sends is closed.
+        """
+        if self._pid and not self._is_here():
             self.forget_parent()  # a child awaits a handle of its parent's
         elif not self._closed:
+            if self._loop is not None and self._loop.is_closed():
+                msg = "this client's event loop was closed: call one of its verbs first"
+                raise AmplitudeError(msg)
+            self._give_way()
             soon = self._site.clock.now() + HASTE
             self.intake.drain()
             self._parts.schedule.linger.hasten(soon)
             self._parts.alarm.ring_by(soon)
+
+    def _give_way(self) -> None:
+        """See to it that who begins to wait for outcomes does not wait for itself."""
+        if self._parts.books.callbacks is not None:
+            self._parts.books.callbacks.give_way()
 
     # Flush, purge, shutdown --------------------------------------------------
 
@@ -222,66 +277,59 @@ class Engine:
         pending = self.pending + self._parts.journal.appending
         if pending and not self._closed:
             self.ensure_running()
+            self._give_way()
             self._parts.alarm.ring()
-            await self._parts.books.flushes.wait(self.intake.last_id, pending, timeout)
+            await self._parts.books.flushes.wait(
+                self.intake.numbers.last, pending, timeout
+            )
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user; those in flight go on."""
-        self.intake.drain()
-
-        def chosen(record: Record) -> bool:
-            return user_id is None or record.user_id == user_id
-
-        settled = self._parts.schedule.purge(chosen)
-        self._parts.books.settle(settled)
-        outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
-
-        def settle(found: list[Record]) -> None:
-            self._parts.room.take_in(found)  # settling frees their places
-            self._parts.books.settle([(record, outcome) for record in found])
-
-        count = len(settled) + await self._parts.journal.purge(chosen, settle)
-        await self._parts.journal.settled()
-        self.intake.admit_waiters()
-        self._parts.alarm.ring()
-        return count
+        return await purge(self._parts, user_id)
 
     async def shutdown(self, timeout: float | None) -> Stats:
-        """Drain until the deadline, then settle what is left; never raises."""
-        if self._closed:
+        """Drain until the deadline, then settle what is left; never raises.
+
+        Whoever is cancelled here may call again: that goes on where this one was.
+        """
+        if self._ended:
             return self.stats
         self.intake.close()
         deadline = math.inf if timeout is None else self._site.clock.now() + timeout
-        reserve = 0.0
         if timeout is not None:
-            reserve = min(timeout * LAST_CALL_SHARE, LAST_CALL_MOST)
-        await self._wait_for_outcomes(None if timeout is None else timeout - reserve)
+            timeout -= min(timeout * LAST_CALL_SHARE, LAST_CALL_MOST)
+        await self._wait_for_outcomes(timeout)
         await self._call_last(deadline)
-        interrupted = await self._stop()
-        leftovers = self._parts.schedule.remove_all() + self.intake.take_all()
-        act = LastAct(self._site, self._parts, deadline)
-        await act.play(leftovers, interrupted)
-        await self._site.transport.close()
+        await self._stop()
+        try:
+            await LastAct(self._site, self._parts, deadline).play(self._interrupted)
+        finally:
+            await self._site.transport.close()
+        self._ended = True
         return self.stats
 
     async def _call_last(self, deadline: float) -> None:
         """Give what still waits one request of its own, whatever holds it back."""
-        self.intake.drain()
         now = self._site.clock.now()
+        # What is in memory only goes now or never, also where older ones are unread.
+        self._parts.schedule.add(self.intake.take_below(math.inf), now)
         if self._parts.room.count and self._parts.schedule.last_call(now):
             left = None if math.isinf(deadline) else max(deadline - now, 0.0)
             await self._wait_for_outcomes(left)
 
-    async def _stop(self) -> set[int]:
-        """Cancel every task; returns the ids of the events that were in flight."""
+    async def _stop(self) -> None:
+        """Cancel every task; note which events were in flight."""
         self._closed = True
         parts = self._parts
         # First who starts requests, then the requests.
-        for keeper in self._keepers:
-            await keeper.stop(STOP_TIMEOUT)
+        ending = {task for keeper in self._keepers if (task := keeper.halt())}
+        if ending:
+            await asyncio.wait(ending, timeout=STOP_TIMEOUT)
         parts.alarm.stop()
-        interrupted: set[int] = set()
-        for group in await self._flusher.sender.stop(STOP_TIMEOUT):
-            interrupted.update(record.id for record in group.piece)
+        self._flusher.reader.stop()
+        self._flusher.adopter.stop()
+        sender = self._flusher.sender
+        for group in sender.halt():
+            self._interrupted.update(record.id for record in group.piece)
             parts.schedule.take_back(group, self._site.clock.now())
-        return interrupted
+        await sender.gone(STOP_TIMEOUT)

@@ -3,11 +3,11 @@
 import asyncio
 import heapq
 import itertools
-import math
 from bisect import bisect_left
 from collections.abc import Iterable
 
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.shares import SHARE, Shares
 
 __all__ = ["Flushes"]
 
@@ -40,6 +40,8 @@ class Flushes:
         self._undecided = 0
         self._deadlines: list[tuple[float, int, asyncio.Future[None]]] = []
         self._tickets = itertools.count()
+        # Thousands may wait for one event.
+        self._going = Shares(_let_go, "flush")
 
     def __bool__(self) -> bool:
         return bool(self._marks)
@@ -52,14 +54,14 @@ class Flushes:
             pending: how many events are undecided now.
             timeout: seconds; None: no limit.
         """
+        deadline = None if timeout is None else self._clock.now() + timeout
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         stretch = self._stretch(mark, pending)
         stretch.waiters.add(waiter)
-        deadline = math.inf if timeout is None else self._clock.now() + timeout
-        heapq.heappush(self._deadlines, (deadline, next(self._tickets), waiter))
         timer = None
-        if timeout is not None:
-            timer = self._clock.call_later(timeout, lambda: _let_go(waiter))
+        if timeout is not None and deadline is not None:
+            heapq.heappush(self._deadlines, (deadline, next(self._tickets), waiter))
+            timer = self._clock.call_later(timeout, lambda: _let_go([waiter]))
         try:
             await waiter
         finally:
@@ -104,27 +106,40 @@ class Flushes:
                 self._undecided -= 1
         decided = 0
         while decided < len(stretches) and stretches[decided].undecided <= 0:
-            for waiter in stretches[decided].waiters:
-                _let_go(waiter)
+            self._going.add(list(stretches[decided].waiters))
             decided += 1
         if decided:
             del marks[:decided], stretches[:decided]
+        if not marks:
+            self._deadlines.clear()  # all of them are answered
 
-    def answer(self, now: float, happening: float) -> None:
-        """Let those go whose deadline has come, or comes before anything happens."""
+    def answer(self, now: float, happening: float) -> bool:
+        """Let those go whose deadline has come, or comes before anything happens.
+
+        Returns:
+            True where there may be more of them: the loop has its turn first.
+        """
         deadlines = self._deadlines
-        while deadlines and (deadlines[0][0] <= now or deadlines[0][0] < happening):
-            _let_go(heapq.heappop(self._deadlines)[2])
+        for _ in range(SHARE):
+            if not deadlines:
+                return False
+            if deadlines[0][0] > now and deadlines[0][0] >= happening:
+                return False
+            _let_go([heapq.heappop(deadlines)[2]])
+        return True
 
     def let_all_go(self) -> None:
         """Let everybody go: nothing will happen any more."""
         for stretch in self._stretches:
-            for waiter in stretch.waiters:
-                _let_go(waiter)
-        self.clear()
+            self._going.add(list(stretch.waiters))
+        self._forget_marks()
 
     def clear(self) -> None:
         """Forget those who waited on a closed loop."""
+        self._going.forget()
+        self._forget_marks()
+
+    def _forget_marks(self) -> None:
         self._marks.clear()
         self._stretches.clear()
         self._deadlines.clear()
@@ -135,6 +150,7 @@ class Flushes:
         return f"<Flushes {waiters} waiting for {self._undecided} events>"
 
 
-def _let_go(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+def _let_go(waiters: "list[asyncio.Future[None]]") -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)

@@ -5,8 +5,10 @@ a page of the ledger, never the other way round.
 """
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 from amplitude_async.delivery.outcome import DeliveryResult, Outcome
 from amplitude_async.storage.base import Record
@@ -43,7 +45,8 @@ class Page:
 
     def __init__(self) -> None:
         self.outcomes: dict[int, Outcome] = {}
-        self.listeners: dict[int, list[Callable[[], None]]] = {}
+        # Dicts, not lists: of many who wait for one event, each may leave at any time.
+        self.listeners: dict[int, dict[Callable[[], None], None]] = {}
         self.open = 0
         self.rest: Outcome | None = None
         """The outcome of all events that have none of their own."""
@@ -102,6 +105,9 @@ class Delivery:
 
     __slots__ = ("_page", "_principal", "_record", "_result")
 
+    at_door: ClassVar[bool] = False
+    """True where the event was decided before it came in, so that nobody waited."""
+
     def __init__(
         self, principal: Principal, record: Record | None, page: Page | None
     ) -> None:
@@ -115,9 +121,8 @@ class Delivery:
         cls, principal: Principal, source: object, insert_id: str, outcome: Outcome
     ) -> "Delivery":
         """Build the handle of an event whose fate was decided at the door."""
-        delivery = cls(principal, None, None)
-        delivery._result = _result_of(principal, source, insert_id, outcome)
-        return delivery
+        result = _result_of(principal, source, insert_id, outcome)
+        return _DecidedDelivery(principal, result)
 
     @property
     def insert_id(self) -> str:
@@ -154,9 +159,13 @@ class Delivery:
         Called soon where it already is. Errors go to the loop's exception handler.
         """
         loop = asyncio.get_running_loop()
+        # The caller's, as a future would have it, and not that of who settles.
+        context = contextvars.copy_context()
 
         def call() -> None:
-            loop.call_soon(callback, self)
+            # The client may have moved on from a loop that was closed.
+            if not loop.is_closed():
+                loop.call_soon(callback, self, context=context)
 
         self.listen(call)
 
@@ -171,11 +180,15 @@ class Delivery:
             waiter = asyncio.get_running_loop().create_future()
 
             def wake(waiter: "asyncio.Future[None]" = waiter) -> None:
-                if not waiter.done():
+                # Nobody wakes on a loop that was closed before its tasks had ended.
+                if not waiter.done() and not waiter.get_loop().is_closed():
                     waiter.set_result(None)
 
             self.listen(wake)
-            await waiter
+            try:
+                await waiter
+            finally:
+                self.forget(wake)
             result = self.result
         return result
 
@@ -184,12 +197,33 @@ class Delivery:
         if self.done or self._page is None:
             listener()
         else:
-            self._page.listeners.setdefault(self._index, []).append(listener)
+            self._page.listeners.setdefault(self._index, {})[listener] = None
+
+    def forget(self, listener: Callable[[], None]) -> None:
+        """Call somebody back no more who waits no longer."""
+        page, index = self._page, self._index
+        if page is not None and index in page.listeners:
+            page.listeners[index].pop(listener, None)
+            if not page.listeners[index]:
+                del page.listeners[index]
 
     def __repr__(self) -> str:
         result = self.result
         state = repr(result) if result else "pending"
         return f"<Delivery {self.insert_id} {state}>"
+
+
+class _DecidedDelivery(Delivery):
+    """The handle of an event that came no further than the door."""
+
+    # A class and not a member: a handle that waits should not weigh more for it.
+    __slots__ = ()
+
+    at_door = True
+
+    def __init__(self, principal: Principal, result: DeliveryResult) -> None:
+        super().__init__(principal, None, None)
+        self._result = result
 
 
 def _result_of(
@@ -235,6 +269,22 @@ class CombinedDelivery(Delivery):
         for part in self._parts:
             if not part.done:
                 # Ask again when this one is decided: others may still be open.
-                part.listen(lambda: self.listen(listener))
+                part.listen(_Again(self, listener))
                 return
         listener()
+
+    def forget(self, listener: Callable[[], None]) -> None:
+        """Call somebody back no more who waits no longer."""
+        for part in self._parts:
+            part.forget(_Again(self, listener))
+
+
+@dataclass(frozen=True)
+class _Again:
+    """Asks a handle again on behalf of somebody; equal to another that does."""
+
+    delivery: Delivery
+    listener: Callable[[], None]
+
+    def __call__(self) -> None:
+        self.delivery.listen(self.listener)

@@ -1,25 +1,26 @@
 """The way in: a bounded asyncio.Queue and the overflow policies."""
 
 import asyncio
+import math
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from amplitude_async.config import DeliveryConfig, Overflow
+from amplitude_async.delivery.ages import Ages
 from amplitude_async.delivery.alarm import Alarm
 from amplitude_async.delivery.books import Books
 from amplitude_async.delivery.callbacks import inside_user_code
-from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.health import HealthState
 from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.handle import Delivery, whole_pages
 from amplitude_async.delivery.journal import Journal
-from amplitude_async.delivery.outcome import DropReason, Outcome
+from amplitude_async.delivery.outcome import DropReason, Outcome, Settlement
 from amplitude_async.delivery.room import Room
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.storage.base import Record
 
-__all__ = ["BulkQueue", "Intake"]
+__all__ = ["BulkQueue", "Intake", "Numbers"]
 
 
 class BulkQueue(asyncio.Queue[Record]):
@@ -45,11 +46,53 @@ class BulkQueue(asyncio.Queue[Record]):
     def _put(self, item: Record) -> None:
         self._records.append(item)
 
-    def take_all(self) -> list[Record]:
-        """Take every event out, in order."""
-        records = list(self._records)
-        self._records.clear()
+    @property
+    def records(self) -> Sequence[Record]:
+        """The waiting events, in order."""
+        return self._records
+
+    def take_below(self, limit: float) -> list[Record]:
+        """Take the events out that have a lower id, up to the first that has not."""
+        waiting = self._records
+        if limit == math.inf:
+            records = list(waiting)
+            waiting.clear()
+            return records
+        records = []
+        while waiting and waiting[0].id < limit:
+            records.append(waiting.popleft())
         return records
+
+
+class Numbers:
+    """Ids in order of acceptance."""
+
+    __slots__ = ("next",)
+
+    def __init__(self) -> None:
+        self.next = 1
+        """The id of the next event that is accepted."""
+
+    @property
+    def last(self) -> int:
+        """The id of the newest event."""
+        return self.next - 1
+
+    def take(self) -> int:
+        """Give an id away, once."""
+        number = self.next
+        self.next = number + 1
+        return number
+
+    def allot(self, count: int) -> int:
+        """Reserve ids for events of other processes; returns the first.
+
+        They fill whole pages of the ledger: nobody holds a handle on them, and a page
+        counts only events whose handle was given out.
+        """
+        first = whole_pages(self.last) + 1
+        self.next = whole_pages(first + count - 1) + 1
+        return first
 
 
 class Intake:
@@ -64,7 +107,7 @@ class Intake:
         books: Books,
         journal: Journal,
         alarm: Alarm,
-        clock: Clock,
+        ages: Ages,
         client_id: int,
     ) -> None:
         self._config = config
@@ -73,13 +116,14 @@ class Intake:
         self._books = books
         self._journal = journal
         self._alarm = alarm
-        self._clock = clock
+        self._ages = ages
         self._client_id = client_id
         self._queue = BulkQueue()
+        self._weighed = (0, 0)
         self._since = 0.0
         self._full_at = 1
-        self.next_id = 1
-        """The id of the next event that is accepted."""
+        self.numbers = Numbers()
+        """Ids in order of acceptance."""
 
     @property
     def closing(self) -> bool:
@@ -92,31 +136,28 @@ class Intake:
         return self._queue.count()
 
     @property
+    def blocked(self) -> bool:
+        """True while what is fresh waits for older events that are unread.
+
+        So it is where a storage can be read and not written: what comes then is in
+        memory only, and may not overtake what lies in the storage.
+        """
+        records = self._queue.records
+        return bool(records) and records[0].id >= self._journal.floor
+
+    @property
+    def fresh_bytes(self) -> int:
+        """Bytes of the events in the queue; counted anew where their number changed."""
+        count, size = self._weighed
+        if count != self._queue.count():
+            size = sum([len(record.body) for record in self._queue.records])
+            self._weighed = self._queue.count(), size
+        return size
+
+    @property
     def due_at(self) -> float:
         """When the first event in the queue has waited long enough for company."""
         return self._since + self._schedule.linger.length
-
-    @property
-    def last_id(self) -> int:
-        """The id of the newest event."""
-        return self.next_id - 1
-
-    def allot(self, count: int) -> int:
-        """Reserve so many ids; returns the first."""
-        first = self.next_id
-        self.next_id += count
-        return first
-
-    def allot_recovered(self, count: int) -> int:
-        """Reserve ids for events of other processes; returns the first.
-
-        They fill whole pages of the ledger: nobody holds a handle on them, and a page
-        counts only events whose handle was given out.
-        """
-        self.next_id = whole_pages(self.last_id) + 1
-        first = self.allot(count)
-        self.next_id = whole_pages(self.last_id) + 1
-        return first
 
     def ring_when_full(self, events: int) -> None:
         """Ring once so many events are in the queue."""
@@ -125,22 +166,46 @@ class Intake:
     # Taking in ---------------------------------------------------------------
 
     def offer(self, record: Record) -> Delivery | None:
-        """Accept an event without suspending; None where there is no room."""
-        size = len(record.body)
-        return self._take_in(record, size) if self._room.take(size) else None
+        """Accept an event without suspending; None where that needs a wait.
 
-    def _take_in(self, record: Record, size: int) -> Delivery:
+        For room, or for a place of its result behind the callback.
+        """
+        size = len(record.body)
+        if not self._room.take(size):
+            return None
+        if self._room.closed or self._schedule.health.state is HealthState.REFUSED:
+            if self._books.is_behind:
+                self._room.free(1, size)
+                return None
+            return self._take_in(record, size, must_tell=False)
+        return self._number(record)
+
+    def _offer_now(self, record: Record, *, must_tell: bool) -> Delivery | None:
+        """Accept an event as ``offer`` does; None only where there is no room."""
+        size = len(record.body)
+        if not self._room.take(size):
+            return None
+        return self._take_in(record, size, must_tell=must_tell)
+
+    def _take_in(self, record: Record, size: int, *, must_tell: bool) -> Delivery:
         """Accept an event that has its place."""
-        if self._schedule.health.state is HealthState.REFUSED:
-            verdict = self._refused()
+        if self._room.closed or self._schedule.health.state is HealthState.REFUSED:
+            # Whoever waited for a storage or for room while the client was shut down
+            # comes by here as well.
+            verdict = self._room.full if self._room.closed else self._refused()
             if verdict is not None:
                 self._room.free(1, size)
-                return self._books.settle_at_door(record, record.insert_id, verdict)
+                return self._books.settle_record(record, verdict, must_tell=must_tell)
             self._alarm.ring()
-        number = self.next_id
+        return self._number(record)
+
+    def _number(self, record: Record) -> Delivery:
+        """Give an event its number and let it in."""
+        number = self.numbers.take()
         if record.id != number:
             record = record._replace(id=number)
-        self.next_id = number + 1
+        if self._journal.writes:
+            self._journal.keep_in_memory(number)
         return self._enter(record)
 
     def _refused(self) -> Outcome | None:
@@ -152,16 +217,16 @@ class Intake:
         if self._journal.durable:
             return None
         alone = self._room.count == 1
-        if self._clock.now() >= health.not_before and alone:
+        if self._ages.now() >= health.not_before and alone:
             return None
-        return Outcome.rejected(health.refusal_message, health.refusal_code)
+        return Outcome.refusal(health.refusal_message, health.refusal_code)
 
     def _enter(self, record: Record) -> Delivery:
         queue = self._queue
         queue.add(record)
         fresh = queue.count()
         if fresh == 1:
-            self._since = self._clock.now()
+            self._since = self._ages.now()
             self._alarm.ring_by(self.due_at)
         if fresh >= self._full_at:
             self._alarm.ring()
@@ -179,9 +244,14 @@ class Intake:
 
     async def _accept_in_memory(self, record: Record) -> Delivery:
         delivery = self.offer(record)
-        if delivery is None and self._may_wait(record):
+        if delivery is not None:
+            return delivery
+        if self._may_wait(record):
             return await self._accept_in_turn(record)
-        return delivery or self._overflow(record)
+        await self._books.wait_to_tell()
+        # There may be room by now.
+        delivery = self._offer_now(record, must_tell=True)
+        return delivery or self._overflow(record, must_tell=True)
 
     def offer_nowait(self, record: Record) -> Delivery:
         """Accept an event for synchronous code; sheds where there is no room.
@@ -190,69 +260,104 @@ class Intake:
             QueueFullError: no room, and the policy is RAISE.
         """
         # What is only in the journal was accepted before: do not overtake it.
-        delivery = None if self._journal.unread else self.offer(record)
+        delivery = None
+        if not self._is_overtaking(record):
+            delivery = self._offer_now(record, must_tell=False)
         if delivery is None:
-            return self._overflow(record)
+            delivery = self._overflow(record, must_tell=False)
+        if delivery.at_door:
+            return delivery
         if not self._journal.bypassed:
-            self._journal.append_soon(record._replace(id=self.last_id))
+            self._journal.append_soon(record._replace(id=self.numbers.last))
         return delivery
 
-    def drain(self) -> None:
-        """Hand everything in the queue to the schedule."""
-        if self._queue.count():
-            self._schedule.add(self.take_all(), self._since)
+    def drain(self, *, below: float = math.inf) -> None:
+        """Hand to the schedule what is in the queue and waits for nothing older.
+
+        Args:
+            below: what has this id or a higher one stays.
+        """
+        records = self.take_below(min(below, self._journal.floor))
+        if records:
+            self._schedule.add(records, self._since)
+
+    def take_below(self, limit: float) -> Sequence[Record]:
+        """Take out what has a lower id; its times are put right."""
+        if not self._queue.count():
+            return ()
+        records = self._queue.take_below(limit)
+        if not records:
+            return ()
+        self._ages.notice(self.numbers.next, records, self._since)
+        return self._ages.put_right_fresh(records, self._since)
 
     def take_all(self) -> list[Record]:
-        """Empty the queue."""
-        return self._queue.take_all()
+        """Empty the queue, whatever it waits for."""
+        return self._queue.take_below(math.inf)
+
+    def remove(
+        self, choose: Callable[[list[Record]], list[Record]] | None
+    ) -> list[Record]:
+        """Take the chosen ones out of what is blocked; without a choice all."""
+        records = self.take_all()
+        removed = records if choose is None else choose(records)
+        gone = {record.id for record in removed}
+        for record in records:
+            if record.id not in gone:
+                self._queue.add(record)
+        return removed
 
     # Overflow ----------------------------------------------------------------
 
-    def _overflow(self, record: Record) -> Delivery:
+    def _overflow(self, record: Record, *, must_tell: bool) -> Delivery:
         # No more company can come: what waits goes now, however little it is.
         self._room.crowd()
         self._alarm.ring()
         policy = self._config.overflow
-        if policy is Overflow.RAISE:
-            raise QueueFullError(self._full_message())
+        if policy is Overflow.RAISE and not self.closing:
+            raise QueueFullError(self._room.full.message)
         if policy is Overflow.DROP_OLDEST:
-            return self._make_room(record)
-        return self._shed(record, self._full_message())
+            return self._make_room(record, must_tell=must_tell)
+        return self._books.settle_record(record, self._room.full, must_tell=must_tell)
 
-    def _make_room(self, record: Record) -> Delivery:
-        if not self._room.could_hold(len(record.body)):
-            return self._shed(record, self._full_message())
+    def _make_room(self, record: Record, *, must_tell: bool) -> Delivery:
+        overtakes = self._is_overtaking(record) and not self._journal.bypassed
+        if overtakes or not self._room.could_hold(len(record.body)):
+            return self._books.settle_record(
+                record, self._room.full, must_tell=must_tell
+            )
         self.drain()
-        delivery = self.offer(record)
+        delivery = self._offer_now(record, must_tell=must_tell)
         while delivery is None:
-            evicted = self._schedule.evict_oldest()
+            evicted = self._evict_oldest()
             if not evicted:
-                return self._shed(record, self._full_message())
-            self._books.settle(evicted)
-            delivery = self.offer(record)
+                return self._books.settle_record(
+                    record, self._room.full, must_tell=must_tell
+                )
+            self._books.settle(evicted, must_tell=must_tell)
+            delivery = self._offer_now(record, must_tell=must_tell)
         return delivery
 
-    def _shed(self, record: Record, message: str) -> Delivery:
+    def _evict_oldest(self) -> list[Settlement]:
+        if not self.blocked:
+            return self._schedule.evict_oldest()
+        # Places that others would leave are the storage's.
+        message = "shed to make room for a newer event"
         outcome = Outcome.dropped(DropReason.OVERFLOW, message)
-        return self._books.settle_at_door(record, record.insert_id, outcome)
-
-    def _full_message(self) -> str:
-        config = self._config
-        return (
-            f"the queue is full: {self._room.count} events of max_storage_capacity="
-            f"{config.max_storage_capacity}, {self._room.bytes} bytes of "
-            f"max_storage_bytes={config.max_storage_bytes}"
-        )
+        return [(self._queue.get_nowait(), outcome)]
 
     # Waiting for room --------------------------------------------------------
 
     def _may_wait(self, record: Record) -> bool:
-        config = self._config
+        config, health = self._config, self._schedule.health
         return (
             config.overflow is Overflow.WAIT
             and config.overflow_timeout > 0
+            and not self.closing
             and self._room.could_hold(len(record.body))
-            and self._schedule.health.state is HealthState.HEALTHY
+            # A hiccup sheds nothing, and an outage delays nobody.
+            and health.state is not HealthState.REFUSED
+            and not health.takes_nothing(self._ages.now(), config.overflow_timeout)
             # What this very code holds up would never make room for it.
             and self._client_id not in inside_user_code.get()
         )
@@ -262,23 +367,17 @@ class Intake:
         self._alarm.ring()
         size = len(record.body)
         has_place = await self._room.wait(size, self._config.overflow_timeout)
-        if self.closing:
-            if has_place:
-                self._room.free(1, size)
-            message = "the client was shut down while this event waited for room"
-            outcome = Outcome.dropped(DropReason.CLOSED, message)
-            return self._books.settle_at_door(record, record.insert_id, outcome)
         if has_place or self._room.take(size):
-            return self._take_in(record, size)
-        return self._shed(record, self._full_message())
+            return self._take_in(self._ages.restamp(record), size, must_tell=True)
+        return await self._books.settle_in_turn(record, self._room.full)
 
     def admit_waiters(self) -> None:
         """Let those go on who wait for room, in order, as far as there is any.
 
         All of them are told to go on where waiting does not help any more.
         """
-        unwell = self._schedule.health.state is not HealthState.HEALTHY
-        if unwell or self.closing:
+        refused = self._schedule.health.state is HealthState.REFUSED
+        if refused or self.closing:
             self._room.send_away()
         else:
             self._room.admit()
@@ -286,7 +385,8 @@ class Intake:
     # With a durable storage --------------------------------------------------
 
     async def _accept_durably(self, record: Record) -> Delivery:
-        number = self.allot(1)
+        number = self.numbers.take()
+        self._ages.notice(number, self._queue.records, self._since)
         if record.id != number:
             record = record._replace(id=number)
         written = False
@@ -297,40 +397,63 @@ class Intake:
                 self._books.withdraw(number)
         if not written:
             # A failure was reported loudly; events go on in memory.
-            full = self._journal.durable
-            return (
-                self._refuse(record) if full else await self._accept_in_memory(record)
+            full, record = self._journal.durable, self._ages.restamp(record)
+            return await (
+                self._refuse(record) if full else self._accept_in_memory(record)
             )
         if self.closing:
             self._journal.settle_soon([record.id])
-            message = "the client was shut down while this event was being stored"
-            outcome = Outcome.dropped(DropReason.CLOSED, message)
-            return self._books.settle_at_door(record, record.insert_id, outcome)
+            return await self._books.settle_in_turn(record, self._room.full)
+        # The wall clock may have jumped meanwhile, before the next id is given.
+        self._ages.notice(self.numbers.next, self._queue.records, self._since)
+        record = self._ages.redate(record)
+        if self._journal.has_passed(record.id):
+            # Its append ended behind that of a later one, which is in memory: nobody
+            # would find it where it is.
+            self._room.take_in((record,))
+            return self._enter(record)
         # While anything is unread, all new ones queue behind it in the journal.
-        if not self._journal.unread and self._room.take(len(record.body)):
+        if not self._is_overtaking(record) and self._room.take(len(record.body)):
             self._journal.mark_read(record.id)
             return self._enter(record)
-        self._journal.leave_unread()
+        self._journal.leave_unread(record.id)
         self._alarm.ring()
         return self._books.enter(record)
 
-    def _refuse(self, record: Record) -> Delivery:
+    def _is_overtaking(self, record: Record) -> bool:
+        """Say whether an event, let in, would overtake what is in the journal only."""
+        return self._journal.ahead > 0 or self._journal.is_behind(record.identity)
+
+    async def _refuse(self, record: Record) -> Delivery:
         """Shed an event for which a durable storage has no room of its own."""
         message = "the storage has reached its own limit"
         if self._config.overflow is Overflow.RAISE:
             raise QueueFullError(message)
-        return self._shed(record, message)
+        outcome = Outcome.dropped(DropReason.OVERFLOW, message)
+        return await self._books.settle_in_turn(record, outcome)
 
     # Lifecycle ---------------------------------------------------------------
 
     def close(self) -> None:
         """Take no event any more; those who wait for room hear so."""
-        self._room.close()
+        self._room.close(_CLOSED)
+
+    def leave(self, outcome: Outcome) -> None:
+        """Take no event any more in a forked child; who waits has it from here."""
+        self._room.close(outcome)
 
     def rebind(self) -> None:
-        """Forget what belongs to a closed loop; the queue is empty by now."""
+        """Forget what belongs to a closed loop; what is blocked goes on."""
+        waiting = self.take_all()
         self._queue = BulkQueue()
+        for record in waiting:
+            self._queue.add(record)
         self._room.rebind()
 
     def __repr__(self) -> str:
-        return f"<Intake {self.fresh} fresh, {self.last_id} so far>"
+        return f"<Intake {self.fresh} fresh, {self.numbers.last} so far>"
+
+
+_CLOSED = Outcome.dropped(
+    DropReason.CLOSED, "the client was shut down while this event waited to be accepted"
+)

@@ -4,104 +4,81 @@ Memory first: a record is appended and goes to memory as well. Once memory is fu
 records are only appended; while one of those is unread, all new ones queue behind it.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+import math
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
+from itertools import repeat
 
 from amplitude_async.delivery.clock import Clock
-from amplitude_async.delivery.outages import Loose, Outages
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.settling import Settler
-from amplitude_async.exceptions import StorageError, StorageFullError
-from amplitude_async.storage.base import DeadLetter, Record, Storage
+from amplitude_async.delivery.tasks import is_theirs, within
+from amplitude_async.delivery.unread import Unread
+from amplitude_async.delivery.writer import Writer
+from amplitude_async.exceptions import AmplitudeError, StorageError
+from amplitude_async.storage.base import DeadLetter, Holdings, Record, Storage
 
 __all__ = ["Journal"]
 
 PAGE = 1_000
 PAGE_BYTES = 8 * 1024 * 1024
 CLOSE_TIMEOUT = 5.0
-
-
-class _Unread:
-    """What is in the storage and not in memory: how much, and from where on."""
-
-    def __init__(self) -> None:
-        self.cursor = 0
-        """Id of the last record that was read, or went to memory as it was written."""
-        self.count = 0
-        self.arrivals = 0
-        self.missing = 0
-        self.lock = asyncio.Lock()
-
-    def add(self, count: int) -> None:
-        """Note records of other processes."""
-        self.count += count
-
-    def leave(self) -> None:
-        """Note that an appended record is in the storage only."""
-        self.count += 1
-        self.arrivals += 1
-
-    def pass_by(self, record_id: int) -> None:
-        """Note that an appended record is in memory too."""
-        self.cursor = max(self.cursor, record_id)
-
-    def read(self, last_id: int, count: int) -> None:
-        """Note a page: so many of its records are in memory from now on."""
-        self.cursor = last_id
-        self.count -= count
-
-    def decided(self, count: int) -> None:
-        """Note that records were decided where they lie."""
-        self.count -= count
-
-    def write_off(self) -> int:
-        """Note that what should be there is not; returns how many."""
-        lost, self.count = self.count, 0
-        self.missing += lost
-        return lost
-
-    def abandon(self) -> int:
-        """Leave everything to the next process; returns how many."""
-        left, self.count = self.count, 0
-        return left
-
-    def take_missing(self) -> int:
-        """Say once how many records were written off."""
-        missing, self.missing = self.missing, 0
-        return missing
-
-    def rebind(self) -> None:
-        """Forget who was reading on a closed loop."""
-        self.lock = asyncio.Lock()
+# A page that has not come by then does not come: somebody else may be next.
+PATIENCE = 30.0
 
 
 class Journal:
-    """One storage, how far it was read, and whether it can be relied on."""
+    """One storage, how far it was read, and whether it can be relied on.
+
+    Args:
+        storage: keeps records beyond the process, or not.
+        destination: whose records they are, without secrets.
+        reporter: hears of what fails.
+        clock: says how long an append takes.
+        patience: seconds after which an append that has not ended has failed.
+    """
 
     def __init__(
-        self, storage: Storage, destination: str, reporter: Reporter, clock: Clock
+        self,
+        storage: Storage,
+        destination: str,
+        reporter: Reporter,
+        clock: Clock,
+        *,
+        patience: float,
     ) -> None:
         self._storage = storage
         self._destination = destination
         self._reporter = reporter
         self._opened = False
-        self._outages = Outages(clock)
-        self._unread = _Unread()
-        self._settler = Settler(storage, reporter, self._forgotten)
-        self._appending: dict[int, None] = {}
-        self._appended: asyncio.Event | None = None
-        self._loose = Loose()
-        self._passed_over: set[int] = set()
+        self._sure = True
+        self._unread = Unread()
+        self._clock = clock
+        self._settler = Settler(storage, reporter, clock)
+        self._writer = Writer(
+            storage, self._settler, reporter, clock, patience=patience
+        )
+        self.writes = storage.durable
+        """True where settled records must be forgotten, even after a failure."""
 
     @property
     def durable(self) -> bool:
         """True while an appended record survives the process."""
-        return self._storage.durable and not self._outages.failed
+        return self.writes and not self._writer.outage.failed
+
+    @property
+    def holdings(self) -> Holdings:
+        """How much the storage says that it has; nothing where it cannot say."""
+        try:
+            return self._storage.holdings()
+        except Exception:  # noqa: BLE001 - a storage may raise anything
+            return Holdings()
 
     @property
     def bypassed(self) -> bool:
         """True while events go to memory without asking the storage."""
-        return not self._storage.durable or self._outages.bypassed
+        return not self.writes or self._writer.outage.bypassed
 
     @property
     def unread(self) -> int:
@@ -109,30 +86,51 @@ class Journal:
         return self._unread.count
 
     @property
-    def appending(self) -> int:
-        """Events that are being appended: not accepted as yet."""
-        return len(self._appending)
+    def ahead(self) -> int:
+        """Those of them that were never read: new ones queue behind these."""
+        return self._unread.ahead
 
     @property
-    def writes(self) -> bool:
-        """True where settled records must be forgotten, even after a failure."""
-        return self._storage.durable
+    def floor(self) -> float:
+        """The id from which on events in memory wait for older ones to be read."""
+        return self._unread.floor
+
+    def is_behind(self, identity: str) -> bool:
+        """Say whether events of an identity went back: new ones queue behind them."""
+        return identity in self._unread.left
+
+    @property
+    def appending(self) -> int:
+        """Events that are being appended: not accepted as yet."""
+        return len(self._writer.appends)
 
     def holds(self, record_id: int) -> bool:
         """Say whether an undecided record survives the process."""
-        return (
-            self._storage.durable
-            and record_id not in self._loose
-            and not self._outages.cover(record_id)
-        )
+        return self.writes and self._sure and record_id not in self._writer.loose
+
+    @property
+    def keeps_unread(self) -> bool:
+        """True while nothing says that what is only in the storage is lost."""
+        return self._sure
+
+    async def confirm(self) -> None:
+        """See that what was written is still there, before it is called stored.
+
+        Raises:
+            Exception: whatever the storage raised; nothing of it is stored then.
+        """
+        if not self._opened:
+            return
+        self._sure = False
+        await self._storage.confirm()
+        self._sure = True
 
     def __repr__(self) -> str:
-        kind = type(self._storage).__name__
         state = "open" if self._opened else "shut"
-        failed = ", failed" if self._outages.failed else ""
+        failed = ", failed" if self._writer.outage.failed else ""
         return (
-            f"<Journal {kind} {state}{failed}: {self.appending} being written, "
-            f"{self.unread} unread>"
+            f"<Journal {type(self._storage).__name__} {state}{failed}: "
+            f"{self.appending} being written, {self.unread} unread>"
         )
 
     # Opening -----------------------------------------------------------------
@@ -142,93 +140,68 @@ class Journal:
         if self._opened:
             self.settle_soon([])  # what a closed loop left undone
             return 0
-        recovered = await self._storage.open(self._destination, allot)
+        try:
+            ids = _Allotted(allot)
+            recovered = _counted(await self._storage.open(self._destination, ids.allot))
+        except AmplitudeError:
+            raise
+        except BaseException as error:  # a storage may raise anything
+            if not is_theirs(error):
+                raise
+            msg = f"the storage cannot be opened: {in_words(error)}"
+            raise StorageError(msg) from error
         self._opened = True
-        self._unread.add(recovered)
+        self._unread.add(recovered, ids.first)
         return recovered
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Look for records that another process left behind."""
-        if self._outages.failed:
+        if self._writer.outage.failed:
             return 0
         try:
-            adopted = await self._storage.adopt(allot)
-        except StorageError as error:
-            self._reporter.warning("adopt", "%s", error)
+            ids = _Allotted(allot)
+            adopted = _counted(await self._storage.adopt(ids.allot))
+        except BaseException as error:  # as above
+            if not is_theirs(error):
+                raise
+            self._reporter.warning("adopt", "%s", in_words(error))
             return 0
-        self._unread.add(adopted)
+        self._unread.add(adopted, ids.first)
         return adopted
 
     # Writing -----------------------------------------------------------------
 
     async def append(self, record: Record) -> bool:
-        """Write a record; False where the storage is full or has failed.
+        """Write a record; False where the storage is full, has failed or takes long.
 
         A cancelled append is undone: the record was not accepted.
         """
-        if self.bypassed:
-            return False
-        number = record.id
-        self._appending[number] = None
-        try:
-            await self._storage.append((record,))
-        except asyncio.CancelledError:
-            # It may have been written or not: when it is read, it is left out.
-            self._passed_over.add(number)
-            self.settle_soon([number])
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, the host goes on
-            self._not_written(error, number)
-            return False
-        finally:
-            del self._appending[number]
-            if self._appended is not None and not self._appending:
-                self._appended.set()
-        if self._outages.failed:
-            self._outages.end(number)
-            self._reporter.warning(
-                "storage_recovered",
-                "the storage works again: new events survive the process",
-            )
-        return True
+        return not self.bypassed and await self._writer.append(record)
 
     def append_soon(self, record: Record) -> None:
         """Write a record that is in memory already, in the background."""
-        if self.bypassed:
-            return
-        self._loose.add(record.id)
-        self._passed_over.add(record.id)
-        try:
-            writing = asyncio.ensure_future(self._storage.append((record,)))
-        except StorageError as error:
-            self._not_written(error, record.id)
-            return
-        self._loose.watch(record.id, writing, self._not_written)
+        if not self.bypassed:
+            self._writer.append_soon(record)
 
-    def _not_written(self, error: Exception, record_id: int) -> None:
-        if isinstance(error, StorageFullError):
-            # Its own limit is no failure: it works, and says no.
-            self._reporter.error("storage_full", "%s", error)
-            return
-        self._outages.begin(record_id)
-        self._reporter.error(
-            "storage",
-            "%s; events are kept in memory only from now on and do not survive "
-            "the process",
-            error if isinstance(error, StorageError) else repr(error),
-        )
+    def keep_in_memory(self, record_id: int) -> None:
+        """Note that a record is in memory only, and does not survive the process."""
+        self._writer.loose.add(record_id)
 
     async def written(self) -> None:
         """Wait until what is written in the background is written, or is not."""
-        await self._loose.wait(CLOSE_TIMEOUT)
+        await self._writer.loose.wait(CLOSE_TIMEOUT)
 
     def mark_read(self, record_id: int) -> None:
         """Note that an appended record is in memory too."""
         self._unread.pass_by(record_id)
 
-    def leave_unread(self) -> None:
+    def has_passed(self, record_id: int) -> bool:
+        """Say whether reading has got beyond an id: what is left there is not found."""
+        return record_id < self._unread.cursor
+
+    def leave_unread(self, record_id: int) -> None:
         """Note that an appended record is in the storage only."""
-        self._unread.leave()
+        self._unread.leave(record_id)
 
     # Reading -----------------------------------------------------------------
 
@@ -242,34 +215,106 @@ class Journal:
             return []  # a purge is reading: what it finds must not slip through
         async with unread.lock:
             records: list[Record] = []
-            while unread.count and not records:
+            while unread.ahead and not records and not unread.abandoned:
                 arrivals = unread.arrivals
-                try:
-                    page = await self._storage.fetch(unread.cursor, limit, max_bytes)
-                except StorageError as error:
-                    self._reporter.error("storage_read", "%s", error)
+                page = await self._fetch(unread.cursor, limit, max_bytes)
+                unread.unreadable = page is None
+                if page is None:
                     break
                 if not page and arrivals == unread.arrivals:
-                    self._reporter.error(
-                        "storage_lost",
-                        "the storage does not find events that it had",
-                        count=unread.write_off(),
-                    )
+                    self._report_lost(unread.write_off())
                 records = self._accepted(page)
                 if not page:
                     break
                 unread.read(page[-1].id, len(records))
             return records
 
+    async def _fetch(
+        self, after: int, limit: int, max_bytes: int
+    ) -> list[Record] | None:
+        """Read a page; None where that failed.
+
+        A storage of somebody else's may answer with what was not asked for.
+        """
+        try:
+            fetching = self._storage.fetch(after, limit, max_bytes)
+            page = await within(PATIENCE, self._clock, fetching)
+            return _checked(page, after)
+        except BaseException as error:  # as above
+            if not is_theirs(error):
+                raise
+            self._reporter.error("storage_read", "%s", in_words(error))
+            return None
+
+    def _report_lost(self, count: int) -> None:
+        self._reporter.error(
+            "storage_lost",
+            "the storage does not find events that it had",
+            count=count,
+        )
+
     def _accepted(self, page: list[Record]) -> list[Record]:
         """Leave out what is no unread event: being appended, undone, in memory."""
-        if self._appending:
+        if self._writer.appends:
             # They ascend, and those who wait for them hear of them in order.
-            first = next(iter(self._appending))
+            first = self._writer.appends.first
             page[:] = [record for record in page if record.id < first]
-        if self._passed_over:
-            return [record for record in page if record.id not in self._passed_over]
-        return page
+        return self._settler.unsettled(page)
+
+    def set_back(self, record: Record) -> None:
+        """Leave a record that was read to the storage again: it is unread."""
+        self._unread.left.add(record)
+
+    async def read_back(self, wanted: dict[str, int], max_bytes: int) -> list[Record]:
+        """Read records again that went back, the first of some identities.
+
+        Args:
+            wanted: how many of each.
+            max_bytes: most bytes of them, but for the first.
+
+        Returns:
+            Records that are in memory from now on; none where reading failed.
+        """
+        unread = self._unread
+        if unread.lock.locked():
+            return []
+        async with unread.lock:
+            owners = {
+                number: identity
+                for identity, most in wanted.items()
+                for number in unread.left.first_of(identity, most)
+            }
+            found: list[Record] = []
+            numbers, index = sorted(owners), 0
+            while index < len(numbers) and max_bytes > 0 and not unread.abandoned:
+                page = await self._fetch(numbers[index] - 1, PAGE, PAGE_BYTES)
+                if page is None:
+                    break
+                last = page[-1].id if page else numbers[-1]
+                for record in self._settler.unsettled(page):
+                    if record.id in owners and (max_bytes > 0 or not found):
+                        max_bytes -= len(record.body)
+                        found.append(record)
+                        last = record.id if max_bytes <= 0 else last
+                behind = bisect_right(numbers, last)
+                self._pick_up(numbers[index:behind], owners, found)
+                index = behind
+            return found
+
+    def _pick_up(
+        self, numbers: list[int], owners: dict[int, str], found: list[Record]
+    ) -> None:
+        """Note that records were read again, or are not there any more."""
+        there = {record.id for record in found}
+        lost = [number for number in numbers if number not in there]
+        if lost:
+            self._unread.missing += len(lost)
+            self._report_lost(len(lost))
+        struck: dict[str, list[int]] = {}
+        for number in numbers:
+            struck.setdefault(owners[number], []).append(number)
+        for identity, ids in struck.items():
+            self._unread.left.remove(identity, ids)
 
     def take_missing(self) -> int:
         """Return once how many unread records the storage has lost."""
@@ -277,36 +322,38 @@ class Journal:
 
     async def pages(self) -> AsyncGenerator[list[Record], None]:
         """Read the unread records page by page; they stay unread."""
-        after = self._unread.cursor
+        after = self._unread.start
         while True:
-            try:
-                page = await self._storage.fetch(after, PAGE, PAGE_BYTES)
-            except StorageError as error:
-                self._reporter.error("storage_read", "%s", error)
+            page = await self._fetch(after, PAGE, PAGE_BYTES)
+            if page is None:
                 return
             records = self._accepted(page)
             if not page:
                 return
             after = page[-1].id
-            yield records
+            # Once a purge has decided all that was unread, new ones go to memory.
+            yield [record for record in records if self._unread.has(record)]
 
     async def purge(
-        self, chosen: Callable[[Record], bool], settle: Callable[[list[Record]], None]
+        self,
+        choose: Callable[[list[Record]], list[Record]],
+        settle: Callable[[list[Record]], None],
     ) -> int:
         """Hand the chosen ones among the unread records over to be settled.
 
-        Nothing is read on meanwhile.
+        Nothing is read on meanwhile, and nothing is found twice: what was purged is
+        passed over until the storage has forgotten it.
         """
         count = 0
-        if not self.unread:
-            return 0
-        async with self._unread.lock:
-            async for page in self.pages():
-                found = [record for record in page if chosen(record)]
-                self._unread.decided(len(found))
+        async with self._unread.lock, aclosing(self.pages()) as pages:
+            async for page in pages:
+                if self._unread.abandoned:
+                    break  # shut down meanwhile: the rest is the next process's
+                found = choose(page)
+                self._settler.pass_over(record.id for record in found)
+                self._unread.decided(found)
                 count += len(found)
                 settle(found)
-            await self.settled()
         return count
 
     def abandon_unread(self) -> int:
@@ -326,46 +373,81 @@ class Journal:
 
     def settle_soon(self, ids: Sequence[int]) -> None:
         """Forget records in the background, many at a time."""
-        if not self._storage.durable:
-            return
-        self._loose.forget(ids)
-        self._settler.settle(self._outages.filtered(ids))
-
-    def _forgotten(self, ids: Sequence[int]) -> None:
-        if self._passed_over:
-            self._passed_over.difference_update(ids)
+        if self.writes:
+            self._settler.settle(self._writer.loose.forget(ids))
 
     async def settled(self) -> None:
-        """Wait until all records settled so far are forgotten."""
-        await self._settler.wait()
+        """Wait until all records settled so far are forgotten, but not long."""
+        await self._settler.wait(CLOSE_TIMEOUT)
 
     # The end -----------------------------------------------------------------
 
     async def close(self) -> None:
-        """Finish writing and close the storage; a stuck disk holds nobody up long."""
-        self._outages.stop()
+        """Finish writing and close the storage, however long that takes."""
+        self._writer.outage.stop()
         if not self._opened:
             return
         self._opened = False
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                if self._appending:
-                    self._appended = asyncio.Event()
-                    await self._appended.wait()
-                self.settle_soon([])
-                await self.settled()
-                await self._storage.close()
-        except (StorageError, TimeoutError) as error:
-            self._reporter.error("storage_close", "%s", error or "the disk is stuck")
+        await self._writer.appends.ended()
+        self.settle_soon([])
+        await self.settled()
+        await self._storage.close()
+
+    async def let_go(self, timeout: float) -> None:
+        """Cancel what still waits for a storage that does not answer."""
+        await self._settler.stop(timeout)
 
     def after_fork(self) -> Storage:
         """Build the storage of a forked child; the parent keeps this one."""
+        self._settler.retire()
         return self._storage.after_fork()
 
     def rebind(self) -> None:
         """Forget what belongs to a closed loop; undo what was being appended there."""
         self._unread.rebind()
-        self._passed_over.update(self._appending)
-        self._settler.rebind(list(self._appending))
-        self._appending.clear()
-        self._loose.rebind()
+        self._settler.rebind(self._writer.appends.ids)
+        self._writer.rebind()
+
+
+class _Allotted:
+    """Gives ids out as an engine does, and remembers the first."""
+
+    def __init__(self, allot: Callable[[int], int]) -> None:
+        self._allot = allot
+        self.first = math.inf
+
+    def allot(self, count: int) -> int:
+        """Reserve so many ids; returns the first."""
+        first = self._allot(count)
+        self.first = min(self.first, first)
+        return first
+
+    def __repr__(self) -> str:
+        return f"<Allotted from {self.first:g} on>"
+
+
+def _counted(count: int) -> int:
+    """Hold a number of events against what is possible.
+
+    Raises:
+        StorageError: it is something else.
+    """
+    if isinstance(count, int) and count >= 0:
+        return count
+    msg = f"the storage took over {count!r} events: it must say how many, as an int"
+    raise StorageError(msg)
+
+
+def _checked(page: Iterable[Record], after: int) -> list[Record]:
+    """Hold a page against what was asked for.
+
+    Raises:
+        StorageError: it is something else.
+    """
+    records = list(page)
+    if all(map(isinstance, records, repeat(Record))):
+        numbers = [record.id for record in records]
+        if numbers == sorted(set(numbers)) and (not numbers or numbers[0] > after):
+            return records
+    msg = f"the storage was asked for events above {after} in order, and gave others"
+    raise StorageError(msg)

@@ -1,41 +1,31 @@
 """What was accepted and is not in the storage: it failed then, or is not done yet."""
 
 import asyncio
+import contextvars
 import math
 from collections.abc import Callable, Sequence
 
 from amplitude_async.delivery.clock import Clock, Timer
 
-__all__ = ["TRY_AGAIN_INTERVAL", "Loose", "Outages"]
+__all__ = ["TRY_AGAIN_INTERVAL", "Loose", "Outage"]
 
 # A disk that was full may have room again.
 TRY_AGAIN_INTERVAL = 60.0
 
 
-class Outages:
-    """When a storage did not work, in ids: what was accepted then is not in it."""
+class Outage:
+    """Whether a storage works, and when to ask it again."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._gaps: list[tuple[int, float]] = []
         self._retry: Timer | None = None
         self.failed = False
         self.bypassed = False
         """True while events go to memory without asking the storage."""
 
-    def cover(self, record_id: int) -> bool:
-        """Say whether an id was given while the storage did not work."""
-        return any(first <= record_id < end for first, end in self._gaps)
-
-    def filtered(self, ids: Sequence[int]) -> Sequence[int]:
-        """Leave out the ids that the storage never got."""
-        return [n for n in ids if not self.cover(n)] if self._gaps else ids
-
-    def begin(self, record_id: int) -> None:
-        """The storage failed at a record; ask it again after a while."""
-        if not self.failed:
-            self.failed = True
-            self._gaps.append((record_id, math.inf))
+    def begin(self) -> None:
+        """The storage failed; ask it again after a while."""
+        self.failed = True
         if not self.bypassed:
             self.bypassed = True
             self._retry = self._clock.call_later(TRY_AGAIN_INTERVAL, self._try_again)
@@ -45,57 +35,86 @@ class Outages:
         self._retry = None
         self.bypassed = False
 
-    def end(self, record_id: int) -> None:
+    def end(self) -> None:
         """The storage took a record again."""
         self.failed = self.bypassed = False
-        first, _ = self._gaps.pop()
-        self._gaps.append((first, record_id))
+        self.stop()
 
     def stop(self) -> None:
         """Leave no timer behind."""
         if self._retry is not None:
             self._retry.cancel()
+            self._retry = None
+
+    def rebind(self) -> None:
+        """Ask again at once: the timer was one of a closed loop."""
+        self._retry = None
+        self.bypassed = False
 
 
 class Loose:
-    """Records that are in memory and are written in the background, or were not."""
+    """Records that are in memory only: written in the background, or not at all.
 
-    def __init__(self) -> None:
-        self._writing: set[asyncio.Future[None]] = set()
+    Args:
+        settle: is to forget a record that was decided before it was written.
+        clock: says since when a record is being written.
+    """
+
+    def __init__(self, settle: Callable[[Sequence[int]], None], clock: Clock) -> None:
+        self._settle = settle
+        self._clock = clock
+        self._writing: dict[asyncio.Future[None], float] = {}
         self._ids: set[int] = set()
 
     def __contains__(self, record_id: int) -> bool:
         return record_id in self._ids
 
     def add(self, record_id: int) -> None:
-        """Note a record that does not survive the process as yet."""
+        """Note a record that does not survive the process, as yet or at all."""
         self._ids.add(record_id)
+
+    @property
+    def waits_since(self) -> float:
+        """Since when the first of those is being written that are; else infinity."""
+        return next(iter(self._writing.values()), math.inf)
 
     def watch(
         self,
         record_id: int,
         writing: "asyncio.Future[None]",
-        failed: Callable[[Exception, int], None],
+        failed: Callable[[BaseException, int], None],
     ) -> None:
         """Wait in the background until a record is written; say so where it is not."""
 
         def written(writing: "asyncio.Future[None]") -> None:
-            self._writing.discard(writing)
-            if writing.cancelled():
-                return
-            error = writing.exception()
+            self._writing.pop(writing, None)
+            # One that was cancelled was so by the storage: nobody here does it.
+            cancelled = writing.cancelled()
+            error = asyncio.CancelledError() if cancelled else writing.exception()
             if error is None:
-                self._ids.discard(record_id)
-            elif isinstance(error, Exception):
+                self._written(record_id)
+            else:
                 failed(error, record_id)
 
-        self._writing.add(writing)
-        writing.add_done_callback(written)
+        self._writing[writing] = self._clock.now()
+        # An empty context: that of the verb would live as long as a disk is stuck.
+        writing.add_done_callback(written, context=contextvars.Context())
 
-    def forget(self, ids: Sequence[int]) -> None:
-        """Drop records that are decided."""
-        if self._ids:
-            self._ids.difference_update(ids)
+    def _written(self, record_id: int) -> None:
+        if record_id in self._ids:
+            self._ids.discard(record_id)
+        else:
+            # It was not there when it was decided: nobody asked to forget it.
+            self._settle([record_id])
+
+    def forget(self, ids: Sequence[int]) -> Sequence[int]:
+        """Drop records that are decided; returns those that the storage has."""
+        loose = self._ids
+        if not loose:
+            return ids
+        written = [number for number in ids if number not in loose]
+        loose.difference_update(ids)
+        return written
 
     async def wait(self, timeout: float) -> None:
         """Wait until what is being written is written, or is not."""

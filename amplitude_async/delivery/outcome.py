@@ -59,6 +59,14 @@ class Outcome:
     message: str = ""
     reason: DropReason | None = None
     attempts: int = 0
+    refused: bool = False
+    """The server refuses us, whatever the event: one fault, however many it meets."""
+
+    @classmethod
+    def refusal(cls, message: str, code: int, attempts: int = 0) -> "Outcome":
+        """Build the end of an event that met a server that refuses us."""
+        status = DeliveryStatus.REJECTED
+        return cls(status, code, message, None, attempts, refused=True)
 
     @classmethod
     def rejected(cls, message: str, code: int = 0, attempts: int = 0) -> "Outcome":

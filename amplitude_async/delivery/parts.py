@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 
 from amplitude_async.config import DeliveryConfig
+from amplitude_async.delivery.ages import Ages
 from amplitude_async.delivery.alarm import Alarm
 from amplitude_async.delivery.books import Books
 from amplitude_async.delivery.callbacks import CallbackRunner
@@ -40,6 +41,7 @@ class Parts:
     """The rooms of one engine in one process: each starts out empty."""
 
     alarm: Alarm
+    ages: Ages
     room: Room
     journal: Journal
     schedule: Schedule
@@ -50,9 +52,15 @@ class Parts:
     def build(cls, site: Site, storage: Storage, principal: Principal) -> "Parts":
         """Build the rooms, each with those that it asks or tells."""
         endpoint, config, clock = site.endpoint, site.config, site.clock
-        alarm = Alarm(clock)
+        alarm, ages = Alarm(clock), Ages(clock)
         room = Room(config.max_storage_capacity, config.max_storage_bytes, clock)
-        journal = Journal(storage, endpoint.fingerprint(), site.reporter, clock)
+        journal = Journal(
+            storage,
+            endpoint.fingerprint(),
+            site.reporter,
+            clock,
+            patience=config.overflow_timeout,
+        )
         schedule = Schedule(
             config,
             max_events=endpoint.max_events,
@@ -69,6 +77,7 @@ class Parts:
             principal=principal,
             clock=clock,
             callbacks=_callbacks(site, alarm),
+            patience=config.overflow_timeout,
         )
         intake = Intake(
             config,
@@ -77,10 +86,10 @@ class Parts:
             books=books,
             journal=journal,
             alarm=alarm,
-            clock=clock,
+            ages=ages,
             client_id=site.client_id,
         )
-        return cls(alarm, room, journal, schedule, books, intake)
+        return cls(alarm, ages, room, journal, schedule, books, intake)
 
     @property
     def pending(self) -> int:
@@ -95,6 +104,7 @@ def _callbacks(site: Site, alarm: Alarm) -> CallbackRunner | None:
     return CallbackRunner(
         config.callback,
         capacity=config.max_storage_capacity,
+        clock=site.clock,
         reporter=site.reporter,
         client_id=site.client_id,
         on_room=alarm.ring,

@@ -1,49 +1,52 @@
 """Takes records into memory that are only in the storage, in a task of its own."""
 
+import asyncio
 import math
 from collections.abc import Callable
 
 from amplitude_async.delivery.alarm import Alarm
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.journal import Journal
-from amplitude_async.delivery.room import Room
 from amplitude_async.storage.base import Record
 
 __all__ = ["Reader"]
 
-ADOPT_INTERVAL = 30.0
 REREAD_INTERVAL = 1.0
 REFILL_EVENTS = 5_000
 REFILL_BYTES = 8 * 1024 * 1024
 
 
 class Reader:
-    """Refills half of the room from the journal, and looks for what others left there.
+    """Refills half of the room from the journal.
 
     Args:
-        allot: reserves ids for events of other processes.
+        left: says how many events and bytes there is room for.
+        schedule: says of whom more may come that went back to the storage.
         take_in: takes records into memory; with none, something else has changed.
-        recovered: is told how many events of others were found.
+        bring_back: takes those in that had gone back.
+        works_here: False in a forked child, which has a copy of its parent's task.
     """
 
     def __init__(
         self,
         journal: Journal,
-        room: Room,
         *,
         clock: Clock,
-        allot: Callable[[int], int],
+        schedule: Schedule,
+        left: Callable[[], tuple[int, int]],
         take_in: Callable[[list[Record]], None],
-        recovered: Callable[[int], None],
+        bring_back: Callable[[list[Record]], None],
+        works_here: Callable[[], bool],
     ) -> None:
         self._journal = journal
-        self._room = room
         self._clock = clock
-        self._allot = allot
+        self._schedule = schedule
+        self._left = left
         self._take_in = take_in
-        self._recovered = recovered
+        self._bring_back = bring_back
+        self._works_here = works_here
         self._alarm = Alarm(clock)
-        self._adopt_at = clock.now() + ADOPT_INTERVAL
         self._read_at = clock.now()
         self.busy = False
         """True while it reads, or is about to."""
@@ -55,20 +58,17 @@ class Reader:
             self._alarm.ring()
 
     def _has_work(self) -> bool:
-        now = self._clock.now()
-        if self._journal.unread:
-            return now >= self._read_at and all(self._room.half_left())
-        return not self._room.count and now >= self._adopt_at
+        return self._clock.now() >= self.reads_at
 
     async def run(self) -> None:
         """Read whenever there is something to read and room for it."""
-        while True:
+        while self._works_here():
             self._alarm.clear()
             self.busy = self._has_work()
             if self.busy:
                 try:
-                    await self._adopt()
                     await self._refill()
+                    await self._catch_up()
                 finally:
                     self.busy = False
                 self._take_in([])
@@ -78,26 +78,25 @@ class Reader:
     @property
     def reads_at(self) -> float:
         """When it reads on; infinity where nothing is unread, or there is no room."""
-        able = self._journal.unread and all(self._room.half_left())
-        return self._read_at if able else math.inf
+        return self._read_at if self._can_refill or self._can_catch_up else math.inf
+
+    @property
+    def _can_refill(self) -> bool:
+        return self._journal.ahead > 0 and all(self._left())
+
+    @property
+    def _can_catch_up(self) -> bool:
+        return self._schedule.wants_more
 
     def _next_look(self) -> float:
         """Say when to look again where nobody calls."""
         # What is due already waits for room: whoever makes room calls.
-        due = self._read_at if self._journal.unread else self._adopt_at
-        return due if due > self._clock.now() else math.inf
-
-    async def _adopt(self) -> None:
-        if self._room.count or self._journal.unread:
-            return
-        self._adopt_at = self._clock.now() + ADOPT_INTERVAL
-        self._recovered(await self._journal.adopt(self._allot))
+        waits = self._journal.unread and self._read_at > self._clock.now()
+        return self._read_at if waits else math.inf
 
     async def _refill(self) -> None:
-        while self._journal.unread:
-            room, spare = self._room.half_left()
-            if not room or not spare:
-                return
+        while self._can_refill and self._clock.now() >= self._read_at:
+            room, spare = self._left()
             records = await self._journal.read_on(
                 min(room, REFILL_EVENTS), min(spare, REFILL_BYTES)
             )
@@ -106,6 +105,22 @@ class Reader:
                 self._read_at = self._clock.now() + REREAD_INTERVAL
                 return
             self._take_in(records)
+            # A storage may answer at once, and all of it be left where it is.
+            await asyncio.sleep(0)
+
+    async def _catch_up(self) -> None:
+        """Go on with throttled identities whose events went back to the storage."""
+        if not self._can_catch_up or self._clock.now() < self._read_at:
+            return
+        wanted, spare = self._schedule.wanted()
+        records = await self._journal.read_back(wanted, min(spare, REFILL_BYTES))
+        if not records:
+            self._read_at = self._clock.now() + REREAD_INTERVAL
+        self._bring_back(records)
+
+    def stop(self) -> None:
+        """Leave no timer behind."""
+        self._alarm.stop()
 
     def rebind(self) -> None:
         """Forget what belongs to a closed loop."""

@@ -1,10 +1,13 @@
 """What the on-call reads: at most one line a minute per cause, with counts."""
 
+import asyncio
 import logging
+from contextlib import suppress
 
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.exceptions import AmplitudeError
 
-__all__ = ["Reporter"]
+__all__ = ["Reporter", "in_words", "log_quietly", "named"]
 
 QUIET_INTERVAL = 60.0
 
@@ -21,8 +24,10 @@ class Reporter:
 
     def debug(self, message: str, *args: object) -> None:
         """Log one line per batch; built only where DEBUG is on."""
-        if self._logger.isEnabledFor(logging.DEBUG):
-            self._logger.debug("%s: %s", self._name, message % args)
+        if self._is_on(logging.DEBUG):
+            log_quietly(
+                self._logger, logging.DEBUG, f"{self._name}: {_filled(message, args)}"
+            )
 
     def warning(self, cause: str, message: str, *args: object, count: int = 1) -> None:
         """Log trouble that may pass."""
@@ -56,12 +61,57 @@ class Reporter:
             return
         self._spoken[cause] = now
         self._unspoken[cause] = 0
-        self._logger.log(
-            level,
-            "%s: %s [%s x%d]",
-            self._name,
-            message % args,
-            cause,
-            unspoken,
-            exc_info=traceback,
-        )
+        text = f"{self._name}: {_filled(message, args)} [{cause} x{unspoken}]"
+        log_quietly(self._logger, level, text, traceback)
+
+    def _is_on(self, level: int) -> bool:
+        try:
+            return self._logger.isEnabledFor(level)
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - where to log it?
+            return False
+
+
+def in_words(error: BaseException) -> str:
+    """Tell an error of ours by its message, and one of others by name and message."""
+    if isinstance(error, AmplitudeError):
+        return str(error)
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001 - as below
+        return type(error).__name__
+
+
+def named(error: BaseException) -> str:
+    """Tell an error of others by class and message, or by class alone.
+
+    What turns it into text is user code, and may raise like any other.
+    """
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - there are no words for it
+        return name
+
+
+def _filled(message: str, args: tuple[object, ...]) -> str:
+    """Fill words into a message; where one raises, kinds take their place."""
+    try:
+        return message % args
+    except Exception:  # noqa: BLE001 - a repr or str of the user's, not ours to mend
+        kinds = ", ".join(type(arg).__name__ for arg in args)
+        return f"{message.replace('%', '')} ({kinds})"
+
+
+def log_quietly(
+    logger: logging.Logger,
+    level: int,
+    text: str,
+    traceback: BaseException | None = None,
+) -> None:
+    """Log a line, whatever the user's loggers, filters and handlers raise.
+
+    That is their own trouble and no event's. Nothing is awaited here, so that no
+    cancellation in it is meant for us.
+    """
+    with suppress(Exception, asyncio.CancelledError):
+        logger.log(level, "%s", text, exc_info=traceback)

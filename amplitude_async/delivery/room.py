@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.storage.base import Record
 
 __all__ = ["Room"]
@@ -16,11 +17,14 @@ class Room:
     def __init__(self, capacity: int, max_bytes: int, clock: Clock) -> None:
         self._capacity = capacity
         self._max_bytes = max_bytes
+        # What newcomers may fill: less while a part is reserved for a storage.
+        self._open, self._open_bytes = capacity, max_bytes
         self._clock = clock
         self._promised = 0
         self._promised_bytes = 0
         # In order of arrival; whoever leaves the line early costs no search.
         self._waiters: OrderedDict[asyncio.Future[bool], int] = OrderedDict()
+        self._verdict: Outcome | None = None
         self.count = 0
         """Undecided events in memory."""
         self.bytes = 0
@@ -33,8 +37,8 @@ class Room:
     def fits(self, size: int) -> bool:
         """Say whether so many bytes fit beside what is here or promised."""
         return (
-            self.count + self._promised < self._capacity
-            and self.bytes + self._promised_bytes + size <= self._max_bytes
+            self.count + self._promised < self._open
+            and self.bytes + self._promised_bytes + size <= self._open_bytes
         )
 
     def take(self, size: int) -> bool:
@@ -42,8 +46,8 @@ class Room:
         # Written out, not asked of `fits`: every event comes through here.
         if (
             self._waiters
-            or self.count + self._promised >= self._capacity
-            or self.bytes + self._promised_bytes + size > self._max_bytes
+            or self.count + self._promised >= self._open
+            or self.bytes + self._promised_bytes + size > self._open_bytes
         ):
             return False
         self.count += 1
@@ -60,16 +64,43 @@ class Room:
         self.count -= count
         self.bytes -= size
 
-    def half_left(self) -> tuple[int, int]:
-        """Say how many events and bytes of a storage fit: half is for new ones."""
+    def half_left(self, held: int = 0, held_bytes: int = 0) -> tuple[int, int]:
+        """Say how many events and bytes of a storage fit: half is for new ones.
+
+        Held events have the other half, and do not count here: who is throttled stops
+        nobody else. One event fits beside them, however small the room is.
+
+        Args:
+            held: events of throttled identities.
+            held_bytes: their bytes.
+        """
+        count, size = self.count - held, self.bytes - held_bytes
+        least = int(not count)
         return (
-            max(0, self._capacity // 2 - self.count),
-            max(0, self._max_bytes // 2 - self.bytes),
+            max(least, self._capacity // 2 - count),
+            max(least, self._max_bytes // 2 - size),
         )
+
+    def reserve(self, count: int, size: int) -> None:
+        """Keep so many places and bytes for events of a storage."""
+        self._open = self._capacity - count
+        self._open_bytes = self._max_bytes - size
 
     def could_hold(self, size: int) -> bool:
         """Say whether an event of so many bytes fits into an empty room."""
         return size <= self._max_bytes
+
+    @property
+    def full(self) -> Outcome:
+        """What becomes of an event that finds no room, or finds the door closed."""
+        if self._verdict is not None:
+            return self._verdict
+        message = (
+            f"the queue is full: {self.count} events of max_storage_capacity="
+            f"{self._capacity}, {self.bytes} bytes of "
+            f"max_storage_bytes={self._max_bytes}"
+        )
+        return Outcome.dropped(DropReason.OVERFLOW, message)
 
     # Waiting in line ---------------------------------------------------------
 
@@ -125,9 +156,10 @@ class Room:
             waiter, _ = self._waiters.popitem(last=False)
             _answer(waiter, promised=False)
 
-    def close(self) -> None:
-        """Take no event any more; those who wait in line hear so."""
+    def close(self, verdict: Outcome) -> None:
+        """Take no event any more; what comes, or waits in line, ends so."""
         self.closed = True
+        self._verdict = verdict
         self.send_away()
 
     def rebind(self) -> None:

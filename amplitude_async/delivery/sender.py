@@ -1,16 +1,19 @@
 """Puts groups on the wire, each in a task of its own, and brings the answers."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextvars
+from collections.abc import Callable, Mapping, Sequence
 
+from amplitude_async.delivery.answer import describe_fault
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.group import Group
-from amplitude_async.delivery.endpoint import Endpoint, Response, Verdict
+from amplitude_async.delivery.endpoint import Broken, Endpoint, Response, Verdict
 from amplitude_async.delivery.outcome import Settlement
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Counters
-from amplitude_async.delivery.tasks import spawn
+from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_body
+from amplitude_async.storage.base import Record
 
 __all__ = ["Post", "Sender"]
 
@@ -18,7 +21,12 @@ GZIP_HEADER = {"Content-Encoding": "gzip"}
 
 
 class Post:
-    """Compresses a body where that pays, counts it and puts it on the wire."""
+    """Compresses a body where that pays, counts it and puts it on the wire.
+
+    Args:
+        reporter: is told of what a transport raises that should raise nothing; None:
+            the response alone says it.
+    """
 
     def __init__(
         self,
@@ -27,16 +35,18 @@ class Post:
         timeout: float,
         compress: bool,
         counters: Counters | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
         self._transport = transport
         self._timeout = timeout
         self._compress = compress
         self._counters = counters
+        self._reporter = reporter
 
     async def send(
         self, url: str, body: bytes, headers: Mapping[str, str]
     ) -> tuple[Response, int]:
-        """Post a body.
+        """Post a body; whatever goes wrong below is a response without an answer.
 
         Returns:
             The answer, and how many bytes went out.
@@ -46,7 +56,14 @@ class Post:
             headers = {**headers, **GZIP_HEADER}
         if self._counters is not None:
             self._counters.request(len(body))
-        response = await self._transport.send(url, body, headers, self._timeout)
+        try:
+            response = await self._transport.send(url, body, headers, self._timeout)
+        except BaseException as fault:
+            if not is_theirs(fault):
+                raise
+            response = Response(0, error=f"sending failed: {describe_fault(fault)}")
+            if self._reporter is not None:
+                self._reporter.error("transport", "%s", response.error, traceback=fault)
         return response, len(body)
 
 
@@ -58,6 +75,7 @@ class Sender:
         settle: writes that down.
         lost: is told of a group whose task ended without one, and of the fault; None
             where somebody cancelled it.
+        is_here: says whether this is the process that these requests belong to.
     """
 
     def __init__(
@@ -70,6 +88,7 @@ class Sender:
         decide: Callable[[Group, Verdict], list[Settlement]],
         settle: Callable[[Verdict, list[Settlement]], None],
         lost: Callable[[Group, BaseException | None], None],
+        is_here: Callable[[], bool],
     ) -> None:
         self._endpoint = endpoint
         self._post = post
@@ -78,14 +97,16 @@ class Sender:
         self._decide = decide
         self._settle = settle
         self._lost = lost
+        self._is_here = is_here
         self._tasks: dict[asyncio.Task[None], Group] = {}
+        self._going: set[asyncio.Task[None]] = set()
         self._stopped = False
 
     def start(self, group: Group) -> None:
         """Send the next piece of a group."""
         task = spawn(self._send(group), f"{self._endpoint.name} request")
         self._tasks[task] = group
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._ended, context=contextvars.Context())
 
     async def _send(self, group: Group) -> None:
         endpoint, clock = self._endpoint, self._clock
@@ -93,9 +114,9 @@ class Sender:
         body = endpoint.frame([record.body for record in records], clock.wall())
         started = clock.now()
         response, size = await self._post.send(endpoint.url, body, endpoint.headers)
-        if self._stopped:
-            return  # the shutdown has settled these events
-        verdict = endpoint.interpret(response, records, clock.wall())
+        if self._stopped or not self._is_here():
+            return  # the shutdown has settled these events, or the parent does
+        verdict = self._interpret(response, records)
         self._reporter.debug(
             "upload of %d events, %d bytes: %s %s in %.0f ms",
             len(records),
@@ -110,9 +131,18 @@ class Sender:
             self._tasks.pop(task, None)
         self._settle(verdict, settled)
 
+    def _interpret(self, response: Response, records: Sequence[Record]) -> Verdict:
+        """Say what an answer means; one that is beyond us broke the request."""
+        try:
+            return self._endpoint.interpret(response, records, self._clock.wall())
+        except Exception as fault:  # noqa: BLE001 - a fault of ours, logged
+            message = f"HTTP {response.status} not understood: {describe_fault(fault)}"
+            self._reporter.error("answer", "%s", message, traceback=fault)
+            return Broken(response.status, message)
+
     def _ended(self, task: "asyncio.Task[None]") -> None:
         group = self._tasks.pop(task, None)
-        if group is not None:
+        if group is not None and self._is_here():
             self._lost(group, None if task.cancelled() else task.exception())
 
     def abandon(self) -> list[Group]:
@@ -121,18 +151,19 @@ class Sender:
         self._tasks.clear()
         return groups
 
-    async def stop(self, timeout: float) -> list[Group]:
+    def halt(self) -> list[Group]:
         """Cancel every request, for good; returns the groups that were out."""
         self._stopped = True
-        tasks = set(self._tasks)
-        groups = self.abandon()
-        for task in tasks:
+        self._going.update(self._tasks)
+        for task in self._tasks:
             task.cancel()
-        current = asyncio.current_task()
-        tasks = {task for task in tasks if task is not current}
+        return self.abandon()
+
+    async def gone(self, timeout: float) -> None:
+        """Wait for the end of the requests that were cancelled."""
+        tasks = self._going - {asyncio.current_task()}
         if tasks:
             await asyncio.wait(tasks, timeout=timeout)
-        return groups
 
     def __repr__(self) -> str:
         return f"<Sender {len(self._tasks)} out>"

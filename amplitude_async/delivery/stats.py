@@ -37,8 +37,15 @@ class Stats:
     """Bytes of request bodies, after compression."""
     queue_bytes: int = 0
     """Encoded bytes of the undecided events in memory."""
+    spool_bytes: int = 0
+    """Encoded bytes of the events in a durable storage; 0 with memory storage."""
+    spool_oldest_age: float | None = None
+    """Age in seconds of the oldest of them, as of the last write; None without any."""
     durable: bool = False
-    """True while a returned handle means that the event survives the process."""
+    """True while a returned handle means that the event survives the process.
+
+    False with memory storage, and while a storage fails or takes too long to write.
+    """
     last_error: str | None = None
     """What went wrong last, in words."""
     destinations: Mapping[str, "Stats"] = field(default_factory=dict)
@@ -118,6 +125,8 @@ class Counters:
         held: int = 0,
         retries: int = 0,
         queue_bytes: int = 0,
+        spool_bytes: int = 0,
+        spool_oldest_age: float | None = None,
         durable: bool = False,
     ) -> Stats:
         """Freeze the account together with what is waiting right now."""
@@ -135,6 +144,8 @@ class Counters:
             requests=self.requests,
             bytes_sent=self.bytes_sent,
             queue_bytes=queue_bytes,
+            spool_bytes=spool_bytes,
+            spool_oldest_age=spool_oldest_age,
             durable=durable,
             last_error=self.last_error,
         )

@@ -1,14 +1,16 @@
-"""How tasks of ours begin, and how those that must not end come back."""
+"""How tasks of ours begin and end, and how those that must not end come back."""
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter
 
-__all__ = ["Keeper", "spawn"]
+__all__ = ["Keeper", "being_cancelled", "is_theirs", "spawn", "within"]
+
+T = TypeVar("T")
 
 RESTART_INTERVAL = 0.1
 
@@ -26,11 +28,77 @@ def spawn(
         context: an empty one by default: a trace or request of the host must not leak
             into what outlives it.
     """
-    return asyncio.get_running_loop().create_task(
+    # Made directly and not by the loop: a factory that the host set for its own tasks,
+    # as the eager one, would run ours inside of the verb that starts them.
+    return asyncio.Task(
         coroutine,
+        loop=asyncio.get_running_loop(),
         name=f"amplitude_async {name}",
         context=contextvars.Context() if context is None else context,
     )
+
+
+async def within(seconds: float, clock: Clock, work: Awaitable[T]) -> T:
+    """Await what is somebody else's, at most so long.
+
+    In a task of its own, which is left alone where it does not end although it is
+    cancelled.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
+    loop, empty = asyncio.get_running_loop(), contextvars.Context()
+    task = asyncio.Task(_result_of(work), loop=loop, context=empty)
+    over: asyncio.Future[None] = loop.create_future()
+
+    def end(_: object = None) -> None:
+        if not over.done():
+            over.set_result(None)
+
+    timer = clock.call_later(seconds, end)
+    task.add_done_callback(end, context=contextvars.Context())
+    try:
+        await over
+    finally:
+        timer.cancel()
+        if not task.done():
+            task.add_done_callback(_look_at, context=contextvars.Context())
+            task.cancel()
+    if not task.done():
+        msg = f"no answer within {seconds:g} s"
+        raise TimeoutError(msg)
+    return task.result()
+
+
+async def _result_of(work: Awaitable[T]) -> T:
+    return await work
+
+
+def _look_at(task: "asyncio.Task[Any]") -> None:
+    """See what became of a task that nobody waits for: it leaves no line in the log."""
+    if not task.cancelled():
+        task.exception()
+
+
+def being_cancelled() -> bool:
+    """Say whether somebody is cancelling the running task.
+
+    Only then is a CancelledError out of user code a cancellation. Otherwise it is an
+    error of theirs, as of a task of their own that they awaited.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def is_theirs(error: BaseException) -> bool:
+    """Say whether what user code raised is an error of its own, of whatever class.
+
+    It is not where the interpreter or the coroutine ends, or where somebody cancels the
+    running task.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return not being_cancelled()
+    return not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
 
 
 class Keeper:
@@ -71,7 +139,7 @@ class Keeper:
         """Start the task where it does not run."""
         if self._task is None and not self._stopped:
             self._task = spawn(self._supervise(), f"{self._destination} {self._kind}")
-            self._task.add_done_callback(self._ended)
+            self._task.add_done_callback(self._ended, context=contextvars.Context())
 
     async def _supervise(self) -> None:
         """Run; after a fault of ours, log once and go on."""
@@ -79,7 +147,9 @@ class Keeper:
         while True:
             try:
                 await self._run()
-            except Exception as error:  # noqa: BLE001 - our own fault, logged
+            except (Exception, asyncio.CancelledError) as error:
+                if being_cancelled():
+                    raise
                 crashes += 1
                 self._reporter.error(
                     "engine",
@@ -101,14 +171,24 @@ class Keeper:
                 # cancels every task and must not get a new one for it.
                 self._clock.call_later(RESTART_INTERVAL, self.ensure_running)
 
-    async def stop(self, timeout: float) -> None:
-        """End the task for good, unless it is the one that asks."""
+    def halt(self) -> "asyncio.Task[None] | None":
+        """Cancel the task for good, unless it is the one that asks; returns it."""
         self._stopped = True
         task = self._task
         if task is None or task is asyncio.current_task():
-            return
+            return None
         task.cancel()
-        await asyncio.wait({task}, timeout=timeout)
+        return task
+
+    async def stop(self, timeout: float) -> None:
+        """End the task for good, unless it is the one that asks."""
+        task = self.halt()
+        if task is not None:
+            await asyncio.wait({task}, timeout=timeout)
+
+    def retire(self) -> None:
+        """Bring no task back: this one is another process's."""
+        self._stopped = True
 
     def rebind(self) -> None:
         """Forget the task of a closed loop."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib
-import io
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -11,17 +10,34 @@ from urllib.request import getproxies_environment, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from amplitude_async.delivery.answer import describe_fault, read_bounded, unpack
 from amplitude_async.delivery.endpoint import Response
+from amplitude_async.delivery.passage import Passage, own_session
 
 __all__ = ["AiohttpTransport", "Transport", "gzip_body"]
 
-MAX_ANSWER_BYTES = 1024 * 1024
-# aiohttp writes a file in pieces of 64 KiB and lets the loop run between them.
-LARGE_BODY = 64 * 1024
 GZIP_THRESHOLD = 2048
 # Compressing 32 KiB at level 1 takes a third of a millisecond: the loop gets its turn.
 GZIP_SLICE = 32 * 1024
 _GZIP_WBITS = 31
+
+_PROXY_REFUSES = 407
+# The one timeout is ours, round all of it: what a session brings does not count.
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
+# Nothing of a request went to the server. The answer of a proxy to CONNECT is none of
+# the server's: whatever its status says, no tunnel came about.
+_NO_CONNECTION = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.ClientHttpProxyError,
+)
+_NETWORK = (aiohttp.ClientError, OSError, ValueError)
+_DISCONNECTED = (
+    aiohttp.ServerDisconnectedError,
+    aiohttp.ClientOSError,
+    ConnectionResetError,
+)
 
 
 class Transport(Protocol):
@@ -61,6 +77,75 @@ async def gzip_body(body: bytes) -> bytes:
     return b"".join(parts)
 
 
+class Exchange:
+    """One request and what came back, as far as both got."""
+
+    def __init__(
+        self, url: str, body: bytes, headers: Mapping[str, str], proxy: str | None
+    ) -> None:
+        self._url = url
+        self._headers = headers
+        self._proxy = proxy
+        self.passage = Passage(body)
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self.body = b""
+
+    async def run(self, session: aiohttp.ClientSession, *, own: bool) -> None:
+        """Send and receive; redirects are not followed: the body carries a key."""
+        answer = await session.post(
+            URL(self._url, encoded=True),
+            data=self.passage,
+            headers=_headers_within(session, self._headers),
+            timeout=_NO_TIMEOUT,
+            allow_redirects=False,
+            # The table of answers decides, not an exception of the session.
+            raise_for_status=False,
+            auto_decompress=False,
+            proxy=self._proxy,
+            # The traces of a given session expect what their owner passes.
+            trace_request_ctx=self.passage if own else None,
+        )
+        whole = False
+        try:
+            self.status = answer.status
+            self.headers = {n.lower(): value for n, value in answer.headers.items()}
+            self.body, whole = await read_bounded(answer)
+        finally:
+            # A server may answer before it has read: waiting for the rest of the
+            # request to be sent could take for ever.
+            if whole and self.passage.done:
+                answer.release()
+            else:
+                answer.close()
+
+    def answer(self) -> Response:
+        """Say what the server said."""
+        status, headers = self.status or self.passage.status, self.headers
+        if self.accepted:
+            return Response(status, self.body, headers)
+        if status == _PROXY_REFUSES:
+            error = "the proxy wants credentials (HTTP 407): see trust_env"
+            return Response(0, b"", {}, error, sent=False)
+        body = unpack(self.body, headers.get("content-encoding", ""))
+        return Response(status, body, headers)
+
+    def failure(self, fault: Exception, timeout: float) -> Response:
+        """Say why no complete answer came."""
+        sent = not isinstance(fault, _NO_CONNECTION)
+        error = describe_fault(fault)
+        if isinstance(fault, TimeoutError):
+            sent = sent and self.passage.begun
+            missing = "complete answer" if sent else "connection"
+            error = f"no {missing} within connection_timeout={timeout:g} s"
+        return Response(self.status, b"", self.headers, error, sent)
+
+    @property
+    def accepted(self) -> bool:
+        """True where the status line was good: the rest of the answer is no matter."""
+        return 200 <= (self.status or self.passage.status) < 300
+
+
 class AiohttpTransport:
     """One ``aiohttp.ClientSession``, its own or the caller's."""
 
@@ -69,49 +154,48 @@ class AiohttpTransport:
     ) -> None:
         self._injected = session
         self._session = session
+        self._fresh: aiohttp.ClientSession | None = None
         self._trust_env = trust_env
         self._proxies: dict[str, str | None] = {}
 
     async def send(
         self, url: str, body: bytes, headers: Mapping[str, str], timeout: float
     ) -> Response:
-        """POST a body and read at most 1 MiB of the answer.
+        """POST a body and read at most 128 KiB of the answer.
 
-        Redirects are not followed: the body carries a key.
+        Where an idle connection of its own proves dead before a byte of the answer, the
+        body goes once more on a fresh one; that is one request still.
         """
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                trust_env=False,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=True,
-            )
-        if self._session.closed:
+            self._session = own_session(lasting=True)
+        session = self._session
+        if session.closed:
             hint = "the session given to the client is closed: close it after shutdown"
-            return Response(0, b"", {}, hint)
-        status = 0
+            return Response(0, b"", {}, hint, sent=False)
         proxy = self._proxy_for(url)
+        exchange = Exchange(url, body, headers, proxy)
         try:
-            async with self._session.post(
-                URL(url, encoded=True),
-                # Large bytes would be written in one go.
-                data=body if len(body) < LARGE_BODY else io.BytesIO(body),
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(total=timeout),
-                allow_redirects=False,
-                proxy=proxy,
-            ) as answer:
-                status = answer.status
-                content = await _read_bounded(answer)
-                names = {name.lower(): value for name, value in answer.headers.items()}
-                return Response(status, content, names)
-        except TimeoutError:
-            error = f"no complete answer within connection_timeout={timeout:g} s"
-        except (aiohttp.ClientError, OSError, ValueError) as fault:
-            error = f"{type(fault).__name__}: {fault}"[:300]
-        if 200 <= status < 300:
-            # The status line decides; the rest of a broken answer changes nothing.
-            return Response(status, b"", {})
-        return Response(status, b"", {}, error)
+            async with asyncio.timeout(timeout):
+                try:
+                    await exchange.run(session, own=not self.injected)
+                except _DISCONNECTED:
+                    if exchange.status or not exchange.passage.stale:
+                        raise
+                    exchange = Exchange(url, body, headers, proxy)
+                    await exchange.run(self._unused(), own=True)
+        except Exception as fault:
+            if exchange.accepted:
+                return exchange.answer()
+            if not isinstance(fault, _NETWORK):
+                raise
+            return exchange.failure(fault, timeout)
+        return exchange.answer()
+
+    def _unused(self) -> aiohttp.ClientSession:
+        """Give a session whose connections nobody has used before."""
+        if self._fresh is None:
+            self._fresh = own_session(lasting=False)
+        return self._fresh
 
     def _proxy_for(self, url: str) -> str | None:
         """Find the proxy that the environment names for an address, once.
@@ -129,9 +213,7 @@ class AiohttpTransport:
 
     async def close(self) -> None:
         """Close the session unless the caller brought it."""
-        session = self._session
-        if session is not None and session is not self._injected:
-            self._session = None
+        for session in self._let_go():
             await session.close()
 
     def abandon(self) -> None:
@@ -140,13 +222,17 @@ class AiohttpTransport:
         Its sockets belong to somebody else or to nobody: closing them here could shut
         down the parent's connections.
         """
-        session = self._session
-        if session is not None and session is not self._injected:
+        for session in self._let_go():
             connector = session.connector
             session.detach()
             if connector is not None:
                 connector._closed = True  # noqa: SLF001 - or its __del__ would close
-            self._session = None
+
+    def _let_go(self) -> list[aiohttp.ClientSession]:
+        """Forget the sessions of its own."""
+        sessions = [self._session, self._fresh]
+        self._session, self._fresh = self._injected, None
+        return [s for s in sessions if s is not None and s is not self._injected]
 
     @property
     def injected(self) -> bool:
@@ -154,13 +240,13 @@ class AiohttpTransport:
         return self._injected is not None
 
 
-async def _read_bounded(answer: aiohttp.ClientResponse) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in answer.content.iter_any():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size >= MAX_ANSWER_BYTES:
-            answer.close()
-            break
-    return b"".join(chunks)[:MAX_ANSWER_BYTES]
+def _headers_within(
+    session: aiohttp.ClientSession, headers: Mapping[str, str]
+) -> dict[str, str]:
+    """Add what keeps a session's own headers from changing what is sent and asked."""
+    given = {name.lower() for name in headers}
+    added = {"Accept-Encoding": "identity"}
+    if "Content-Encoding" in session.headers and "content-encoding" not in given:
+        added["Content-Encoding"] = "identity"
+    kept = {n: value for n, value in headers.items() if n.lower() != "accept-encoding"}
+    return kept | added

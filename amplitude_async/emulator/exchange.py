@@ -11,7 +11,7 @@ from .amplitude_api import error_body
 from .faults import Fault
 from .judgement import Arrival, JsonObject, Judgement, Vendor
 from .ledger import Ledger, ReceivedRequest
-from .script import FaultScript
+from .script import FaultScript, Turn
 from .wire import Answer, Body, Pause, encode, hang_up, read_body, send
 
 __all__ = ["Exchange"]
@@ -72,8 +72,13 @@ class Exchange:
     async def _serve(
         self, request: web.Request, vendor: Vendor, limit: int
     ) -> web.StreamResponse:
+        with self._faults.turn() as turn:
+            return await self._take(request, vendor, limit, turn)
+
+    async def _take(
+        self, request: web.Request, vendor: Vendor, limit: int, turn: Turn
+    ) -> web.StreamResponse:
         head = self._draft(request)
-        turn = self._faults.turn()
         fault = turn.before_reading(head)
         if fault is not None:
             return await self._drop(request, fault, head)

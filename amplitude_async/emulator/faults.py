@@ -70,6 +70,12 @@ class Fault:
     endless: bool = False
     """Send blanks after the body until the client or the emulator gives up."""
 
+    requests_per_second: float | None = None
+    """Only for requests beyond so many a second: those go on to the next fault."""
+
+    at_once: int | None = None
+    """Only for requests beyond so many under way: those go on to the next fault."""
+
     name: str | None = None
     """Name in records; taken from the other fields where absent."""
 
@@ -81,6 +87,7 @@ class Fault:
         _check_count(self.count)
         if not _is_number(self.rate) or not 0 < self.rate <= 1:
             raise _bad("rate", self.rate, "give a probability above 0, up to 1")
+        _check_room(self.requests_per_second, self.at_once)
         if self.hang_up not in (None, "before", "during", "after"):
             raise _bad("hang_up", self.hang_up, 'use "before", "during" or "after"')
         path = self.path
@@ -236,6 +243,45 @@ class Fault:
         headers = {"Content-Type": "text/html"}
         return cls(status, body=page, headers=headers, count=count, name="html")
 
+    @classmethod
+    def busy(
+        cls,
+        *,
+        requests_per_second: float | None = None,
+        at_once: int | None = None,
+        status: int = 503,
+        retry_after: int | None = None,
+    ) -> Fault:
+        """Take so many requests and turn the others away at once, until cleared.
+
+        What is taken meets the faults behind this one: add a delay there, and requests
+        are under way for as long.
+
+        Args:
+            requests_per_second: taken a second; after a quiet one as many at a time.
+            at_once: taken while others are under way, those included.
+            status: answered to the others.
+            retry_after: whole seconds, told to the others as Retry-After.
+        """
+        if requests_per_second is None and at_once is None:
+            raise _bad("busy", None, "give requests_per_second, at_once or both")
+        # With any other status the events would be stored, or the client sent away.
+        if type(status) is not int or not 400 <= status <= 599:
+            raise _bad("status", status, "give an error status such as 503 or 429")
+        headers = {}
+        if retry_after is not None:
+            if type(retry_after) is not int or retry_after < 0:
+                raise _bad("retry_after", retry_after, "give whole seconds, 0 or more")
+            headers["Retry-After"] = str(retry_after)
+        return cls(
+            status,
+            headers=headers,
+            requests_per_second=requests_per_second,
+            at_once=at_once,
+            count=None,
+            name="busy",
+        )
+
     def answer(
         self,
         request: ReceivedRequest,
@@ -285,6 +331,16 @@ def _check_status(status: object) -> None:
 def _check_count(count: object) -> None:
     if count is not None and (type(count) is not int or count < 1):
         raise _bad("count", count, "give 1 or more, or None for ever")
+
+
+def _check_room(per_second: object, at_once: object) -> None:
+    if per_second is not None and not (
+        _is_number(per_second) and 0 < per_second < math.inf  # type: ignore[operator]
+    ):
+        remedy = "give requests a second, above 0, or None for any number"
+        raise _bad("requests_per_second", per_second, remedy)
+    if at_once is not None and (type(at_once) is not int or at_once < 1):
+        raise _bad("at_once", at_once, "give 1 or more, or None for any number")
 
 
 def _check_seconds(name: str, value: object) -> None:

@@ -6,8 +6,10 @@ import inspect
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+from .admission import Admission
 from .faults import Fault
 from .ledger import ReceivedRequest
 
@@ -21,19 +23,23 @@ _KINDS = (
     "invalid_key",
     "server_error",
     "html",
+    "busy",
 )
 # A function cannot be written in JSON.
 _PYTHON_ONLY = frozenset({"when"})
 
 
 class _Entry:
-    """A fault and how often it may still fire."""
+    """A fault, how often it may still fire, and for whom it does not."""
 
-    __slots__ = ("fault", "left")
+    __slots__ = ("admission", "fault", "left")
 
     def __init__(self, fault: Fault) -> None:
         self.fault = fault
         self.left = fault.count
+        per_second, at_once = fault.requests_per_second, fault.at_once
+        busy = per_second is not None or at_once is not None
+        self.admission = Admission(per_second, at_once) if busy else None
 
 
 class FaultScript:
@@ -74,13 +80,15 @@ class FaultScript:
         """Return the pending faults as JSON objects."""
         return [describe(entry.fault, entry.left) for entry in self._entries]
 
-    def _fire(self, entry: _Entry, request: ReceivedRequest) -> bool:
-        fault = entry.fault
+    def _concerns(self, entry: _Entry, request: ReceivedRequest) -> bool:
         # Another request may have used it up while this one's body was read.
         if entry not in self._entries:
             return False
-        if fault.when is not None and not fault.when(request):
-            return False
+        when = entry.fault.when
+        return when is None or bool(when(request))
+
+    def _draw(self, entry: _Entry) -> bool:
+        fault = entry.fault
         if fault.rate < 1 and self._random.random() >= fault.rate:
             return False
         if entry.left is not None:
@@ -91,12 +99,31 @@ class FaultScript:
 
 
 class Turn:
-    """One request's way through the script, which halts while its body is read."""
+    """One request's way through the script, which halts while its body is read.
+
+    Use it as `with script.turn() as turn:` around the whole of it: so long the request
+    is under way.
+    """
 
     def __init__(self, script: FaultScript, entries: Iterator[_Entry]) -> None:
         self._script = script
         self._entries = entries
         self._next: _Entry | None = None
+        self._entered: list[Admission] = []
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Make room for others at each fault that let this request through."""
+        for admission in self._entered:
+            admission.leave()
 
     def before_reading(self, request: ReceivedRequest) -> Fault | None:
         """Return the fault that hangs up now, if the script has come to one."""
@@ -104,7 +131,7 @@ class Turn:
             if entry.fault.hang_up != "before":
                 self._next = entry
                 return None
-            if self._script._fire(entry, request):  # noqa: SLF001 - one class in two
+            if self._fires(entry, request):
                 return entry.fault
         return None
 
@@ -112,10 +139,19 @@ class Turn:
         """Return the fault for a request that was read and judged."""
         entry = self._next
         while entry is not None:
-            if self._script._fire(entry, request):  # noqa: SLF001 - as above
+            if self._fires(entry, request):
                 return entry.fault
             entry = next(self._matching(request.path), None)
         return None
+
+    def _fires(self, entry: _Entry, request: ReceivedRequest) -> bool:
+        script, admission = self._script, entry.admission
+        if not script._concerns(entry, request):  # noqa: SLF001 - one class in two
+            return False
+        if admission is not None and admission.admit(request.received_at):
+            self._entered.append(admission)
+            return False
+        return script._draw(entry)  # noqa: SLF001 - as above
 
     def _matching(self, path: str) -> Iterator[_Entry]:
         for entry in self._entries:

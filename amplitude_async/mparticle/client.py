@@ -220,6 +220,9 @@ class MParticle(BaseClient):
             QueueFullError: no room, and the policy is Overflow.RAISE.
             BatchError: the batch breaks a rule, and the configuration is strict.
         """
+        if self._in_one_go <= 0:
+            await self._give_turn()
+        self._in_one_go -= 1
         try:
             pieces = self._prepare(batch)
         except BatchError as error:
@@ -233,7 +236,9 @@ class MParticle(BaseClient):
             except QueueFullError as error:
                 # Its first part is on its way: the verb must not raise any more.
                 full = Outcome.dropped(DropReason.OVERFLOW, str(error))
-                deliveries.append(self._settle(piece, full))
+                deliveries.append(await self._end(piece, full))
+        if any(delivery.at_door for delivery in deliveries):
+            self._in_one_go = 0
         if len(deliveries) == 1:
             return deliveries[0]
         return self._own.combine(deliveries)
@@ -261,9 +266,11 @@ class MParticle(BaseClient):
         record = self._door.seal(piece, own.next_id, self._clock.wall())
         return own.offer_record(record)
 
-    def _settle(self, event: Batch | Piece, outcome: Outcome) -> Delivery:
+    def _settle(
+        self, event: Batch | Piece, outcome: Outcome, *, must_tell: bool = False
+    ) -> Delivery:
         batch = event.source if isinstance(event, Piece) else event
-        return super()._settle(batch, outcome)
+        return super()._settle(batch, outcome, must_tell=must_tell)
 
     @property
     def _has_key(self) -> bool:

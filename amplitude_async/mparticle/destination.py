@@ -38,8 +38,9 @@ from amplitude_async.amplitude.events import (
 from amplitude_async.client.destination import EngineDestination, Refusal
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.reporting import Reporter, named
 from amplitude_async.delivery.stats import Stats
+from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.encoding import Loss, ValuePolicy
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.mparticle.client import MParticle
@@ -137,38 +138,36 @@ class MParticleDestination(EngineDestination):
     async def accept(self, event: Any) -> Delivery:
         """Accept an event; it waits for a durable storage, never for room."""
         admitted = self._admit(event)
-        if isinstance(admitted, Delivery):
-            return admitted
+        if isinstance(admitted, Outcome):
+            return await self._settle_in_turn(event, admitted)
         try:
             if self._engine.plain:
                 return self._engine.offer_nowait(admitted)
             return await self._engine.accept(admitted)
         except QueueFullError as error:
-            return self.settle(event, _overflow(error))
+            return await self._settle_in_turn(event, _overflow(error))
 
     def offer_nowait(self, event: Any) -> Delivery:
         """Accept an event, or shed it."""
         admitted = self._admit(event)
-        if isinstance(admitted, Delivery):
-            return admitted
+        if isinstance(admitted, Outcome):
+            return self.settle(event, admitted)
         try:
             return self._engine.offer_nowait(admitted)
         except QueueFullError as error:
             return self.settle(event, _overflow(error))
 
-    def _admit(self, event: Any) -> Record | Delivery:
+    def _admit(self, event: Any) -> Record | Outcome:
         stopped = self._client.stopped
         if stopped is not None:
-            return self.settle(event, stopped)
+            return stopped
         record = self._door.admit(
-            event, self._engine.intake.next_id, self._clock.wall()
+            event, self._engine.intake.numbers.next, self._clock.wall()
         )
         if isinstance(record, _LeftOut):
-            return self.settle(
-                event, Outcome.dropped(DropReason.PLUGIN, record.message)
-            )
+            return Outcome.dropped(DropReason.PLUGIN, record.message)
         if isinstance(record, Refusal):
-            return self.settle(event, Outcome.rejected(record.message))
+            return Outcome.rejected(record.message)
         return record
 
     async def start(self) -> None:
@@ -212,11 +211,13 @@ class _MappingDoor:
             batch = self._mapping(_copy(event))
         except ValueError as error:
             return Refusal(f"the event has no mParticle form: {error!s:.300}")
-        except Exception as error:  # noqa: BLE001 - user code, fenced
+        except BaseException as error:  # user code, fenced
+            if not is_theirs(error):
+                raise
             self._reporter.error(
                 "mapping", "the mapping raised %r", error, traceback=error
             )
-            return Refusal(f"the mapping raised {error!r:.300}")
+            return Refusal(f"the mapping raised {named(error):.300}")
         if batch is None:
             return _LeftOut(f"the mapping leaves {event.event_type!r} out")
         if not isinstance(batch, Batch):

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from amplitude_async.client.destination import Refusal
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.encoding import unix_ms
+from amplitude_async.encoding import encodable_text, unix_ms
 from amplitude_async.mparticle.config import MParticleConfig
 from amplitude_async.mparticle.encoder import EncodedBatch, encode_stamped, new_uuid
 from amplitude_async.mparticle.endpoint import MAX_BATCH_BYTES
@@ -159,7 +159,7 @@ class MParticleDoor:
         return Record(
             record_id,
             body,
-            batch.identity or request_id,
+            encodable_text(batch.identity or request_id),
             user_id,
             batch.mp_deviceid,
             request_id,

@@ -8,13 +8,12 @@ from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
     Halve,
-    Pause,
     Refuse,
     Response,
-    Retry,
     Verdict,
     describe_failure,
     excerpt,
+    interpret_trouble,
     retry_after,
 )
 from amplitude_async.mparticle.config import MParticleConfig
@@ -103,25 +102,19 @@ def interpret(response: Response, records: Sequence[Record], wall: float) -> Ver
     if 200 <= status < 300:
         return Accept(status, "queued by mParticle")
     if response.error is not None:
-        return Retry(status, describe_failure(response))
+        return interpret_trouble(response, describe_failure(response), None)
     message = _explain(response)
     wait = retry_after(response.headers, wall, MAX_RETRY_AFTER)
-    match status:
-        # Whatever the batch: this key or address takes nothing.
-        case 401 | 403 | 404 | 405:
-            return Refuse(status, message)
-        case 413:
-            return Halve(status, message)
-        case 429:
-            scope = response.headers.get(SCOPE_HEADER, "").strip(' "')
-            reason = f"rate limit of {excerpt(scope)}: " if scope else ""
-            return Pause(status, reason + message, wait)
-        case 408:
-            return Retry(status, message, wait)
-        case _ if 400 <= status < 500:
-            return Bisect(status, message)
-        case _:
-            return Retry(status, message, wait)
+    if status == 413:
+        return Halve(status, message)
+    if wait is not None or not 400 <= status < 500 or status in {408, 429}:
+        scope = response.headers.get(SCOPE_HEADER, "").strip(' "')
+        reason = f"rate limit of {excerpt(scope)}: " if scope else ""
+        return interpret_trouble(response, reason + message, wait)
+    # Whatever the batch: this key or address takes nothing.
+    if status in {401, 403, 404, 405}:
+        return Refuse(status, message)
+    return Bisect(status, message)
 
 
 def _explain(response: Response) -> str:

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple, Self
 
-__all__ = ["DeadLetter", "Record", "Storage"]
+__all__ = ["DeadLetter", "Holdings", "Record", "Storage"]
 
 
 class Record(NamedTuple):
@@ -48,6 +48,19 @@ class DeadLetter(NamedTuple):
     def from_row(cls, row: Sequence[Any]) -> Self:
         """Make a letter of a row: the record's fields, then its own."""
         return cls(Record.from_row(row), *row[len(Record._fields) :])
+
+
+class Holdings(NamedTuple):
+    """What a storage knows of itself without looking."""
+
+    size: int = 0
+    """Encoded bytes of the unsettled records."""
+    oldest: float | None = None
+    """When the oldest of them was accepted, seconds since the epoch."""
+
+    def age(self, now: float) -> float | None:
+        """Say how old the oldest is, even where the clock was set back."""
+        return None if self.oldest is None else max(now - self.oldest, 0.0)
 
 
 class Storage(ABC):
@@ -103,15 +116,29 @@ class Storage(ABC):
     async def size(self) -> int:
         """Count the unsettled records."""
 
+    async def confirm(self) -> None:  # noqa: B027 - optional
+        """See that all that was written is still there, before it is called stored.
+
+        Raises:
+            StorageError: some of it is lost.
+        """
+
     @abstractmethod
     async def close(self) -> None:
         """Release everything; unsettled records stay for the next process."""
+
+    def holdings(self) -> Holdings:
+        """Say how much is stored and how old it is; counters ask, so never block."""
+        return Holdings()
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:  # noqa: B027 - optional
         """Keep rejected records, where ``dead_letters`` is not 0."""
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
-        """Take over records that another process left; returns how many."""
+        """Take over records that another process left; returns how many.
+
+        As many as there is room for: what is left comes with later calls.
+        """
         # Where no two processes share a storage, none leaves anything to another.
         return 0
 

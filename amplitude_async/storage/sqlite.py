@@ -8,20 +8,21 @@ are gone are taken over, each record exactly once.
 import asyncio
 import contextlib
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 from amplitude_async.exceptions import (
     ConfigurationError,
     StorageError,
     StorageFullError,
 )
-from amplitude_async.storage.base import DeadLetter, Record, Storage
-from amplitude_async.storage.spool.sources import Sources, Tally
+from amplitude_async.storage.base import DeadLetter, Holdings, Record, Storage
+from amplitude_async.storage.spool.sources import Room, Sources, Tally
 from amplitude_async.storage.spool.thread import SpoolThread, answer
 
 __all__ = ["SQLiteStorage"]
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 # Amplitude deduplicates for seven days: a day less leaves room for slow clocks.
 SIX_DAYS = 6 * 86400.0
+# So many seconds a transaction that failed may take to find out whose fault it was.
+_ONE_BY_ONE = 1.0
 
 
 class _Append(NamedTuple):
@@ -39,6 +42,9 @@ class _Append(NamedTuple):
     size: int
     """Bytes of their bodies."""
     written: "asyncio.Future[None]"
+
+
+_Ended: TypeAlias = "tuple[asyncio.Future[None], StorageError | None]"
 
 
 class SQLiteStorage(Storage):
@@ -54,6 +60,8 @@ class SQLiteStorage(Storage):
             ``Config.max_event_age`` says otherwise. Amplitude deduplicates for seven
             days, so older needs an explicit choice.
         dead_letters: keep so many of the newest rejected events; 0 keeps none.
+        min_free_bytes: write nothing where less than this (or than a quarter of a small
+            disk) would be left free, so that what was delivered can be deleted.
 
     Raises:
         ConfigurationError: an argument is wrong.
@@ -70,6 +78,7 @@ class SQLiteStorage(Storage):
         max_bytes: int = 2 * 1024**3,
         max_age: float | timedelta = SIX_DAYS,
         dead_letters: int = 0,
+        min_free_bytes: int = 32 * 1024**2,
     ) -> None:
         if synchronous not in {"normal", "full"}:
             msg = f"synchronous={synchronous!r}: use 'normal' or 'full'"
@@ -79,6 +88,7 @@ class SQLiteStorage(Storage):
             ("max_events", max_events, 1),
             ("max_bytes", max_bytes, 1),
             ("dead_letters", dead_letters, 0),
+            ("min_free_bytes", min_free_bytes, 0),
             ("max_age", age, 1),
         ):
             if not number >= least:
@@ -90,20 +100,29 @@ class SQLiteStorage(Storage):
         self._synchronous = synchronous
         self._max_events = max_events
         self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
         self._thread: SpoolThread | None = None
         self._sources = Sources(
             self.directory,
             full_sync=synchronous == "full",
             dead_letters=dead_letters,
+            min_free_bytes=min_free_bytes,
         )
         # Two counts and not one, since each is changed by a thread of its own: this by
         # the loop's, the other by the spool's.
         self._appended = Tally()
         self._pending: deque[_Append] = deque()
         self._posting: asyncio.AbstractEventLoop | None = None
+        self._oldest: float | None = None
 
     def __repr__(self) -> str:
         return f"<SQLiteStorage {str(self.directory)!r} {self._count} events>"
+
+    def __del__(self) -> None:
+        # Nobody closed it: its files are free for others, and its thread ends.
+        thread = getattr(self, "_thread", None)
+        if thread is not None:
+            thread.post(self._sources.leave)
 
     @property
     def _count(self) -> int:
@@ -129,7 +148,8 @@ class SQLiteStorage(Storage):
         """Make the own file and take over those of processes that are gone.
 
         Raises:
-            StorageError: the directory cannot be used; the message says why.
+            StorageError: the directory cannot be used, or the disk is full and has
+                nothing to deliver first; the message says what to do.
         """
         if self._thread is not None:
             msg = (
@@ -140,19 +160,34 @@ class SQLiteStorage(Storage):
         # What a last time left in the directory is counted when it is adopted again.
         self._appended.clear()
         self._sources.settled.clear()
-        self._thread = SpoolThread()
+        self._sources.held.clear()
+        thread = self._thread = SpoolThread()
         try:
-            await self._run(self._sources.create, destination)
-            return await self.adopt(allot)
+            await self._run(self._sources.open, destination, self._quarter)
         except BaseException:
             # A waiter that was cancelled leaves no file behind that nobody can adopt.
-            self._thread.post(self._sources.leave)
+            thread.post(self._sources.leave)
             self._stop_thread()
             raise
+        if self._thread is not thread:
+            msg = f"the spool {self.directory} was closed while it was being opened"
+            raise StorageError(msg)
+        self._look_soon()
+        return self._sources.number_claimed(allot)
+
+    @property
+    def _quarter(self) -> Room:
+        # Each process takes what it has room for: the others take the rest.
+        return Room(self._max_events // 4, self._max_bytes // 4)
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
-        """Take over the files of processes that are gone."""
-        await self._run(self._sources.claim_orphans)
+        """Take over files of processes that are gone, a few at a time.
+
+        No more than a quarter of ``max_events`` and ``max_bytes``, unless that is in
+        one file; the rest when there is room again.
+        """
+        await self._run(self._sources.claim_orphans, self._quarter)
+        self._look_soon()
         return self._sources.number_claimed(allot)
 
     # Writing -----------------------------------------------------------------
@@ -170,11 +205,11 @@ class SQLiteStorage(Storage):
         appended, settled = self._appended, self._sources.settled
         events = appended.events + count
         total = appended.size + size
+        events -= settled.events
+        total -= settled.size
         if (
-            events - settled.events > self._max_events
-            or total - settled.size > self._max_bytes
-            or self._thread is None
-        ):
+            events > self._max_events or total > self._max_bytes or self._thread is None
+        ) and not self._has_room(events, total):
             raise self._no_room()
         appended.add(count, size)
         loop = asyncio.get_running_loop()
@@ -185,6 +220,16 @@ class SQLiteStorage(Storage):
             self._posting = loop
             loop.call_soon(self._post)
         return future
+
+    def _has_room(self, events: int, size: int) -> bool:
+        """Say whether so much is too much only for what was taken over."""
+        # One file of another process can be as large as a spool may be: half of the
+        # room stays for events of our own.
+        held = self._sources.held
+        events -= max(held.events - self._max_events // 2, 0)
+        size -= max(held.size - self._max_bytes // 2, 0)
+        within = events <= self._max_events and size <= self._max_bytes
+        return within and self._thread is not None
 
     def _no_room(self) -> StorageError:
         if self._thread is None:
@@ -208,24 +253,62 @@ class SQLiteStorage(Storage):
                 group.append(self._pending.popleft())
         if not group:
             return
-        error: StorageError | None = None
-        try:
-            self._sources.insert(
-                [record for one in group for record in one.records],
-                sum([one.size for one in group]),
-            )
-        except StorageError as caught:
-            error = caught
+        errors = self._write(group)
+        if self._oldest is None:
+            self._look()
         # The first of them may belong to a loop that is closed by now.
-        waiting: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        waiting: dict[asyncio.AbstractEventLoop, list[_Ended]] = {}
+        for one, error in zip(group, errors, strict=True):
+            loop = one.written.get_loop()
+            waiting.setdefault(loop, []).append((one.written, error))
+        for loop, ended in waiting.items():
+            answer(loop, partial(_end, ended))
+
+    def _write(self, group: list[_Append]) -> list[StorageError | None]:
+        """Write appends together, or one by one where one of them spoils it for all.
+
+        Returns:
+            What went wrong with each; None where it is written.
+        """
+        give_up_at = time.monotonic() + _ONE_BY_ONE
+        error = _insert(self._sources, group)
+        if error is None:
+            return [None] * len(group)
+        errors: list[StorageError | None] = []
         for one in group:
-            waiting.setdefault(one.written.get_loop(), []).append(one.written)
-        for loop, futures in waiting.items():
-            answer(loop, partial(_end, futures, error))
+            # A disk that takes long to say no is not asked for each of them.
+            if len(group) > 1 and time.monotonic() < give_up_at:
+                errors.append(_insert(self._sources, [one]))
+            else:
+                errors.append(error)
+        for one, left_out in zip(group, errors, strict=True):
+            if left_out is not None:
+                self._sources.settled.add(len(one.records), one.size)
+        return errors
 
     async def settle(self, ids: Sequence[int]) -> None:
         """Forget records whose fate is decided."""
-        await self._run(self._sources.forget, sorted(ids))
+        forgotten = self._run(self._sources.forget, sorted(ids))
+        self._look_soon()
+        await forgotten
+
+    # Counting ----------------------------------------------------------------
+
+    def holdings(self) -> Holdings:
+        """Say how much is stored and how old it is, as of the last write."""
+        if not self._count:
+            return Holdings()
+        return Holdings(self._bytes, self._oldest)
+
+    def _look_soon(self) -> None:
+        """Find the oldest record again, after what was asked for before."""
+        if self._thread is not None:
+            self._thread.post(self._look)
+
+    def _look(self) -> None:
+        # It is only a figure: a file that makes trouble says so elsewhere.
+        with contextlib.suppress(StorageError):
+            self._oldest = self._sources.oldest()
 
     # Dead letters ------------------------------------------------------------
 
@@ -252,15 +335,23 @@ class SQLiteStorage(Storage):
 
     # Closing -----------------------------------------------------------------
 
+    async def confirm(self) -> None:
+        """See that what was written is still there; else it is written once more.
+
+        Raises:
+            StorageError: that failed; events of this spool die with the process.
+        """
+        if self._thread is not None:
+            await self._run(self._sources.confirm)
+
     async def close(self) -> None:
         """Finish writing, free the files and delete those with nothing left."""
         if self._thread is None:
             return
-        try:
-            # Behind all that is queued: what was appended is written before the end.
-            await self._run(self._sources.leave)
-        finally:
-            self._stop_thread()
+        # Behind all that is queued: what was appended is written before the end.
+        left = self._run(self._sources.leave)
+        self._stop_thread()
+        await left
 
     def _stop_thread(self) -> None:
         thread, self._thread = self._thread, None
@@ -276,12 +367,30 @@ class SQLiteStorage(Storage):
             max_bytes=self._max_bytes,
             max_age=self.default_max_age or SIX_DAYS,
             dead_letters=self.dead_letters,
+            min_free_bytes=self._min_free_bytes,
         )
 
 
-def _end(futures: list["asyncio.Future[None]"], error: StorageError | None) -> None:
+def _insert(sources: Sources, group: list[_Append]) -> StorageError | None:
+    """Write appends in one transaction; returns why nothing was written."""
+    records = [record for one in group for record in one.records]
+    try:
+        sources.insert(records, sum([one.size for one in group]))
+    except StorageError as error:
+        return error
+    except BaseException as error:  # noqa: BLE001 - nobody may wait for ever
+        # Without its text, which may hold an id.
+        problem = StorageError(
+            f"the spool cannot write an event: {type(error).__name__}"
+        )
+        problem.__cause__ = error
+        return problem
+    return None
+
+
+def _end(group: list[_Ended]) -> None:
     """Tell everybody whose records were in one transaction."""
-    for future in futures:
+    for future, error in group:
         # A waiter that was cancelled settles its records itself.
         if future.done():
             continue

@@ -14,17 +14,29 @@ The tests run their own event loop: no plugin for asyncio is needed.
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from amplitude_async.exceptions import StorageError
 from amplitude_async.storage.base import DeadLetter, Record, Storage
 
-__all__ = ["StorageContract", "make_record"]
+__all__ = ["HOSTILITIES", "METHODS", "HostileStorage", "StorageContract", "make_record"]
 
+METHODS = ("open", "append", "fetch", "settle", "bury", "adopt", "close")
+"""What an engine asks of a storage."""
+HOSTILITIES: dict[str, Callable[[], BaseException]] = {
+    "ConnectionError": lambda: ConnectionError("the storage is gone"),
+    "OSError": lambda: OSError("the storage is read-only"),
+    "StorageError": lambda: StorageError("the storage is locked"),
+    "KeyError": lambda: KeyError("a bug"),
+    "CancelledError": asyncio.CancelledError,
+    "BaseException": lambda: OddError("not even an Exception"),
+}
+"""What a hostile storage may raise, by name."""
 DESTINATION = "https://example.org/2/httpapi 0123456789abcdef"
 OTHER_DESTINATION = "https://example.org/2/httpapi fedcba9876543210"
 MUCH = 1_000_000
@@ -43,6 +55,106 @@ def make_record(number: int, size: int = 0) -> Record:
     )
     device = None if number % 2 else f"device-{number}"
     return Record(number, body, user, user, device, f"i-{number}", time.time())
+
+
+class OddError(BaseException):
+    """What no `except Exception` catches."""
+
+
+class HostileStorage(Storage):
+    """Stands before another storage and does to its calls what a script says.
+
+    ``script`` names a fault for a method: one of ``HOSTILITIES``, which is raised
+    (``"at once, "`` before it: by the call, and not by awaiting it), or
+
+    * ``stall``: no answer, ever; ``stubborn``: likewise, however often it is cancelled;
+    * ``late``: the answer comes when ``let_go`` is called;
+    * ``after``: the work is done, and then an OSError is raised;
+    * ``twice``: the work is done twice;
+    * ``nonsense``: the answer is of a wrong type.
+
+    Args:
+        inner: does the work.
+    """
+
+    def __init__(self, inner: Storage) -> None:
+        self.inner = inner
+        self.durable = inner.durable
+        self.dead_letters = inner.dead_letters
+        self.default_max_age = inner.default_max_age
+        self.script: dict[str, str] = {}
+        """What is wrong with which method; all others work."""
+        self._going = asyncio.Event()
+
+    def let_go(self) -> None:
+        """Let all calls end that are late or stubborn, and be good from now on."""
+        self.script.clear()
+        self._going.set()
+
+    def _call(self, method: str, work: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
+        fault = self.script.get(method, "")
+        if fault.startswith("at once, "):
+            error = HOSTILITIES[fault.removeprefix("at once, ")]()
+            raise error
+        return self._suffer(fault, work)
+
+    async def _suffer(self, fault: str, work: Callable[[], Awaitable[Any]]) -> Any:
+        if fault in HOSTILITIES:
+            error = HOSTILITIES[fault]()
+            raise error
+        if fault == "stall":
+            await asyncio.Event().wait()
+        if fault == "late":
+            await self._going.wait()
+        while fault == "stubborn" and not self._going.is_set():
+            with suppress(asyncio.CancelledError):
+                await self._going.wait()
+        answer = await work()
+        if fault == "twice":
+            again = await work()
+            return answer + again if isinstance(answer, list) else again
+        if fault == "after":
+            raise OSError("done, and yet failed")
+        return object() if fault == "nonsense" else answer
+
+    def open(self, destination: str, allot: Callable[[int], int]) -> Any:
+        """Open the other one."""
+        return self._call("open", lambda: self.inner.open(destination, allot))
+
+    def append(self, records: Sequence[Record]) -> Awaitable[None]:
+        """Write into the other one."""
+        return self._call("append", lambda: self.inner.append(records))
+
+    def fetch(self, after: int, limit: int, max_bytes: int) -> Any:
+        """Read from the other one."""
+        return self._call("fetch", lambda: self.inner.fetch(after, limit, max_bytes))
+
+    def settle(self, ids: Sequence[int]) -> Any:
+        """Forget what the other one has."""
+        return self._call("settle", lambda: self.inner.settle(ids))
+
+    def bury(self, letters: Sequence[DeadLetter]) -> Any:
+        """Keep letters in the other one."""
+        return self._call("bury", lambda: self.inner.bury(letters))
+
+    def adopt(self, allot: Callable[[int], int]) -> Any:
+        """Let the other one take over."""
+        return self._call("adopt", lambda: self.inner.adopt(allot))
+
+    async def size(self) -> int:
+        """Count what the other one has."""
+        return await self.inner.size()
+
+    def close(self) -> Any:
+        """Close the other one."""
+        return self._call("close", self.inner.close)
+
+    def after_fork(self) -> "HostileStorage":
+        """Stand before the child's."""
+        return HostileStorage(self.inner.after_fork())
+
+    def __repr__(self) -> str:
+        return f"<HostileStorage {self.inner!r} {self.script}>"
 
 
 class _Ids:

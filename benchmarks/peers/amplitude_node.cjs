@@ -106,12 +106,31 @@ async function paced(given) {
   return { started_ns: Number(started), cpu_s: used, events: total, lag_ms: lag, full_collections: 0 };
 }
 
+async function busy(given) {
+  const started = process.hrtime.bigint();
+  const elapsed = () => Number(process.hrtime.bigint() - started) / 1e9;
+  let number = 0;
+  while (elapsed() < given.seconds) {
+    const due = Math.floor(elapsed() * given.rate);
+    for (; number < due; number++) {
+      amplitude.track(EVENT_TYPE, properties(number), { user_id: userOf(number, given.users) });
+    }
+    await sleep(1);
+  }
+  const offered = { events: number, ended_ns: Number(process.hrtime.bigint()) };
+  process.stdout.write(`${JSON.stringify(offered)}\n`);
+  // Nobody flushes: its flush() gives up what its timer would send again.
+  await new Promise((resolve) => process.stdin.on("end", resolve).resume());
+  return offered;
+}
+
 async function main() {
   const given = options(process.argv.slice(2));
   const config = { serverUrl: `${given.url}/2/httpapi`, logLevel: 0 };
+  if (given.mode === "busy") config.flushIntervalMillis = 1000;
   if (given.tuning === "tuned") config.flushQueueSize = 1000;
   await amplitude.init("bench", config).promise;
-  const figures = await { burst, memory, paced }[given.mode](given);
+  const figures = await { burst, memory, paced, busy }[given.mode](given);
   process.stdout.write(`${JSON.stringify(figures)}\n`, () => process.exit(0));
 }
 

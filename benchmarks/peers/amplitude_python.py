@@ -23,6 +23,8 @@ class AmplitudePython:
         if course.tuning == "tuned":
             options["flush_queue_size"] = 1_000
             options["event_log_level"] = EventLogLevel.NONE
+        if course.busy:
+            options["flush_interval_millis"] = 1_000
         url = f"{course.url}/2/httpapi"
         self._client = Amplitude("bench", Config(server_url=url, **options))
 

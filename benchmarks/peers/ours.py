@@ -28,6 +28,8 @@ class Ours:
         options: dict[str, Any] = {"compression": "gzip"}
         if course.tuning == "tuned":
             options |= {"flush_queue_size": 1_000, "max_storage_capacity": LARGE}
+        if course.busy:
+            options["flush_interval"] = 1.0
         if course.padding:  # requests as large as the API takes
             options |= {"flush_queue_size": 1_000, "flush_interval": 1.0}
         if course.roomy:

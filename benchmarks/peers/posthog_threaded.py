@@ -25,6 +25,8 @@ class PosthogThreaded:
             options["max_queue_size"] = ROOMY
         if course.tuning == "tuned":
             options["flush_at"] = 1_000
+        if course.busy:
+            options["flush_interval"] = 1.0
         self._client = Posthog("bench", host=course.url, **options)
 
     def track(self, user: str, values: dict[str, Any]) -> None:

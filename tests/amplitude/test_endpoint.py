@@ -20,11 +20,11 @@ from amplitude_async.amplitude.endpoint import (
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
+    Broken,
+    Busy,
     Halve,
-    Pause,
     Refuse,
     Response,
-    Retry,
     Sort,
     Verdict,
     describe_failure,
@@ -304,51 +304,57 @@ THROTTLES = [
     case(
         "429 that names strangers only",
         answer(429, error=SLOW, throttled_users={"user-z": 31}, throttled_events=[6]),
-        Pause(429, SLOW),
+        Busy(429, SLOW, throttled=True),
     ),
-    case("429 without a body", Response(429), Pause(429, "HTTP 429")),
-    case("429 with {}", answer(429), Pause(429, "HTTP 429: {}")),
+    case("429 without a body", Response(429), Busy(429, "HTTP 429", throttled=True)),
+    case("429 with {}", answer(429), Busy(429, "HTTP 429: {}", throttled=True)),
     case(
         "429 without a body, with Retry-After",
         Response(429, b"", {"retry-after": "7"}),
-        Pause(429, "HTTP 429", 7.0),
+        Busy(429, "HTTP 429", 7.0),
     ),
     case(
         "429 Retry-After is capped",
         Response(429, b"", {"retry-after": "86400"}),
-        Pause(429, "HTTP 429", MAX_RETRY_AFTER),
+        Busy(429, "HTTP 429", MAX_RETRY_AFTER),
     ),
 ]
 FAILURES = [
-    case("408", answer(408), Retry(408, "HTTP 408: {}")),
-    case("timeout", fault("no complete answer"), Retry(0, "no complete answer")),
+    case("408", answer(408), Broken(408, "HTTP 408: {}")),
+    case("timeout", fault("no complete answer"), Broken(0, "no complete answer")),
     case(
-        "connection refused",
-        fault("ClientConnectorError: refused"),
-        Retry(0, "ClientConnectorError: refused"),
+        "cut after sending began",
+        fault("ServerDisconnectedError: closed"),
+        Broken(0, "ServerDisconnectedError: closed"),
     ),
     case(
         "answer broken off inside the body",
         Response(400, b"", {}, "ClientPayloadError: cut"),
-        Retry(400, "ClientPayloadError: cut"),
+        Broken(400, "ClientPayloadError: cut"),
     ),
-    case("500 with HTML", Response(500, b"<b>"), Retry(500, "HTTP 500: <b>")),
-    case("502", Response(502), Retry(502, "HTTP 502")),
+    case("500 with HTML", Response(500, b"<b>"), Broken(500, "HTTP 500: <b>")),
+    case("502", Response(502), Busy(502, "HTTP 502")),
+    case("503", Response(503), Busy(503, "HTTP 503")),
+    case(
+        "no connection at all",
+        Response(0, error="ClientConnectorError: refused", sent=False),
+        Busy(0, "ClientConnectorError: refused"),
+    ),
     case(
         "503 with Retry-After",
         Response(503, b"", {"retry-after": "20"}),
-        Retry(503, "HTTP 503", 20.0),
+        Busy(503, "HTTP 503", 20.0),
     ),
-    case("504", Response(504), Retry(504, "HTTP 504")),
-    case("599", Response(599), Retry(599, "HTTP 599")),
+    case("504", Response(504), Busy(504, "HTTP 504")),
+    case("599", Response(599), Broken(599, "HTTP 599")),
     case(
         "302 is not followed",
         Response(302, b"", {"location": "http://elsewhere.test/"}),
-        Retry(302, "HTTP 302"),
+        Broken(302, "HTTP 302"),
     ),
-    case("304", Response(304), Retry(304, "HTTP 304")),
-    case("101", Response(101), Retry(101, "HTTP 101")),
-    case("600 and more", Response(999), Retry(999, "HTTP 999")),
+    case("304", Response(304), Broken(304, "HTTP 304")),
+    case("101", Response(101), Broken(101, "HTTP 101")),
+    case("600 and more", Response(999), Broken(999, "HTTP 999")),
 ]
 
 
@@ -375,7 +381,7 @@ def test_a_huge_answer_leaves_a_short_message() -> None:
     """At most 200 characters of a server's text get into a message."""
     verdict = interpret(Response(500, b"x" * 1_000_000), RECORDS, WALL)
 
-    assert isinstance(verdict, Retry)
+    assert isinstance(verdict, Broken)
     assert len(verdict.message) <= len("HTTP 500: ") + 200
 
 
@@ -543,3 +549,28 @@ def test_a_failure_is_told_in_words() -> None:
     assert describe_failure(Response(0, error="DNS failed")) == "DNS failed"
     assert describe_failure(Response(503)) == "HTTP 503"
     assert re.match(r"HTTP 502: <html>", describe_failure(Response(502, HTML)))
+
+
+@pytest.mark.parametrize(
+    "status", [302, 400, 401, 403, 404, 405, 408, 422, 429, 500, 502, 503, 504, 599]
+)
+@pytest.mark.parametrize(
+    ("header", "wait"), [("20", 20.0), ("0", 0.0), ("86400", MAX_RETRY_AFTER)]
+)
+def test_a_retry_after_makes_any_bare_answer_a_busy_one(
+    status: int, header: str, wait: float
+) -> None:
+    """A server that says when to come again objects to nothing that was sent."""
+    response = Response(status, b"", {"retry-after": header})
+
+    assert interpret(response, RECORDS, WALL) == Busy(status, f"HTTP {status}", wait)
+
+
+def test_a_retry_after_does_not_hide_the_lists() -> None:
+    """Events that an answer names are rejected or held whatever its headers say."""
+    response = answer(400, header="20", error=INVALID, silenced_events=[1])
+
+    assert isinstance(interpret(response, RECORDS, WALL), Sort)
+    assert interpret(answer(413, header="20"), RECORDS, WALL) == Halve(
+        413, "HTTP 413: {}"
+    )

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -63,7 +63,7 @@ def leave(
     path = new_spool_path(directory)
     file = SpoolFile.create(path, destination, full_sync=False)
     file.insert(records)
-    file.bury(letters, 1_000)
+    file.bury(letters, 10_000)
     file.close()
     return path
 
@@ -150,6 +150,35 @@ def test_status_prints_a_table(tmp_path: Path) -> None:
         assert text in result.stdout
 
 
+def test_status_is_readable_in_a_narrow_terminal(tmp_path: Path) -> None:
+    """No number is broken and no name cut in 60 columns; sums stand below."""
+    first = leave(tmp_path, [record("e-1", hours=50)], [letter("d-1")])
+    second = leave(
+        tmp_path,
+        [record(f"e-{number}", hours=0.5) for number in range(1, 1_235)],
+        destination="api2.amplitude.com 0123456789abcdef",
+    )
+
+    with living(second):
+        words = ["spool", "status", str(tmp_path)]
+        result = CliRunner().invoke(app, words, env={"COLUMNS": "60"})
+
+    assert result.stdout.splitlines() == [
+        first.name,
+        f"  orphan, for {HERE}",
+        "  1 event, 63 B, oldest 2.1 d",
+        "  1 dead letter, 0 damaged",
+        second.name,
+        "  alive, for api2.amplitude.com 0123456789abcdef",
+        "  1,234 events, 80.3 kB, oldest 30.0 min",
+        "  0 dead letters, 0 damaged",
+        "sum of 2 files",
+        "  1,235 events, 80.4 kB, oldest 2.1 d",
+        "  1 dead letter, 0 damaged",
+    ]
+    assert all(len(line) <= 60 for line in result.stdout.splitlines())
+
+
 @pytest.mark.parametrize(
     ("size", "shown"), [(10, "10 B"), (1_500, "1.5 kB"), (2_500_000, "2.5 MB")]
 )
@@ -216,6 +245,26 @@ def test_a_file_that_may_not_be_opened_is_named(tmp_path: Path) -> None:
     assert "run the command as the file's owner" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "command", ["status", "list", "export", "retry", "purge --yes", "doctor"]
+)
+def test_a_pipe_keeps_no_command_waiting(tmp_path: Path, command: str) -> None:
+    """What is named like a spool and is none is told, and the others are served."""
+    pipe = tmp_path / "0.spool"
+    os.mkfifo(pipe)
+    (tmp_path / "1.spool").mkdir()
+    leave(tmp_path, [record("e-1")])
+    os.mkfifo(leave(tmp_path, [record("e-2")]).with_suffix(".lock"))
+
+    result = run(*command.split(), tmp_path)
+
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "0.spool" in result.output
+    assert "1.spool" in result.output
+
+
 def test_a_file_that_vanishes_is_no_problem(tmp_path: Path) -> None:
     """A service may finish a file between a look at the names and one inside."""
     (tmp_path / "gone.spool").symlink_to(tmp_path / "nowhere")
@@ -249,7 +298,9 @@ def test_a_file_of_the_first_version_can_be_read(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("command", ["status", "list", "export", "retry", "purge"])
+@pytest.mark.parametrize(
+    "command", ["status", "list", "export", "retry", "purge", "doctor"]
+)
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -284,9 +335,9 @@ def test_list_shows_events_without_their_bodies(tmp_path: Path) -> None:
     shown = run("list", tmp_path, "--limit", "2").stdout
     assert "e-1" in shown
     assert "user-1" in shown
-    assert "Seen" not in shown
+    assert '"event_type"' not in shown
     assert "and 1 more" in shown
-    assert "Seen" in run("list", tmp_path, "--body").stdout
+    assert '"event_type"' in run("list", tmp_path, "--body").stdout
 
     found = read_json("list", tmp_path, "--limit", "2")
     assert [one["insert_id"] for one in found["items"]] == ["e-1", "e-2"]
@@ -298,6 +349,93 @@ def test_list_shows_events_without_their_bodies(tmp_path: Path) -> None:
         "user_id": "user-1",
         "insert_id": "e-3",
     }
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        (b'{"event_type": "Order Paid"}', "Order Paid"),
+        (
+            b'{"events": [{"data": {"event_name": "Bought"}}, {"event_type": "end"}]}',
+            "Bought and 1 more",
+        ),
+        (
+            b'{"events": [{"event_type": "x", "data": {"screen_name": "Cart"}}]}',
+            "Cart",
+        ),
+        (b'{"events": [{"event_type": "session_end"}]}', "session_end"),
+        (b'{"events": []}', None),
+        (b'{"events": [1]}', None),
+        (b'{"event_type": 1}', None),
+        (b"[]", None),
+        (b"no JSON", None),
+        (b'"\xff"', None),
+        (b"[" * 100_000, None),
+    ],
+)
+def test_list_shows_the_event_type(
+    tmp_path: Path, body: bytes, shown: str | None
+) -> None:
+    """Of both vendors, and nothing where a body does not say."""
+    leave(tmp_path, [record("e-1", body=body)], [DeadLetter(record("d-1"), 1, "", 1.0)])
+
+    (found,) = read_json("list", tmp_path)["items"]
+    assert found["event_type"] == shown
+    row = run("list", tmp_path).stdout.splitlines()[4]
+    assert row.split("│")[2].strip() == (shown or "-")
+    assert "Seen" in run("list", tmp_path, "--dead").stdout
+    (line,) = run("export", tmp_path).stdout.splitlines()
+    assert json.loads(line)["event_type"] == shown
+
+
+HOSTILE = "\x1b[2J\x9b1m\u202e\x7f\r\n"
+
+
+def test_nothing_from_a_file_steers_the_terminal(tmp_path: Path) -> None:
+    """Control characters in names, columns and bodies are shown as what they are."""
+    body = json.dumps({"event_type": HOSTILE, "user_id": "\\"}, ensure_ascii=False)
+    # Between tokens JSON allows line breaks; in a string a C1 character may stand raw.
+    raw = body.replace("\x1b", "\\u001b").replace(",", ",\n").encode()
+    hurt = record("e-1", body=raw)._replace(insert_id=HOSTILE, user_id=HOSTILE)
+    rejected = DeadLetter(hurt, 400, HOSTILE, time.time())
+    path = leave(tmp_path, [hurt], [rejected], destination=HOSTILE)
+    path.rename(path.with_name(f"{HOSTILE}.spool"))
+    (tmp_path / f"{HOSTILE}2.spool").write_bytes(b"?" * 5_000)
+    (tmp_path / f"{HOSTILE}.corrupt").touch()
+
+    for command in ("status", "list", "list --dead", "list --body", "export", "purge"):
+        for extra in ("", "--json"):
+            if command == "export" and extra:
+                continue
+            result = run(*command.split(), tmp_path, *extra.split(), answer="n\n")
+            text = result.output.replace("\n", "")
+            assert all(one.isprintable() for one in text), command
+            assert result.exit_code == 1  # for the second file
+    (line,) = run("export", tmp_path).stdout.splitlines()
+    assert json.loads(line)["body"] == json.loads(raw)
+
+
+def test_a_row_of_any_types_hinders_nothing(tmp_path: Path) -> None:
+    """SQLite takes any value in any column; no command ends in a traceback."""
+    path = leave(tmp_path, [record("e-1"), record("e-2")], [letter("d-1")])
+    leave(tmp_path, [record("e-3")])
+    with closing(sqlite3.connect(path)) as owner, owner:
+        owner.execute(
+            "UPDATE events SET accepted_at = 'never', user_id = x'00', identity = 5"
+            " WHERE id = 1"
+        )
+        owner.execute(
+            "UPDATE dead_letters SET body = 'text', rejected_at = 1e300, code = 'x',"
+            " message = x'ff', user_id = 1.5"
+        )
+
+    for command in ("status", "list", "list --dead", "export", "export --dead"):
+        result = run(*command.split(), tmp_path)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        assert "Traceback" not in result.output
+    assert "e-3" in run("list", tmp_path).stdout
+    (found,) = read_json("list", tmp_path, "--dead")["items"]
+    assert (found["rejected_at"], found["bytes"]) == (None, 0)
 
 
 def test_list_shows_dead_letters_and_why(tmp_path: Path) -> None:
@@ -363,7 +501,7 @@ def test_export_overwrites_nothing(tmp_path: Path) -> None:
 def test_export_to_a_full_disk_says_so(tmp_path: Path) -> None:
     """What was written is called incomplete, and there is no traceback."""
     spool = tmp_path / "spool"
-    leave(spool, [record("e-1", body=b'"%b"' % (b"x" * 400_000))])
+    leave(spool, [record("e-1", body=b'{"x":"%b"}' % (b"x" * 400_000))])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
@@ -375,6 +513,78 @@ def test_export_to_a_full_disk_says_so(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "out is incomplete: File too large" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def log_is_cut_back(owner: sqlite3.Connection, path: Path) -> bool:
+    """Let the owner of a file cut back its log; False where a reader forbids it."""
+    busy, *_ = owner.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy and not Path(f"{path}-wal").stat().st_size
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_reader_that_stalls_holds_no_snapshot(tmp_path: Path, *, dead: bool) -> None:
+    """Wherever it stops, the owner can cut back its log; all is read even so."""
+    count = 1_200
+    path = leave(
+        tmp_path,
+        [] if dead else [record(f"e-{number}") for number in range(1, count + 1)],
+        [letter(f"e-{number}") for number in range(1, count + 1)] if dead else [],
+    )
+    items = SpoolDirectory(tmp_path).items(dead=dead)
+    seen = []
+    with living(path), closing(sqlite3.connect(path, timeout=0.1)) as owner:
+        for item in items:
+            seen.append(item.record.insert_id)
+            if len(seen) % 250 == 1:
+                with owner:
+                    owner.execute("INSERT INTO meta VALUES (?, '')", (str(len(seen)),))
+                assert log_is_cut_back(owner, path)
+
+    assert seen == [f"e-{number}" for number in range(1, count + 1)]
+
+
+def test_an_export_ends_beside_a_fast_writer(tmp_path: Path) -> None:
+    """What is written after it has begun is not waited for."""
+    path = leave(tmp_path, [record(f"e-{number}") for number in range(1, 601)])
+    items = SpoolDirectory(tmp_path).items(dead=False)
+    next(items)
+    with closing(sqlite3.connect(path)) as owner, owner:
+        owner.execute(
+            "INSERT INTO events SELECT id + 1000, body, identity, user_id, device_id,"
+            " insert_id, accepted_at, checksum FROM events"
+        )
+
+    assert sum(1 for _ in items) == 599
+
+
+def test_an_unread_export_lets_the_log_be_cut_back(tmp_path: Path) -> None:
+    """A pipe that nobody reads stops the command and harms no service."""
+    body = b'{"x": "%b"}' % (b"x" * 2_000)
+    path = leave(tmp_path, [record(f"e-{n}", body=body) for n in range(1, 1_001)])
+    program = "from amplitude_async.cli.app import app; app()"
+    with (
+        living(path),
+        closing(sqlite3.connect(path, timeout=0.1)) as owner,
+        subprocess.Popen(
+            [sys.executable, "-c", program, "spool", "export", str(tmp_path)],
+            stdout=subprocess.PIPE,
+        ) as exporting,
+    ):
+        assert exporting.stdout
+        # It has begun, and the pipe is full before the second slice.
+        first = exporting.stdout.readline()
+        try:
+            time.sleep(0.2)
+            with owner:
+                owner.execute("UPDATE meta SET value = value")
+            assert log_is_cut_back(owner, path)
+        finally:
+            rest = exporting.stdout.readlines()
+
+    assert [json.loads(one)["insert_id"] for one in (first, *rest)] == [
+        f"e-{n}" for n in range(1, 1_001)
+    ]
+    assert exporting.returncode == 0
 
 
 # retry -----------------------------------------------------------------------

@@ -21,11 +21,13 @@ from amplitude_async import (
     Amplitude,
     AmplitudeError,
     ClientClosedError,
+    Delivery,
     DeliveryResult,
     DestinationPlugin,
     DropReason,
     EnrichmentPlugin,
     Event,
+    Stats,
 )
 from amplitude_async.client.life import State
 from amplitude_async.emulator import Emulator, Fault
@@ -334,6 +336,28 @@ def test_another_loop_that_is_alive() -> None:
         loop.run_until_complete(client.shutdown())
     finally:
         loop.close()
+
+
+def test_those_who_listened_on_a_closed_loop() -> None:
+    """They are past; the events they asked about go on, and the account adds up."""
+    client = Amplitude("key", server_url="http://127.0.0.1:9/", trust_env=False)
+    heard: list[Delivery] = []
+
+    async def first() -> list[Delivery]:
+        handles = [await client.track("e", user_id="user-1") for _ in range(3)]
+        handles[0].add_done_callback(heard.append)
+        return handles
+
+    async def second() -> Stats:
+        assert await client.purge() == 3
+        return await client.shutdown()
+
+    handles = asyncio.run(first())
+    stats = asyncio.run(second())
+
+    assert (stats.dropped, stats.balanced) == (3, True)
+    assert all(handle.done for handle in handles)
+    assert heard == []
 
 
 async def _coroutine(call: Callable[[], Any]) -> Any:

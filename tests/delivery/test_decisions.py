@@ -7,24 +7,23 @@ import pytest
 
 from amplitude_async.amplitude.endpoint import interpret
 from amplitude_async.config import DeliveryConfig
-from amplitude_async.delivery.deciding.attempts import Attempts
-from amplitude_async.delivery.deciding.batcher import Batcher
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.health import (
     FRUITLESS_ANSWERS,
     REFUSAL_PROBE_INTERVAL,
     Health,
+    HealthState,
     TokenBucket,
 )
 from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
+    Broken,
+    Busy,
     Halve,
-    Pause,
     Refuse,
     Response,
-    Retry,
     Sort,
     Verdict,
 )
@@ -36,7 +35,7 @@ __all__: list[str] = []
 EPOCH = 1_000_000.0
 HOLD = 30.0
 OK = Accept(200, "delivered")
-FAILED = Retry(500, "HTTP 500")
+FAILED = Broken(500, "HTTP 500")
 # Thu, 01 Jan 1970 00:01:40 GMT, read five seconds before.
 RETRY_AT_100 = {"retry-after": "Thu, 01 Jan 1970 00:01:40 GMT"}
 JUST_BEFORE = 95.0
@@ -93,10 +92,10 @@ def fail(schedule: Schedule, times: int, now: float = 0.0) -> float:
 
 
 def make_failing(schedule: Schedule) -> None:
-    """Make the destination FAILING, ready for its next probe."""
-    for _ in range(3):
-        schedule.health.failed(0.0, None)
-    schedule.health.not_before = 0.0
+    """Make the destination FAILING by requests that broke, before the clock began."""
+    for now in (-300.0, -200.0, -100.0):
+        schedule.health.slowed(now, now, broken=True)
+    assert schedule.health.state is HealthState.FAILING
 
 
 # --- Probes ---
@@ -113,7 +112,7 @@ def test_a_held_identity_is_the_probe_where_nothing_else_waits() -> None:
     assert ids(probe) == [1]
     assert schedule.next(HOLD, EPOCH, slots=4) is None
     schedule.apply(probe, OK, HOLD)
-    assert ids(take(schedule, HOLD)) == [2, 3, 4]
+    assert ids(take(schedule, HOLD + 1.0)) == [2, 3, 4]
 
 
 def test_what_came_later_for_a_held_identity_is_parked_by_a_probe() -> None:
@@ -137,27 +136,6 @@ def test_an_expired_lane_is_no_probe() -> None:
     assert schedule.next(HOLD, EPOCH + 86_400.0, slots=4) is None
     assert [o.reason for _, o in schedule.collect()] == [DropReason.EXPIRED]
     assert (schedule.size, schedule.held) == (0, 0)
-
-
-@pytest.mark.parametrize(
-    ("failures", "best"),
-    [((0, 0, 0), 0), ((2, 1, 1), 1), ((2, 1, 0), 2), ((1, 1, 1), 0), ((1, 2, 3), 0)],
-)
-def test_the_head_is_the_first_of_the_least_tried(
-    failures: tuple[int, ...], best: int
-) -> None:
-    """Among equals the one who waits longest goes."""
-    attempts = Attempts(1000)
-    events = [record(n, f"user-{n}") for n in range(3)]
-    for event, times in zip(events, failures, strict=True):
-        for _ in range(times):
-            attempts.charge(event)
-    batcher = Batcher(attempts)
-    batcher.add(events)
-    head = batcher.take_head()
-
-    assert head is not None
-    assert ids(head) == [best]
 
 
 # --- Lanes and pieces ---
@@ -275,7 +253,7 @@ def test_while_unwell_nothing_waits_for_company() -> None:
     """A probe goes when the back-off is over, whatever the linger says."""
     schedule = schedule_of(record(1))
     make_failing(schedule)
-    schedule.health.not_before = 0.05
+    schedule.health.hold(0.05)
 
     assert schedule.next_request_at(0.0) == 0.05
 
@@ -283,7 +261,7 @@ def test_while_unwell_nothing_waits_for_company() -> None:
 def test_a_last_call_waits_for_nothing_but_the_limit() -> None:
     """In a last call neither a back-off nor the linger counts."""
     schedule = schedule_of(record(1), record(2, "b"))
-    schedule.health.failed(0.0, 300.0)
+    schedule.health.hold(300.0)
     assert schedule.last_call(0.0)
 
     assert schedule.next_request_at(0.0) == 0.0
@@ -293,7 +271,7 @@ def test_a_last_call_waits_for_nothing_but_the_limit() -> None:
 def test_a_pause_ends_for_the_paused_batch_too() -> None:
     """After the pause that batch goes first, and not before."""
     schedule = schedule_of(record(1))
-    schedule.apply(take(schedule, 0.0), Pause(429, "slow", 7.0), 0.0)
+    schedule.apply(take(schedule, 0.0), Busy(429, "slow", 7.0), 0.0)
 
     assert schedule.next_request_at(0.0, eager=True) == 7.0
 
@@ -312,10 +290,10 @@ def test_the_rate_is_kept_exactly_at_its_edge() -> None:
 
 def test_a_success_forgets_fruitless_answers() -> None:
     """The patience with refused batches is whole again after a success."""
-    health = Health.seeded(DeliveryConfig(), random.Random(1))
+    health = Health(DeliveryConfig(), random.Random(1).uniform)
     for _ in range(FRUITLESS_ANSWERS):
         health.fruitless(0.0)
-    health.succeeded()
+    health.succeeded(0.0, 0.0)
     for _ in range(FRUITLESS_ANSWERS):
         health.fruitless(0.0)
         assert health.not_before == -math.inf
@@ -331,14 +309,13 @@ def test_a_refusal_is_told_to_everybody() -> None:
     schedule = schedule_of(record(1), retry_base_interval=0.001)
     now = fail(schedule, 2)
     schedule.add([record(2, "b")], now)
-    schedule.health.not_before = now
     group = take(schedule, now + 1.0)
     settled = schedule.apply(group, Refuse(401, "go away"), now + 1.0)
 
     outcomes = {event.id: outcome for event, outcome in settled}
     assert outcomes == {
-        1: Outcome(DeliveryStatus.REJECTED, 401, "go away", None, 2),
-        2: Outcome(DeliveryStatus.REJECTED, 401, "go away", None, 0),
+        1: Outcome.refusal("go away", 401, 3),
+        2: Outcome.refusal("go away", 401, 0),
     }
     assert schedule.health.refusal_code == 401
     assert schedule.health.refusal_message == "go away"
@@ -363,7 +340,7 @@ def test_what_the_purged_and_the_shed_hear(tries: int) -> None:
     schedule = schedule_of(record(1), record(2, "b"), retry_base_interval=0.001)
     fail(schedule, tries)
     [(first, shed)] = schedule.evict_oldest()
-    [(_, purged)] = schedule.purge(lambda _: True)
+    [(_, purged)] = schedule.purge(list)
 
     assert first.id == 1
     assert shed == Outcome.dropped(
@@ -388,7 +365,7 @@ def test_the_oldest_of_those_that_back_off_is_shed_first() -> None:
 
 @pytest.mark.parametrize(
     ("status", "verdict"),
-    [(199, Retry), (200, Accept), (299, Accept), (300, Retry), (402, Bisect)],
+    [(199, Broken), (200, Accept), (299, Accept), (300, Broken), (402, Bisect)],
 )
 def test_the_edges_of_success(status: int, verdict: type[Verdict]) -> None:
     """Only 200 to 299 is success."""
@@ -400,7 +377,7 @@ def test_a_date_to_retry_at_is_read_by_the_wall_clock(status: int) -> None:
     """Retry-After may be a date (RFC 9110, 10.2.3): it counts from now."""
     verdict = interpret(Response(status, b"", RETRY_AT_100), [record(1)], JUST_BEFORE)
 
-    assert isinstance(verdict, Retry | Pause)
+    assert isinstance(verdict, Busy)
     assert verdict.wait == 5.0
 
 

@@ -34,7 +34,7 @@ def test_backoff_doubles_up_to_its_cap_with_full_jitter(
     failures: int, ceiling: float
 ) -> None:
     """A wait is drawn between a floor above zero and the doubled ceiling."""
-    state = Health.seeded(DeliveryConfig(), random.Random(7))
+    state = Health(DeliveryConfig(), random.Random(7).uniform)
 
     waits = [state.backoff(failures) for _ in range(500)]
 
@@ -42,70 +42,90 @@ def test_backoff_doubles_up_to_its_cap_with_full_jitter(
     assert ceiling * 0.9 < max(waits) <= ceiling
 
 
-def test_three_failures_in_a_row_are_a_failing_destination() -> None:
-    """The third one changes the state and starts the backoff."""
+@pytest.mark.parametrize("broken", [False, True])
+def test_three_failures_in_a_row_are_a_failing_destination(*, broken: bool) -> None:
+    """The third one leaves one request at a time; each makes the pause longer."""
     state = health()
     seen = []
-
+    now = NOW
     for _ in range(5):
-        state.failed(NOW, None)
-        seen.append((state.state, state.not_before - NOW))
+        state.slowed(now, now, broken=broken)
+        seen.append((state.state, state.not_before - now, state.places))
+        now = state.not_before
 
-    assert seen[:2] == [(HealthState.HEALTHY, -math.inf)] * 2
-    assert [s for s, _ in seen[2:]] == [HealthState.FAILING] * 3
-    assert [wait for _, wait in seen[2:]] == pytest.approx([0.1, 0.2, 0.4])
+    assert [s for s, _, _ in seen[:2]] == [HealthState.HEALTHY] * 2
+    assert [s for s, _, _ in seen[2:]] == [HealthState.FAILING] * 3
+    assert [places for _, _, places in seen[2:]] == [1, 1, 1]
+    waits = [wait for _, wait, _ in seen]
+    assert waits == sorted(waits)
+    assert waits[0] >= 0.1
+    assert waits[4] == pytest.approx(16 * waits[0])
 
 
-def test_a_retry_after_counts_at_once_and_is_kept() -> None:
-    """A server that asks for a wait has said that it is not well."""
+def test_only_broken_requests_make_it_ask_with_single_events() -> None:
+    """A busy server is asked with what it was busy for."""
+    for broken in (False, True):
+        state = health()
+        for now in (NOW, NOW + 10.0, NOW + 20.0):
+            state.slowed(now, now, broken=broken)
+        assert state.probes is broken
+
+
+def test_answers_of_one_moment_are_one_trouble() -> None:
+    """Four requests that were out together slow down once."""
     state = health()
-    state.failed(NOW, 20.0)
+    for answered in (NOW + 0.1, NOW + 0.2, NOW + 0.3):
+        state.slowed(answered, NOW, broken=False)
 
-    assert state.state is HealthState.FAILING
+    assert state.state is HealthState.HEALTHY
+    assert state.pace.failures == 1
+
+
+def test_a_hold_is_kept_through_a_success() -> None:
+    """A server that asks for a wait means it, whatever else it answers meanwhile."""
+    state = health()
+    state.hold(NOW + 20.0)
+    state.succeeded(NOW, NOW - 1.0)
+
     assert state.not_before == NOW + 20.0
 
 
-def test_a_short_retry_after_does_not_shorten_the_backoff() -> None:
-    """Whichever wait is longer."""
+def test_how_long_nothing_was_taken_counts_from_the_first_failure() -> None:
+    """A hiccup is told from an outage by its length."""
     state = health()
-    for _ in range(10):
-        state.failed(NOW, 0.0)
+    assert not state.takes_nothing(NOW, 0.0)
+    state.slowed(NOW, NOW, broken=True)
+    state.slowed(NOW + 5.0, NOW + 5.0, broken=True)
+    assert not state.takes_nothing(NOW + 1.0, 1.0)
+    assert state.takes_nothing(NOW + 1.1, 1.0)
 
-    assert state.not_before == pytest.approx(NOW + 12.8)
-
-
-@pytest.mark.parametrize(("asked", "wait"), [(None, 30.0), (5.0, 5.0), (0.0, 0.1)])
-def test_a_pause_waits_as_asked(asked: float | None, wait: float) -> None:
-    """By default retry_throttled_interval, and never nothing."""
-    state = health()
-    state.paused(NOW, asked)
-
-    assert state.state is HealthState.FAILING
-    assert state.not_before == pytest.approx(NOW + wait)
-
-
-def test_repeated_pauses_without_a_wait_grow() -> None:
-    """A server that always says "at once" is believed less each time."""
-    state = health()
-    for _ in range(8):
-        state.paused(NOW, 0.0)
-
-    assert state.not_before == pytest.approx(NOW + 12.8)
+    state.succeeded(NOW + 6.0, NOW + 6.0)
+    assert not state.takes_nothing(NOW + 60.0, 1.0)
 
 
 def test_one_success_makes_all_well() -> None:
     """No failure before it counts any more."""
     state = health()
+    now = NOW
     for _ in range(4):
-        state.failed(NOW, None)
-
-    state.succeeded()
+        state.slowed(now, now, broken=True)
+        now = state.not_before
+    state.succeeded(now, now)
 
     assert state.state is HealthState.HEALTHY
-    assert state.not_before == -math.inf
-    state.failed(NOW, None)
-    state.failed(NOW, None)
+    assert state.pace.failures == 0
+    assert not state.broken
+    state.slowed(now, now, broken=True)
     assert state.state is HealthState.HEALTHY
+
+
+def test_who_refused_us_and_now_does_not_answer_is_failing() -> None:
+    """Then it is not our key that is in the way."""
+    state = health()
+    state.refused(NOW, 401, "HTTP 401")
+    state.slowed(NOW + 60.0, NOW + 60.0, broken=False)
+
+    assert state.state is HealthState.FAILING
 
 
 def test_a_refusal_is_remembered_and_probed_after_a_minute() -> None:
@@ -130,7 +150,7 @@ def test_a_long_row_of_fruitless_answers_slows_down() -> None:
     for _ in range(4):
         state.fruitless(NOW)
     assert state.not_before == pytest.approx(NOW + 0.8)
-    state.succeeded()
+    state.succeeded(NOW, NOW)
     state.fruitless(NOW)
     assert state.not_before == -math.inf
 

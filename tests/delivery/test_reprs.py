@@ -104,6 +104,10 @@ async def test_every_room_shows_its_counts(parts: Parts) -> None:
     assert repr(parts.journal) == (
         "<Journal MemoryStorage shut: 0 being written, 0 unread>"
     )
+    assert repr(parts.journal._writer) == "<Writer 0 being written>"  # noqa: SLF001
+    assert repr(parts.journal._writer.appends) == (  # noqa: SLF001
+        "<Appends 0 under way>"
+    )
     parts.intake.drain()
     assert repr(parts.schedule) == "<Schedule healthy: 0 out, 2 waiting, 0 held>"
     assert repr(parts.alarm) == "<Alarm rung, next at 0.1>"

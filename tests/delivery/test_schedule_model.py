@@ -1,6 +1,7 @@
 """Whatever servers, users and time do to a schedule, its promises hold."""
 
 import random
+from collections.abc import Iterable
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,10 +19,10 @@ from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
+    Broken,
+    Busy,
     Halve,
-    Pause,
     Refuse,
-    Retry,
     Sort,
     Verdict,
 )
@@ -38,8 +39,8 @@ indexes = st.lists(st.integers(0, 9), max_size=4)
 waits = st.sampled_from([None, 0.0, 3.0, 300.0])
 verdicts: st.SearchStrategy[Verdict] = st.one_of(
     st.just(OK),
-    st.builds(Retry, st.just(500), st.just("failed"), waits),
-    st.builds(Pause, st.just(429), st.just("slow"), waits),
+    st.builds(Broken, st.just(500), st.just("failed")),
+    st.builds(Busy, st.just(429), st.just("slow"), waits, throttled=st.booleans()),
     st.just(Halve(413, "large")),
     st.just(Bisect(400, "unnamed")),
     st.just(Refuse(401, "refused")),
@@ -152,18 +153,18 @@ class ScheduleMachine(RuleBasedStateMachine):
     @rule(identity=st.sampled_from("abcd"), odd=st.booleans())
     def purge(self, identity: str, *, odd: bool) -> None:
         """Give up some events of an identity."""
-        self.write_down(
-            self.schedule.purge(
-                lambda record: record.identity == identity and record.id % 2 == odd
-            )
-        )
+
+        def choose(records: Iterable[Record]) -> list[Record]:
+            return [r for r in records if r.identity == identity and r.id % 2 == odd]
+
+        self.write_down(self.schedule.purge(choose))
 
     @rule()
     def evict(self) -> None:
         """Make room for one event."""
         self.write_down(self.schedule.evict_oldest())
 
-    def write_down(self, settlements: list[Settlement]) -> None:
+    def write_down(self, settlements: Iterable[Settlement]) -> None:
         """Note outcomes: of the undecided only, and once each."""
         flying = {r.id for group in self.flying for r in group.pieces[-1]}
         for record, outcome in settlements:

@@ -8,6 +8,7 @@ import ssl
 import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ KEY = "0123456789abcdef-secret"
 BODY = b'{"api_key":"%b","events":[]}' % KEY.encode()
 HEADERS = {"Content-Type": "application/json"}
 MEBIBYTE = 1024 * 1024
+MOST = 128 * 1024
 # Nothing waits for this long: it only ends a test that hangs.
 PLENTY = 10.0
 SHORT = 0.04
@@ -232,24 +234,45 @@ async def test_closed_after_the_answer() -> None:
 
 CUT = b"HTTP/1.1 %b\r\nContent-Length: 100\r\n\r\n{"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n"
-NO_GZIP = "Content-Encoding: gzip"
 
 
 @pytest.mark.parametrize(
     ("raw", "status", "failed"),
     [
         pytest.param(b"HTTP/1.1 200 O", 0, True, id="cut in the head"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX-", 200, False, id="200 cut in the head"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            200,
+            False,
+            id="bad header",
+        ),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nX: " + 9_000 * b"x" + b"\r\n\r\n",
+            200,
+            False,
+            id="long header",
+        ),
+        pytest.param(
+            b"HTTP/1.1 102 Go on\r\n\r\n" * 50_000, 0, True, id="a flood of 1xx"
+        ),
         pytest.param(b"no http at all\r\n\r\n", 0, True, id="no HTTP"),
         pytest.param(b"HTTP/1.1 abc OK\r\n\r\n", 0, True, id="no status"),
         pytest.param(CUT % b"200 OK", 200, False, id="200 cut in the body"),
         pytest.param(CUT % b"500 Oh", 500, True, id="500 cut in the body"),
         pytest.param(CUT % b"400 Bad", 400, True, id="400 cut in the body"),
-        pytest.param(CHUNKED, 0, True, id="head and bad chunks at once"),
+        pytest.param(CHUNKED, 200, False, id="head and bad chunks at once"),
         pytest.param(
-            answer(b"not gzip", "200 OK", NO_GZIP), 200, False, id="200 with bad gzip"
+            CHUNKED.replace(b"200 OK", b"400 Bad"), 400, True, id="400 and bad chunks"
         ),
         pytest.param(
-            answer(b"not gzip", "400 Bad", NO_GZIP), 400, True, id="400 with bad gzip"
+            b"HTTP/1.1 100 Go on\r\n\r\n" * 9 + CHUNKED, 200, False, id="after 1xx"
+        ),
+        pytest.param(
+            b"HTTP/1.1 204 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+            204,
+            False,
+            id="204 with a body",
         ),
     ],
 )
@@ -289,22 +312,52 @@ async def test_header_names_come_in_lower_case() -> None:
     assert response.headers["retry-after"] == "7"
 
 
-async def test_a_compressed_answer_is_read() -> None:
-    """What a server compressed comes out as text."""
-    raw = answer(gzip.compress(b'{"code":400}'), "400 Bad", NO_GZIP)
+@pytest.mark.parametrize("encoding", ["gzip", "br", "deflate", "gzip, gzip"])
+async def test_a_success_is_one_whatever_its_encoding(encoding: str) -> None:
+    """Any 2xx: nobody decompresses what nobody will read."""
+    raw = answer(b"garbage", "200 OK", f"Content-Encoding: {encoding}")
     async with serving(answering(raw)) as url:
-        assert await send(url) == (400, b'{"code":400}', None)
+        status, _, error = await send(url)
+
+    assert (status, error) == (200, None)
 
 
-async def test_a_huge_body_is_cut_at_a_mebibyte() -> None:
+TEXT = b'{"code":400}'
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "body"),
+    [
+        (gzip.compress(TEXT), "gzip", TEXT),
+        (gzip.compress(TEXT), " X-GZIP", TEXT),
+        (zlib.compress(TEXT), "deflate", TEXT),
+        (gzip.compress(bytes(64 * MEBIBYTE), 9), "gzip", bytes(MOST)),
+        (gzip.compress(TEXT)[:-9], "gzip", TEXT),
+        (TEXT, "identity", TEXT),
+        (b"", "gzip", b""),
+        (b"no gzip", "gzip", b"(unreadable, Content-Encoding: gzip)"),
+        (TEXT, "br", b"(unreadable, Content-Encoding: br)"),
+    ],
+    ids=["gzip", "spelt", "deflate", "bomb", "cut", "none", "empty", "garbage", "br"],
+)
+async def test_a_compressed_complaint_is_read_within_bounds(
+    content: bytes, encoding: str, body: bytes
+) -> None:
+    """What a server compressed unasked comes out as text, at most 128 KiB of it."""
+    raw = answer(content, "400 Bad", f"Content-Encoding: {encoding}")
+    async with serving(answering(raw)) as url:
+        assert await send(url) == (400, body, None)
+
+
+async def test_a_huge_body_is_cut() -> None:
     """A server cannot fill our memory with one answer."""
     async with serving(answering(answer(b"x" * (3 * MEBIBYTE), "500 Oh"))) as url:
         status, body, error = await send(url)
 
-    assert (status, len(body), error) == (500, MEBIBYTE, None)
+    assert (status, len(body), error) == (500, MOST, None)
 
 
-async def test_an_endless_body_is_cut_at_a_mebibyte() -> None:
+async def test_an_endless_body_is_cut() -> None:
     """A body without an end ends where we stop reading, long before the deadline."""
     gone = asyncio.Event()
 
@@ -324,7 +377,7 @@ async def test_an_endless_body_is_cut_at_a_mebibyte() -> None:
         status, body, error = await send(url)
         await asyncio.wait_for(gone.wait(), PLENTY)
 
-    assert (status, len(body), error) == (500, MEBIBYTE, None)
+    assert (status, len(body), error) == (500, MOST, None)
 
 
 # --- Timeouts ---
@@ -349,7 +402,7 @@ async def test_a_timeout_while_connecting() -> None:
                 one.close()
 
     assert (status, body) == (0, b"")
-    assert error == "no complete answer within connection_timeout=0.04 s"
+    assert error == "no connection within connection_timeout=0.04 s"
 
 
 async def test_a_timeout_while_sending() -> None:
@@ -525,6 +578,303 @@ async def test_closing_twice_or_unused_is_harmless() -> None:
     assert not transport.injected
 
 
+# --- Was anything sent? ---
+
+
+async def test_without_a_connection_nothing_was_sent(unused_tcp_port: int) -> None:
+    """A refused connection and a name that nobody knows say so."""
+    for host in (f"127.0.0.1:{unused_tcp_port}", "no-such-host.invalid"):
+        async with own_transport() as transport:
+            response = await transport.send(f"http://{host}/", BODY, HEADERS, 2.0)
+        assert (response.status, response.sent) == (0, False)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "given"])
+async def test_a_pool_without_a_free_connection_sent_nothing(*, own: bool) -> None:
+    """Who waits for a connection until the timeout has not sent; a stalled one has."""
+
+    async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        await asyncio.Event().wait()
+
+    connector = aiohttp.TCPConnector(limit=1)
+    async with (
+        serving(stall) as url,
+        aiohttp.ClientSession(connector=connector) as session,
+        own_transport() as transport,
+    ):
+        if own:
+            stalled = await transport.send(url, BODY, HEADERS, SHORT)
+            assert stalled.sent
+            return
+        given = AiohttpTransport(session)
+        first = asyncio.ensure_future(given.send(url, BODY, HEADERS, 0.4))
+        await asyncio.sleep(0.1)
+        second = await given.send(url, BODY, HEADERS, SHORT)
+        assert second.error == "no connection within connection_timeout=0.04 s"
+        assert (second.sent, (await first).sent) == (False, True)
+
+
+@pytest.mark.parametrize("target", ["https", "http"])
+async def test_what_a_proxy_refuses_was_not_sent(
+    monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """Its 407 is no word of the server's, and no error names its password."""
+    raw = answer(b"", "407 Proxy Authentication Required")
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(raw)
+        await writer.drain()
+
+    async with serving(proxy) as address:
+        secret = address.replace("//", "//me:hidden@").removesuffix("/2/httpapi")
+        monkeypatch.setenv(f"{target}_proxy", secret)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        transport = AiohttpTransport()
+        response = await transport.send(f"{target}://api.invalid/", BODY, HEADERS, 2.0)
+        await transport.close()
+
+    assert (response.status, response.sent) == (0, False)
+    assert response.error
+    assert "407" in response.error
+    assert "hidden" not in response.error
+
+
+# --- Idle connections that died ---
+
+
+class Fickle:
+    """A server that answers so many requests of a connection and hangs up at the next.
+
+    Args:
+        last: what it says before it hangs up.
+    """
+
+    def __init__(self, answers: int, last: bytes = b"") -> None:
+        self._answers = answers
+        self._last = last
+        self.connections = 0
+        self.requests = 0
+
+    async def __call__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Serve one connection."""
+        self.connections += 1
+        for _ in range(self._answers):
+            await read_request(reader)
+            self.requests += 1
+            writer.write(answer(b"{}"))
+        await read_request(reader)
+        self.requests += 1
+        writer.write(self._last)
+
+
+async def statuses_of(server: Fickle, count: int) -> list[int]:
+    """Send so many requests, one after another, to one server."""
+    async with serving(until_closed(server)) as url, own_transport() as transport:
+        return [
+            (await transport.send(url, BODY, HEADERS, PLENTY)).status
+            for _ in range(count)
+        ]
+
+
+async def test_a_dead_idle_connection_costs_no_failure() -> None:
+    """The body goes once more on a fresh one, and so each time."""
+    server = Fickle(answers=1)
+
+    assert await statuses_of(server, 2) == [200, 200]
+    assert (server.connections, server.requests) == (2, 3)
+
+
+async def test_a_server_that_always_hangs_up_is_tried_once_more_at_the_most() -> None:
+    """On a fresh connection a hang-up is a failure; there is no third try."""
+    server = Fickle(answers=0)
+
+    assert await statuses_of(server, 3) == [0, 0, 0]
+    assert (server.connections, server.requests) == (3, 3)
+
+
+async def test_the_second_try_is_the_last() -> None:
+    """A server that answers one request and then none costs two tries in all."""
+    first = Fickle(answers=1)
+    dead = Fickle(answers=0)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await (dead if first.connections else first)(reader, writer)
+
+    async with serving(until_closed(serve)) as url, own_transport() as transport:
+        found = [
+            (await transport.send(url, BODY, HEADERS, PLENTY)).status for _ in range(2)
+        ]
+
+    assert found == [200, 0]
+    assert (first.requests, dead.requests) == (2, 1)
+
+
+async def test_a_connection_that_began_to_answer_was_alive() -> None:
+    """Half a status line is no dead connection: the server may have taken it."""
+    server = Fickle(answers=1, last=b"HTTP/1.1 20")
+
+    assert await statuses_of(server, 2) == [200, 0]
+    assert server.requests == 2
+
+
+async def test_a_given_session_is_not_tried_twice() -> None:
+    """Of its connections we do not know whether they are new."""
+    server = Fickle(answers=1)
+    async with (
+        serving(until_closed(server)) as url,
+        aiohttp.ClientSession() as session,
+    ):
+        transport = AiohttpTransport(session)
+        found = [
+            (await transport.send(url, BODY, HEADERS, PLENTY)).status for _ in range(2)
+        ]
+
+    assert found == [200, 0]
+    assert server.requests == 2
+
+
+# --- What a given session brings ---
+
+
+async def never(*_: object) -> None:
+    """Stand in the way of a request for ever."""
+    await asyncio.Event().wait()
+
+
+def hanging_trace() -> aiohttp.TraceConfig:
+    """Build a trace that never lets a request start."""
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(never)
+    return trace
+
+
+@pytest.mark.parametrize(
+    ("options", "status"),
+    [
+        ({"raise_for_status": True}, 413),
+        ({"raise_for_status": never}, 413),
+        ({"timeout": aiohttp.ClientTimeout(total=0.000001)}, 413),
+        ({"auto_decompress": True}, 413),
+        ({"headers": {"Content-Encoding": "gzip", "Accept-Encoding": "br"}}, 413),
+        # Its owner's choice, and aiohttp then looks for a netrc file.
+        pytest.param({"trust_env": True}, 413, marks=pytest.mark.allow_blocking),
+        ({"trace_configs": [hanging_trace()]}, 0),
+    ],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else "",
+)
+async def test_a_given_session_changes_no_answer(
+    options: dict[str, Any], status: int
+) -> None:
+    """Its ways with statuses, timeouts and encodings are not ours."""
+    heads: list[bytes] = []
+    raw = answer(b"no gzip", "413 Large", "Content-Encoding: gzip")
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        await reader.readexactly(len(BODY))
+        writer.write(raw)
+
+    async with serving(keep) as url, aiohttp.ClientSession(**options) as session:
+        transport = AiohttpTransport(session)
+        timeout = 1.0 if status else SHORT
+        response = await transport.send(url, BODY, HEADERS, timeout)
+
+    assert response.status == status
+    assert all(b"Accept-Encoding: identity\r\n" in head for head in heads)
+    assert not any(b"Content-Encoding: gzip\r\n" in head for head in heads)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_a_session_with_credentials_of_its_own_says_what_is_wrong() -> None:
+    """Aiohttp takes no two Authorization headers: a failure with words."""
+    auth = aiohttp.BasicAuth("me", "hidden")
+    async with aiohttp.ClientSession(auth=auth) as session:
+        response = await AiohttpTransport(session).send(
+            "http://127.0.0.1:9/", BODY, {"Authorization": "Basic x"}, 1.0
+        )
+
+    assert response.error
+    assert "AUTHORIZATION" in response.error
+
+
+# --- Servers that are half dead, or mean it ---
+
+
+def pouring(start: bytes, more: bytes) -> Connection:
+    """Build a handler that answers with a start and then more, for ever."""
+
+    async def handle(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await read_request(reader)
+        writer.write(start)
+        while True:
+            writer.write(more)
+            await writer.drain()
+            await asyncio.sleep(0.001)
+
+    return handle
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+IN_CHUNKS = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "more", "status"),
+    [
+        pytest.param(OK, b"X-More: yes\r\n", 200, id="headers"),
+        pytest.param(OK + b"X-Long: ", b"x" * 1000, 200, id="a header"),
+        pytest.param(b"", b"HTTP/1.1 100 Go on\r\n\r\n", 0, id="1xx"),
+        pytest.param(b"", b"\r\n", 0, id="blank lines"),
+        pytest.param(IN_CHUNKS, b"0" * 1000, 200, id="a chunk size"),
+        pytest.param(IN_CHUNKS + b"1;", b"x=y;" * 99, 200, id="a chunk extension"),
+        pytest.param(IN_CHUNKS + b"0\r\n", b"X-More: yes\r\n", 200, id="trailers"),
+        pytest.param(IN_CHUNKS, b"1\r\nx\r\n", 200, id="small chunks"),
+        pytest.param(
+            b"HTTP/1.1 101 Go\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+            b"x",
+            101,
+            id="an upgrade",
+        ),
+    ],
+)
+async def test_what_never_ends_is_ended(start: bytes, more: bytes, status: int) -> None:
+    """Within the timeout: as a success where the status said so, else as no answer."""
+    async with serving(pouring(start, more)) as url:
+        async with asyncio.timeout(5.0):
+            found, _, error = await send(url, timeout=0.3)
+
+    assert found == status
+    assert (error is None) is (status > 0)
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["closes", "stays"])
+async def test_an_answer_before_the_body_was_sent_counts(*, closes: bool) -> None:
+    """A server that will not even read so much has answered all the same."""
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(answer(b"{}", "413 Large"))
+        await writer.drain()
+        if closes:
+            await asyncio.sleep(0.05)
+        else:
+            await asyncio.Event().wait()
+
+    async with serving(early) as url:
+        async with asyncio.timeout(5.0):
+            found = await send(url, body=bytes(16 * MEBIBYTE), timeout=PLENTY)
+
+    assert found == (413, b"{}", None)
+
+
 # --- Without a socket ---
 
 
@@ -540,7 +890,7 @@ class WithWriter(aiohttp.ClientResponse):
 
 
 async def test_what_is_asked_of_the_session() -> None:
-    """A POST with our headers, no redirects, and the timeout for all of it."""
+    """A POST with our headers, no redirects, and an answer as it is on the wire."""
     url = "https://api2.example.invalid/2/httpapi?a=%2F"
     with aioresponses() as network:
         network.post(url, status=202, body=b"{}", response_class=WithWriter)
@@ -549,10 +899,11 @@ async def test_what_is_asked_of_the_session() -> None:
 
     [call] = [call for calls in network.requests.values() for call in calls]
     assert response == Response(202, b"{}", response.headers)
-    assert call.kwargs["data"] == BODY
-    assert call.kwargs["headers"] == HEADERS
+    assert call.kwargs["data"].decode() == BODY.decode()
+    assert call.kwargs["headers"] == {**HEADERS, "Accept-Encoding": "identity"}
     assert call.kwargs["allow_redirects"] is False
-    assert call.kwargs["timeout"].total == 7.0
+    assert call.kwargs["raise_for_status"] is False
+    assert call.kwargs["auto_decompress"] is False
 
 
 @pytest.mark.parametrize(

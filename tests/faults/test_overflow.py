@@ -107,12 +107,12 @@ async def test_nobody_waits_for_a_failing_server(
     emulator.faults.add(Fault(500, count=None))
     client = connect(
         max_storage_capacity=CAPACITY,
-        overflow_timeout=3600.0,
+        overflow_timeout=0.02,
         flush_max_retries=1_000_000,
     )
     await client.start()
     await track_many(client, 30)
-    await client.flush(0.03)
+    await client.flush(0.05)
     await track_many(client)
 
     assert client.stats.pending == CAPACITY

@@ -212,3 +212,18 @@ async def test_shutdown_from_inside_a_plugin(
         result = await delivery
 
     assert result.reason is DropReason.CLOSED
+
+
+@pytest.mark.parametrize("limit", [None, 60.0])
+async def test_flushes_leave_nothing_behind(
+    limit: float | None, connect: Connect
+) -> None:
+    """However many have waited, nobody is remembered when all is decided."""
+    client = connect()
+    await client.start()
+    flushes = client._own._engine._parts.books.flushes  # noqa: SLF001 - what could stay
+    for _ in range(5):
+        await client.track("e", user_id="user-1")
+        await asyncio.gather(*(client.flush(limit) for _ in range(20)))
+
+    assert (len(flushes._marks), len(flushes._deadlines)) == (0, 0)  # noqa: SLF001

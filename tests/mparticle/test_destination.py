@@ -420,7 +420,7 @@ def _makes_too_much(_event: Event) -> Batch:
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        (_raises, "the mapping raised KeyError('plan')"),
+        (_raises, "the mapping raised KeyError: 'plan'"),
         (_refuses, "the event has no mParticle form: no plan"),
         (_returns_a_dict, "returned a dict: return a Batch or None"),
         (_makes_too_much, "larger than 128000 bytes"),

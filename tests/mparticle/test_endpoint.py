@@ -10,11 +10,11 @@ from amplitude_async import __version__
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
+    Broken,
+    Busy,
     Halve,
-    Pause,
     Refuse,
     Response,
-    Retry,
 )
 from amplitude_async.mparticle import ApiError, MParticleConfig
 from amplitude_async.mparticle.endpoint import (
@@ -44,29 +44,36 @@ def endpoint(**options: Any) -> MParticleEndpoint:
         (Response(202), Accept, None),
         (Response(200, b"<html>"), Accept, None),
         (Response(299), Accept, None),
-        (Response(301, headers={"location": "http://x"}), Retry, None),
+        (Response(301, headers={"location": "http://x"}), Broken, None),
         (Response(400, ERRORS), Bisect, None),
         (Response(422), Bisect, None),
         (Response(401, ERRORS), Refuse, None),
         (Response(403), Refuse, None),
         (Response(404), Refuse, None),
         (Response(405), Refuse, None),
-        (Response(408), Retry, None),
+        (Response(408), Broken, None),
         (Response(413), Halve, None),
-        (Response(429), Pause, None),
-        (Response(429, headers={"retry-after": "2"}), Pause, 2.0),
-        (Response(429, headers={"retry-after": "-2"}), Pause, None),
-        (Response(429, headers={"retry-after": "soon"}), Pause, None),
-        (Response(429, headers={"retry-after": "99999"}), Pause, 300.0),
+        (Response(429), Busy, None),
+        (Response(429, headers={"retry-after": "2"}), Busy, 2.0),
+        (Response(429, headers={"retry-after": "-2"}), Busy, None),
+        (Response(429, headers={"retry-after": "soon"}), Busy, None),
+        (Response(429, headers={"retry-after": "99999"}), Busy, 300.0),
         (
             Response(429, headers={"retry-after": "Tue, 14 Nov 2023 22:13:30 GMT"}),
-            Pause,
+            Busy,
             10.0,
         ),
-        (Response(500), Retry, None),
-        (Response(503, headers={"retry-after": "3"}), Retry, 3.0),
-        (Response(0, error="no answer"), Retry, None),
-        (Response(401, error="broke off"), Retry, None),
+        (Response(500), Broken, None),
+        (Response(500, headers={"retry-after": "3"}), Busy, 3.0),
+        (Response(401, headers={"retry-after": "3"}), Busy, 3.0),
+        (Response(400, headers={"retry-after": "3"}), Busy, 3.0),
+        (Response(502), Busy, None),
+        (Response(503), Busy, None),
+        (Response(503, headers={"retry-after": "3"}), Busy, 3.0),
+        (Response(504), Busy, None),
+        (Response(0, error="refused", sent=False), Busy, None),
+        (Response(0, error="no answer"), Broken, None),
+        (Response(401, error="broke off"), Broken, None),
     ],
 )
 def test_what_an_answer_means(
@@ -77,6 +84,8 @@ def test_what_an_answer_means(
 
     assert type(found) is verdict
     assert getattr(found, "wait", None) == wait
+    bare = response.status == 429 and wait is None
+    assert getattr(found, "throttled", False) is bare
     assert found.code == response.status
     assert found.message
 

@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import contextvars
+import gc
 import logging
+import random
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +16,7 @@ import pytest
 
 from amplitude_async import (
     Amplitude,
+    Config,
     Delivery,
     DeliveryResult,
     DeliveryStatus,
@@ -19,13 +24,15 @@ from amplitude_async import (
     Overflow,
     QueueFullError,
 )
+from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
+from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outages import TRY_AGAIN_INTERVAL
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.exceptions import StorageError, StorageFullError
 from amplitude_async.storage import Record, SQLiteStorage, Storage
-from amplitude_async.testing import FakeClock
+from amplitude_async.testing import FakeClock, ScriptedTransport
 from amplitude_async.testing.storage_contract import make_record
 
 __all__: list[str] = []
@@ -172,13 +179,15 @@ async def test_a_storage_that_works_again_is_used_again(
 ) -> None:
     """After a while one event finds out; what came in between was never stored."""
     clock, shelf = FakeClock(), Shelf()
-    journal = Journal(shelf, "here", reporter(clock), clock)
+    journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
     await journal.open(lambda _: 1)
     assert await journal.append(make_record(1))
     shelf.broken = StorageError("the shelf fell")
     assert not await journal.append(make_record(2))
     assert (journal.durable, journal.bypassed) == (False, True)
     assert not await journal.append(make_record(3))
+    for number in (2, 3, 4):
+        journal.keep_in_memory(number)
 
     await clock.advance(TRY_AGAIN_INTERVAL)
     assert (journal.durable, journal.bypassed) == (False, False)
@@ -202,15 +211,241 @@ async def test_a_storage_that_works_again_is_used_again(
     assert shelf.shelf == {}
 
 
+class Stubborn(Shelf):
+    """A shelf whose appends do not mind being cancelled."""
+
+    async def append(self, records: Sequence[Record]) -> None:
+        """Put records on the shelf, whoever gave up waiting."""
+        while not self.slow.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await self.slow.wait()
+        await super().append(records)
+
+
+class InLine(Shelf):
+    """A shelf that takes its calls one after the other, as a thread does."""
+
+    def append(  # type: ignore[override] # as the contract allows
+        self, records: Sequence[Record]
+    ) -> "asyncio.Future[None]":
+        """Put records on the shelf when it is their turn, even if nobody waits."""
+        future = asyncio.get_running_loop().create_future()
+        self.line = asyncio.ensure_future(self._put(records, future))
+        return future
+
+    async def _put(
+        self, records: Sequence[Record], future: "asyncio.Future[None]"
+    ) -> None:
+        await super().append(records)
+        if not future.done():
+            future.set_result(None)
+
+    async def settle(self, ids: Sequence[int]) -> None:
+        """Take records off the shelf when it is their turn."""
+        await self.line
+        await super().settle(ids)
+
+
+@pytest.mark.parametrize("kind", [Shelf, Stubborn, InLine])
+async def test_an_append_that_stalls_is_waited_for_no_longer_than_for_room(
+    kind: type[Shelf], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The event goes on in memory; what is written late is not left behind."""
+    clock, shelf = FakeClock(), kind()
+    journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
+    await journal.open(lambda _: 1)
+    shelf.slow.clear()
+    first = asyncio.ensure_future(journal.append(make_record(1)))
+    await clock.advance(0.5)
+    second = asyncio.ensure_future(journal.append(make_record(2)))
+    await clock.advance(0.4)
+    assert (first.done(), journal.durable) == (False, True)
+    await clock.advance(0.2)
+    assert (first.done(), second.done(), journal.durable) == (True, False, False)
+    await clock.advance(0.5)
+    assert (await first, await second) == (False, False)
+    assert journal.bypassed
+    assert caplog.text.count("takes longer than the overflow_timeout of 1 s") == 1
+
+    shelf.slow.set()
+    await clock.advance(TRY_AGAIN_INTERVAL)
+    assert await journal.append(make_record(3))
+    assert journal.durable
+    await journal.settled()
+    assert list(shelf.shelf) == [3]
+    await journal.close()
+
+
+async def test_a_copy_of_a_verb_that_waited_at_a_fork_ends_as_forked() -> None:
+    """The parent has the event: the child neither sends nor counts it, nor hangs."""
+    clock, shelf = FakeClock(), Shelf()
+    config = Config(api_key="key", server_url="http://server.invalid/")
+    engine = Engine(
+        AmplitudeEndpoint(config),
+        config,
+        storage=shelf,
+        transport=ScriptedTransport(clock=clock),
+        clock=clock,
+        rng=random.Random(1),
+        max_age=config.max_event_age,
+        client_id=1,
+    )
+    await engine.start()
+    shelf.slow.clear()
+    verb = asyncio.ensure_future(engine.accept(make_record(0)))
+    await clock.advance(0.5)
+    engine.forget_parent()
+    await clock.advance(1.0)
+    result = (await verb).result
+
+    assert result is not None
+    assert result.reason is DropReason.FORK
+    assert (engine.stats.accepted, engine.stats.dropped) == (0, 0)
+    await engine.shutdown(0.0)
+
+
+async def test_what_is_gone_from_the_storage_is_not_called_stored(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """The storage is asked before it is said, for what is in memory and what is not."""
+
+    class Emptied(Shelf):
+        async def confirm(self) -> None:
+            raise StorageError("the shelf is gone")
+
+    emulator.faults.add(DOWN)
+    client = connect(storage=Emptied(), max_storage_capacity=10)
+    deliveries = [await client.track("e", user_id=f"user-{n}") for n in range(SPILLED)]
+    stats = await client.shutdown(0.0)
+
+    assert (stats.stored, stats.dropped) == (0, SPILLED)
+    assert {d.result and d.result.reason for d in deliveries} == {DropReason.SHUTDOWN}
+
+
+async def test_what_is_in_memory_only_is_not_called_stored() -> None:
+    """Not even where an append that began before it ends well after it."""
+    clock, shelf = FakeClock(), InLine()
+    journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
+    await journal.open(lambda _: 1)
+    shelf.slow.clear()
+    first = asyncio.ensure_future(journal.append(make_record(1)))
+    await clock.advance(0.5)
+    second = asyncio.ensure_future(journal.append(make_record(2)))
+    await clock.advance(0.6)
+    assert not await first
+    journal.keep_in_memory(3)
+    shelf.slow.set()
+    assert await second
+
+    assert [journal.holds(number) for number in (2, 3)] == [True, False]
+    assert journal.durable
+    await journal.settled()
+    assert list(shelf.shelf) == [2]
+    await journal.close()
+
+
+async def test_what_synchronous_code_tracks_does_not_pile_up_before_a_storage() -> None:
+    """Nobody waits for it, but somebody must hold it."""
+    clock, shelf = FakeClock(), Shelf()
+    journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
+    await journal.open(lambda _: 1)
+    shelf.slow.clear()
+    journal.append_soon(make_record(1))
+    await clock.advance(2.0)
+    journal.append_soon(make_record(2))
+    assert (journal.durable, journal.bypassed) == (False, True)
+
+    shelf.slow.set()
+    await journal.written()
+    assert list(shelf.shelf) == [1]
+    assert [journal.holds(number) for number in (1, 2)] == [True, False]
+    await journal.close()
+
+
+async def test_a_cancelled_error_of_a_storage_is_an_error_like_any_other() -> None:
+    """It cancels neither the verb nor the task that forgets records."""
+
+    class Cancelling(Shelf):
+        cancels = True
+
+        async def append(self, records: Sequence[Record]) -> None:
+            await super().append(records)
+            if self.cancels:
+                raise asyncio.CancelledError
+
+        async def settle(self, ids: Sequence[int]) -> None:
+            if self.cancels:
+                raise asyncio.CancelledError
+            await super().settle(ids)
+
+    clock, shelf = FakeClock(), Cancelling()
+    journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
+    await journal.open(lambda _: 1)
+    assert not await journal.append(make_record(1))
+    assert not journal.durable
+    await journal.settled()
+    shelf.cancels = False
+    journal.settle_soon([])
+    await journal.settled()
+
+    assert shelf.shelf == {}
+    await journal.close()
+
+
+async def test_a_stuck_storage_keeps_nothing_of_a_request_alive() -> None:
+    """What a verb's context holds may go when the request is over."""
+
+    class Request:
+        pass
+
+    variable: contextvars.ContextVar[Request] = contextvars.ContextVar("request")
+    clock, shelf = FakeClock(), Shelf()
+    journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
+    await journal.open(lambda _: 1)
+    shelf.slow.clear()
+    request = Request()
+    gone = weakref.ref(request)
+    context = contextvars.copy_context()
+    context.run(variable.set, request)
+    context.run(journal.append_soon, make_record(1))
+    del request, context
+    gc.collect()
+
+    assert gone() is None
+    shelf.slow.set()
+    await journal.written()
+    await journal.close()
+
+
+async def test_a_client_whose_disk_stalls_goes_on_and_says_so(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """`track` returns, the event is delivered, and `stats.durable` tells the truth."""
+    shelf = Shelf()
+    client = connect(storage=shelf, overflow_timeout=0.1)
+    await client.start()
+    assert client.stats.durable
+    shelf.slow.clear()
+    async with asyncio.timeout(5.0):
+        [delivery] = await track(client, 1)
+        assert not client.stats.durable
+        assert (await delivery).ok
+    shelf.slow.set()
+    await client.shutdown()
+
+    assert len(emulator.events) == 1
+    assert shelf.shelf == {}
+
+
 def reporter(clock: FakeClock) -> Reporter:
     """Make a reporter that logs where caplog looks."""
     return Reporter(logging.getLogger("amplitude_async"), clock, "test")
 
 
 async def test_nothing_is_adopted_while_the_storage_is_broken() -> None:
-    """Ids of recovered events must not lie among those of lost ones."""
+    """Who cannot write cannot take over what others wrote."""
     clock, shelf = FakeClock(), Shelf()
-    journal = Journal(shelf, "here", reporter(clock), clock)
+    journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
     await journal.open(lambda _: 1)
     shelf.broken = StorageError("the shelf fell")
     await journal.append(make_record(1))
@@ -229,7 +464,7 @@ async def test_a_storage_that_cannot_look_around_is_used_all_the_same(
             raise StorageError("it is too dark")
 
     clock = FakeClock()
-    journal = Journal(Blind(), "here", reporter(clock), clock)
+    journal = Journal(Blind(), "here", reporter(clock), clock, patience=1.0)
     await journal.open(lambda _: 1)
 
     assert await journal.adopt(lambda _: 1) == 0
@@ -237,22 +472,36 @@ async def test_a_storage_that_cannot_look_around_is_used_all_the_same(
     assert "it is too dark" in caplog.text
 
 
-async def test_a_stuck_disk_does_not_hold_up_the_end(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("method", ["append", "fetch", "settle", "close"])
+@pytest.mark.parametrize("fault", ["stalls", "raises", "cancels"])
+async def test_no_fault_of_a_storage_holds_up_flush_or_shutdown(
+    method: str,
+    fault: str,
+    emulator: Emulator,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Closing gives up after a while, and says so."""
+    """Deadlines are the waiter's own: what a storage does or does not do is its own."""
 
-    class Stuck(Shelf):
-        async def close(self) -> None:
+    async def broken(*_: object) -> Any:
+        if fault == "stalls":
             await asyncio.Event().wait()
+        raise asyncio.CancelledError if fault == "cancels" else ConnectionError("gone")
 
-    monkeypatch.setattr("amplitude_async.delivery.journal.CLOSE_TIMEOUT", 0.01)
-    clock = FakeClock()
-    journal = Journal(Stuck(), "here", reporter(clock), clock)
-    await journal.open(lambda _: 1)
-    await journal.close()
+    monkeypatch.setattr("amplitude_async.delivery.closing.GRACE", 0.01)
+    emulator.faults.add(DOWN)
+    shelf = Shelf()
+    client = connect(storage=shelf, max_storage_capacity=4, overflow_timeout=0.01)
+    await track(client, *range(8))
+    setattr(shelf, method, broken)
+    began = asyncio.get_running_loop().time()
+    await client.flush(0.05)
+    stats = await client.shutdown(0.05)
 
-    assert "storage_close" in caplog.text
+    # Generous for a busy machine, and far below the seconds that a storage may take.
+    assert asyncio.get_running_loop().time() - began < 3.0
+    assert stats.balanced
+    assert stats.pending == 0
 
 
 # A storage that is full -------------------------------------------------------------
@@ -562,7 +811,7 @@ async def test_events_that_a_storage_lost_are_written_off(
 async def test_a_damaged_record_is_dropped_and_blocks_nothing(
     emulator: Emulator, connect: Connect
 ) -> None:
-    """DROPPED internal; those beside it are delivered."""
+    """DROPPED internal, and not deleted; those beside it are delivered."""
     shelf = Shelf()
     shelf.shelf = {n: make_record(n) for n in range(1, 4)}
     shelf.shelf[2] = shelf.shelf[2]._replace(body=b"")
@@ -573,7 +822,7 @@ async def test_a_damaged_record_is_dropped_and_blocks_nothing(
     assert (stats.recovered, stats.delivered) == (3, 2)
     assert stats.dropped_by_reason == {DropReason.INTERNAL: 1}
     await client.shutdown()
-    assert shelf.shelf == {}
+    assert [record.insert_id for record in shelf.shelf.values()] == ["i-2"]
 
 
 # Purging ----------------------------------------------------------------------------

@@ -44,6 +44,15 @@ def change(path: Path, *statements: str) -> None:
         connection.commit()
 
 
+def redefine(path: Path, assignment: str) -> None:
+    """Change the definition of the table of events and none of its rows."""
+    change(
+        path,
+        "PRAGMA writable_schema=ON",
+        f"UPDATE sqlite_master SET {assignment} WHERE name = 'events'",
+    )
+
+
 def letter(number: int) -> DeadLetter:
     """Make a dead letter."""
     return DeadLetter(make_record(number), 400, f"bad {number}", 5.0)
@@ -160,16 +169,12 @@ def test_a_damaged_record_blocks_no_other(
 ) -> None:
     """It comes back without a body, between those that are whole."""
     spool.insert([make_record(number) for number in (1, 2, 3)])
-    schema = "SELECT sql FROM sqlite_master WHERE name = 'events'"
-    with closing(sqlite3.connect(path)) as connection:
-        sql = connection.execute(schema).fetchone()[0].replace("NOT NULL", "")
-        # What a broken disk can write, a constraint forbids.
-        connection.execute("PRAGMA writable_schema=ON")
-        connection.execute(
-            "UPDATE sqlite_master SET sql = ? WHERE name = 'events'", (sql,)
-        )
-        connection.commit()
+    # What a broken disk can write, a constraint forbids.
+    allow = "sql = replace(sql, ' NOT NULL', ' /* can */')"
+    forbid = "sql = replace(sql, ' /* can */', ' NOT NULL')"
+    redefine(path, allow)
     change(path, f"UPDATE events SET {damage} WHERE id = 2")
+    redefine(path, forbid)
 
     with closing(SpoolFile.open(path)) as file:
         found = file.fetch(0, 10, MUCH)

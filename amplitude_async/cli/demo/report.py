@@ -12,7 +12,7 @@ from amplitude_async.cli.demo.replay import Replay
 from amplitude_async.cli.demo.totals import Accounts, Totals
 from amplitude_async.emulator import EmulatorStats
 
-__all__ = ["Crash", "Report", "print_report"]
+__all__ = ["Busy", "Crash", "Report", "print_report"]
 
 _COUNTERS = ("accepted", "delivered", "rejected", "dropped", "retries", "requests")
 
@@ -26,6 +26,17 @@ class Crash:
 
     duplicates: int
     """Events that reached the server twice, and were stored once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """What a busy server made of the requests it got."""
+
+    taken: int
+    """Requests answered with 200."""
+
+    refused: int
+    """Requests answered with 503, whose events had to come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +66,9 @@ class Report:
 
     crash: Crash | None = None
     """Where the service was killed; the client's account begins after that."""
+
+    busy: Busy | None = None
+    """What the server took, where it was told to be busy."""
 
     mparticle: Accounts | None = None
     """What mParticle's side of the server stored, where it was fed too."""
@@ -114,6 +128,9 @@ class Report:
             yield "killed_at", "service killed at purchase", self.crash.killed_at
             yield "repeated", "requests repeated, no answer", self.replay.repeated
             yield "recovered", "recovered after restart", self.stats.recovered
+        if self.busy is not None:
+            yield "taken", "requests taken by the busy server", self.busy.taken
+            yield "refused", "requests refused by it (503)", self.busy.refused
         if self.trouble is not None:
             seen = self.trouble
             yield "faults", "faults fired", seen.faults_fired

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from amplitude_async import Amplitude
 from amplitude_async.amplitude.config import ConfigFields
+from amplitude_async.cli.demo.busy import busy_fault, busy_report
 from amplitude_async.cli.demo.chaos import CHAOS_OPTIONS, chaos_faults
 from amplitude_async.cli.demo.purchase_service import PurchaseService
 from amplitude_async.cli.demo.purchases import Purchase
@@ -34,6 +35,7 @@ async def run_demo(
     advance: Callable[[], None] = lambda: None,
     *,
     chaos: bool = False,
+    busy: bool = False,
     mparticle: bool = False,
 ) -> Report:
     """Replay the purchases and compare what arrived with what was sent.
@@ -42,12 +44,15 @@ async def run_demo(
         purchases: the log.
         advance: called after each purchase posted.
         chaos: let the server fail in every way it can be lived with.
+        busy: let the server take a few requests a second and refuse the others.
         mparticle: feed mParticle's side of the server as well.
     """
     began = time.perf_counter()
     # Room for twice as many as expected, so that doubled events would be seen.
     async with Emulator(keep=2 * len(purchases)) as emulator:
         options = demo_options(emulator.httpapi_url)
+        if busy:
+            emulator.faults.add(busy_fault())
         if chaos:
             emulator.faults.add(*chaos_faults(purchases))
             options.update(CHAOS_OPTIONS)
@@ -67,5 +72,6 @@ async def run_demo(
             log=Accounts.of_log(purchases),
             server=Accounts.of_events(emulator.events),
             trouble=emulator.stats if chaos else None,
+            busy=busy_report(emulator.stats) if busy else None,
             mparticle=accounts_of_batches(emulator.batches) if mparticle else None,
         )

@@ -1,7 +1,8 @@
 """The commands that look into a spool and change it.
 
 Exit codes: 0 all done; 1 done in part, or not confirmed: the lines on standard error
-say what is left; 2 nothing done: the command or the directory is wrong.
+say what is left, or `doctor` what needs a person; 2 nothing done: the command or the
+directory is wrong.
 """
 
 import json
@@ -17,14 +18,17 @@ from typing import Annotated, BinaryIO
 import typer
 from rich.console import Console
 
+from amplitude_async.cli.spool.doctor import checkup_json, print_checkup
 from amplitude_async.cli.spool.tables import (
     export_line,
     item_json,
+    plural,
     print_items,
     print_status,
     status_json,
 )
 from amplitude_async.cli.terminal import printable, progress_bar, refusal
+from amplitude_async.storage.spool.checkup import check_directory
 from amplitude_async.storage.spool.directory import (
     Item,
     Purge,
@@ -41,6 +45,7 @@ spool_app = typer.Typer(
     no_args_is_help=True,
 )
 
+_LONGEST = 1_000
 _AGE = re.compile(r"(\d+(?:\.\d+)?)(s|min|h|d)?")
 _SECONDS = {None: 1.0, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -71,6 +76,31 @@ def status(directory: Directory, *, as_json: AsJson = False) -> None:
             _print_json(status_json(files, spool.set_aside))
         else:
             print_status(files, spool.set_aside, Console())
+
+
+@spool_app.command()
+def doctor(
+    directory: Directory,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Read at most so long in one file.")
+    ] = 10.0,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Check every file, also while a service runs, and say what to do.
+
+    The exit code is 1 where something needs a person. Nothing is changed.
+    """
+    with _opened(directory) as spool:
+        found = check_directory(spool.path, seconds=seconds)
+        if as_json:
+            checked = list(found)
+            well = all(one.well for one in checked)
+            _print_json(checkup_json(checked))
+        else:
+            well = print_checkup(found)
+    if not well:
+        raise typer.Exit(1)
 
 
 @spool_app.command("list")
@@ -200,9 +230,10 @@ def _opened(directory: Path) -> Iterator[SpoolDirectory]:
         # A directory may turn out to be unusable in the middle of a command, too.
         yield spool
     except SpoolDirectoryError as error:
-        raise refusal(str(error)) from None
+        raise refusal(printable(str(error), _LONGEST)) from None
     for problem in spool.problems:
-        typer.echo(f"Error: {problem}", err=True)
+        # A name may have anything in it, and so may what SQLite quotes from a file.
+        typer.echo(f"Error: {printable(problem, _LONGEST)}", err=True)
     if spool.problems:
         raise typer.Exit(1)
 
@@ -249,20 +280,16 @@ def _confirmed(spool: SpoolDirectory, found: Purge, *, dead: bool) -> bool:
 
 
 def _counted(found: Purge, *, dead: bool) -> str:
-    what = _dead_letters(found.count) if dead else _plural(found.count, "event")
+    what = _dead_letters(found.count) if dead else plural(found.count, "event")
     return f"{what} in {_files(found.files)}"
 
 
 def _dead_letters(count: int) -> str:
-    return _plural(count, "dead letter")
+    return plural(count, "dead letter")
 
 
 def _files(count: int) -> str:
-    return _plural(count, "file")
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+    return plural(count, "file")
 
 
 def _print_json(value: object) -> None:

@@ -1,6 +1,7 @@
 """A spool shown to people as tables, and to machines as JSON."""
 
 import json
+import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -8,14 +9,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
+from amplitude_async.cli.spool.contents import event_type, json_of
 from amplitude_async.cli.terminal import printable
 from amplitude_async.storage.spool.directory import FileStatus, Item
 
 __all__ = [
     "export_line",
+    "file_json",
+    "holdings",
     "item_json",
+    "owner",
+    "plural",
     "print_items",
     "print_status",
     "status_json",
@@ -27,13 +34,15 @@ _SUMMED = {
     "dead_letters": "dead",
     "quarantined": "damaged",
 }
+# Wider than any table: what it would take if it could.
+_UNBOUNDED = 10_000
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def status_json(files: Sequence[FileStatus], set_aside: Sequence[str]) -> Any:
     """Return what the files hold as JSON values; times in ISO 8601, UTC."""
     return {
-        "files": [{**asdict(one), "oldest": _moment(one.oldest)} for one in files],
+        "files": [file_json(one) for one in files],
         "set_aside": list(set_aside),
         "total": {
             "files": len(files),
@@ -42,6 +51,11 @@ def status_json(files: Sequence[FileStatus], set_aside: Sequence[str]) -> Any:
             "oldest": _moment(_oldest(files)),
         },
     }
+
+
+def file_json(one: FileStatus) -> dict[str, Any]:
+    """Return what a file holds as JSON values."""
+    return {**asdict(one), "oldest": _moment(one.oldest)}
 
 
 def _sum(files: Sequence[FileStatus], name: str) -> int:
@@ -58,8 +72,10 @@ def print_status(
     """Print a row for each file, and a sum where there are several."""
     if not files:
         console.print("The spool is empty: nothing waits in it.")
+    elif _fits(table := _status_table(files), console):
+        console.print(table)
     else:
-        console.print(_status_table(files))
+        _print_paragraphs(files, console)
     for name in set_aside:
         console.print(
             f"{printable(name)} was damaged and is set aside: nothing reads it.",
@@ -67,6 +83,48 @@ def print_status(
             markup=False,
             highlight=False,
         )
+
+
+def _fits(table: Table, console: Console) -> bool:
+    """Say whether a table needs to break no cell."""
+    options = console.options.update(max_width=_UNBOUNDED)
+    return Measurement.get(console, options, table).maximum <= console.width
+
+
+def _print_paragraphs(files: Sequence[FileStatus], console: Console) -> None:
+    """Print the same as the table where there is no room for one."""
+    for one in files:
+        _print_plain(console, printable(one.name))
+        _print_plain(console, f"  {owner(one)}, for {printable(one.destination)}")
+        for line in holdings([one]):
+            _print_plain(console, f"  {line}")
+    if len(files) > 1:
+        _print_plain(console, f"sum of {len(files):,} files")
+        for line in holdings(files):
+            _print_plain(console, f"  {line}")
+
+
+def _print_plain(console: Console, text: str) -> None:
+    # Broken by the terminal where need be, so that a copied name is whole.
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def holdings(files: Sequence[FileStatus]) -> Iterable[str]:
+    """Say in short lines what files hold together."""
+    size, oldest = _size(_sum(files, "bytes")), _age(_oldest(files))
+    yield f"{plural(_sum(files, 'events'), 'event')}, {size}, oldest {oldest}"
+    dead = plural(_sum(files, "dead_letters"), "dead letter")
+    yield f"{dead}, {_sum(files, 'quarantined'):,} damaged"
+
+
+def plural(count: int, what: str) -> str:
+    """Count things in words."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def owner(one: FileStatus) -> str:
+    """Say in a word whether the process of a file lives."""
+    return "alive" if one.alive else "orphan"
 
 
 def _status_table(files: Sequence[FileStatus]) -> Table:
@@ -82,7 +140,7 @@ def _status_table(files: Sequence[FileStatus]) -> Table:
     for one in files:
         table.add_row(
             printable(one.name),
-            "alive" if one.alive else "orphan",
+            owner(one),
             printable(one.destination),
             f"{one.events:,}",
             _size(one.bytes),
@@ -112,6 +170,7 @@ def _items_table(items: Sequence[Item], *, dead: bool, body: bool) -> Table:
     if dead:
         table.add_column("code", justify="right")
         table.add_column("reason", overflow="fold")
+    table.add_column("type", overflow="fold")
     table.add_column("insert_id", overflow="fold")
     table.add_column("user", overflow="fold")
     table.add_column("body" if body else "bytes", overflow="fold")
@@ -126,10 +185,11 @@ def _cells(item: Item, *, body: bool) -> Iterable[str]:
         yield _moment(record.accepted_at or None) or "-"
     else:
         yield _moment(letter.rejected_at) or ""
-        yield str(letter.code or "-")
-        yield printable(letter.message, 200)
-    yield printable(record.insert_id)
-    yield printable(record.user_id or record.device_id or "-")
+        yield printable(str(letter.code or "-"))
+        yield printable(str(letter.message), 200)
+    yield printable(event_type(record.body) or "-")
+    yield printable(str(record.insert_id))
+    yield printable(str(record.user_id or record.device_id or "-"))
     if not record.body:
         yield "damaged"
     elif body:
@@ -142,34 +202,27 @@ def item_json(item: Item, *, body: bool) -> dict[str, Any]:
     """Return an event or a dead letter as JSON values."""
     shown = _facts(item)
     if body:
-        shown["body"] = json.loads(_body(item))
+        shown["body"] = json.loads(json_of(item.record.body))
     return shown
 
 
 def export_line(item: Item) -> bytes:
     """Return an event or a dead letter as one line of JSON.
 
-    The body stands there byte for byte as it goes on the wire, so that no number
-    loses a digit.
+    The body stands there as it goes on the wire, so that no number loses a digit; only
+    what could steer a terminal is escaped.
     """
-    return b'%b, "body": %b}\n' % (json.dumps(_facts(item))[:-1].encode(), _body(item))
-
-
-def _body(item: Item) -> bytes:
-    """Return the body; null where it is damaged."""
-    try:
-        json.loads(item.record.body)
-    except ValueError:
-        return b"null"
-    return item.record.body
+    facts = json.dumps(_facts(item))[:-1].encode()
+    return b'%b, "body": %b}\n' % (facts, json_of(item.record.body))
 
 
 def _facts(item: Item) -> dict[str, Any]:
     record, letter = item.record, item.letter
     facts: dict[str, Any] = {
-        "insert_id": record.insert_id,
-        "user_id": record.user_id,
-        "device_id": record.device_id,
+        "event_type": event_type(record.body),
+        "insert_id": _plain(record.insert_id),
+        "user_id": _plain(record.user_id),
+        "device_id": _plain(record.device_id),
         # Of a damaged event nobody knows when.
         "accepted_at": _moment(record.accepted_at or None),
         "bytes": len(record.body),
@@ -177,21 +230,30 @@ def _facts(item: Item) -> dict[str, Any]:
         "destination": item.destination,
     }
     if letter is not None:
-        facts["code"] = letter.code
-        facts["reason"] = letter.message
+        facts["code"] = _plain(letter.code)
+        facts["reason"] = _plain(letter.message)
         facts["rejected_at"] = _moment(letter.rejected_at)
     return facts
+
+
+def _plain(value: object) -> str | int | None:
+    """Keep what a damaged row may have in any column from breaking the JSON."""
+    return value if value is None or isinstance(value, str | int) else str(value)
 
 
 def _moment(seconds: float | None) -> str | None:
     if seconds is None:
         return None
-    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None  # a damaged row may have anything there
+    text = moment.isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 
 
 def _age(since: float | None) -> str:
-    if since is None:
+    if since is None or not math.isfinite(since):
         return "-"
     # A clock that was set back makes no negative age.
     age = max(time.time() - since, 0.0)

@@ -8,13 +8,18 @@ The life of a group; what is not in the table cannot happen, and raises::
     RESTING  wake     -> READY     the time has come
     RESTING  end      -> OVER      purged, shed, or back in the queue
     OUT      answer   -> READY     an answer, or the loss of one
+    READY    idle     -> IDLE      a lane whose next events are in the storage only
+    IDLE     resume   -> READY     they came
+    IDLE     end      -> OVER      the storage has no more of them
 
 A group owns its identities from its first piece to its last: what comes later for one
 of them is parked at the group, and goes when the group is over.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
+from itertools import chain
 
 from amplitude_async.delivery.deciding.attempts import Held
 from amplitude_async.storage.base import Record
@@ -28,6 +33,7 @@ class Life(Enum):
     READY = "ready"
     OUT = "out"
     RESTING = "resting"
+    IDLE = "idle"
     OVER = "over"
 
 
@@ -38,6 +44,9 @@ _MOVES = {
     (Life.RESTING, "wake"): Life.READY,
     (Life.RESTING, "end"): Life.OVER,
     (Life.OUT, "answer"): Life.READY,
+    (Life.READY, "idle"): Life.IDLE,
+    (Life.IDLE, "resume"): Life.READY,
+    (Life.IDLE, "end"): Life.OVER,
 }
 
 
@@ -61,6 +70,7 @@ class Group:
         "parked",
         "pieces",
         "rounds",
+        "sent_at",
         "window",
     )
 
@@ -81,25 +91,30 @@ class Group:
         """Times in a row that sending it died of a fault of ours."""
         self.due: float | None = None
         """When it goes on; None unless it rests."""
+        self.sent_at = -math.inf
+        """When its last piece went out."""
         self.count = 0
         """Its events: in pieces, parked and in flight."""
         self._held = held
-        self._grow(sum(map(len, pieces)))
+        self._grow(sum(map(len, pieces)), chain.from_iterable(pieces))
 
-    def _grow(self, events: int) -> None:
+    def _grow(self, events: int, records: Iterable[Record]) -> None:
+        """Count events that came, or went where the number is negative."""
         # The one place where a group's number of events changes.
         self.count += events
-        if self._held is not None:
-            self._held.change(events)
+        if self._held is not None and events:
+            size = sum([len(record.body) for record in records])
+            self._held.change(events, size if events > 0 else -size)
 
     # Its life ----------------------------------------------------------------
 
     def _move(self, event: str) -> None:
         self.life = _MOVES[self.life, event]
 
-    def send(self) -> None:
+    def send(self, now: float) -> None:
         """Its next piece goes to the server."""
         self._move("send")
+        self.sent_at = now
 
     def answer(self) -> None:
         """Nothing of it is with the server any more."""
@@ -133,6 +148,14 @@ class Group:
         self._move("wake")
         self.due = None
 
+    def idle(self) -> None:
+        """Its next events are in the storage only."""
+        self._move("idle")
+
+    def resume(self) -> None:
+        """They came."""
+        self._move("resume")
+
     def end(self) -> None:
         """It owns nothing any more."""
         self._move("end")
@@ -163,14 +186,29 @@ class Group:
     def take_piece(self) -> list[Record]:
         """Take the piece out that goes next."""
         piece = self.pieces.pop()
-        self._grow(-len(piece))
+        self._grow(-len(piece), piece)
         return piece
 
     def put_back(self, records: list[Record]) -> None:
         """Let events go next, before all others of this group."""
         if records:
             self.pieces.append(records)
-            self._grow(len(records))
+            self._grow(len(records), records)
+
+    def put_first(self, record: Record) -> None:
+        """Let an event go before all others of its identity, but for those out."""
+        waiting = self.pieces[:-1] if self.out else self.pieces
+        if waiting:
+            waiting[-1].insert(0, record)
+        else:
+            self.parked.setdefault(record.identity, []).insert(0, record)
+        self._grow(1, (record,))
+
+    def pop_newest(self) -> Record:
+        """Take out the last event that would have gone; one at least must wait."""
+        record = next(run for run in reversed(list(self._runs())) if run).pop()
+        self._grow(-1, (record,))
+        return record
 
     def put_back_halves(self, records: list[Record]) -> None:
         """Let events go next in two pieces, left then right."""
@@ -191,7 +229,7 @@ class Group:
     def park(self, record: Record) -> None:
         """Keep an event until its identity is free again."""
         self.parked.setdefault(record.identity, []).append(record)
-        self._grow(1)
+        self._grow(1, (record,))
 
     def line_up(self) -> None:
         """Let what is parked follow the pieces: a lane goes on with its own events."""
@@ -199,10 +237,11 @@ class Group:
             self.pieces.insert(0, run)
         self.parked = {}
 
-    def waiting(self) -> Iterator[Record]:
-        """Yield the events that are not in flight, in order per identity."""
-        for run in self._runs():
-            yield from run
+    def waiting(self) -> list[Record]:
+        """List the events that are not in flight, in order per identity."""
+        if len(self.pieces) == 1 and not self.parked and self.life is not Life.OUT:
+            return self.pieces[0]  # as in most lanes, and there are thousands of them
+        return list(chain.from_iterable(self._runs()))
 
     def _runs(self) -> Iterator[list[Record]]:
         last = len(self.pieces) - 1 if self.out else len(self.pieces)
@@ -214,40 +253,55 @@ class Group:
         removed: list[Record] = []
         for run in self._runs():
             found = [record for record in run if chosen(record)]
-            if found:
+            if len(found) == len(run):
+                run.clear()
+            elif found:
                 run[:] = [record for record in run if not chosen(record)]
-                removed += found
-        self._grow(-len(removed))
+            removed += found
+        self._grow(-len(removed), removed)
         return removed
+
+    def clear(self) -> list[Record]:
+        """Take out all that is not in flight; it is not looked at one by one."""
+        records = self.waiting()
+        self.pieces = self.pieces[-1:] if self.life is Life.OUT else []
+        self.parked = {}
+        self._grow(-len(records), records)
+        return records
 
     def forget_empty_pieces(self) -> None:
         """Drop pieces of which nothing is left."""
         self.pieces = [piece for piece in self.pieces if piece]
 
-    def extract(self, identity: str) -> list[Record]:
-        """Take everything of one identity out, in order."""
-        found: list[Record] = []
+    def extract(self, identities: Iterable[str]) -> dict[str, list[Record]]:
+        """Take everything of some identities out, in order for each of them."""
+        # One pass for all of them: every event of a request may be throttled.
+        found: dict[str, list[Record]] = {identity: [] for identity in identities}
         for index in range(len(self.pieces) - 1, -1, -1):
             piece = self.pieces[index]
-            found += [record for record in piece if record.identity == identity]
-            self.pieces[index] = [r for r in piece if r.identity != identity]
+            self.pieces[index] = [r for r in piece if r.identity not in found]
+            for record in piece:
+                if record.identity in found:
+                    found[record.identity].append(record)
         self.forget_empty_pieces()
-        found += self.parked.pop(identity, [])
-        self._grow(-len(found))
+        for identity, run in found.items():
+            run.extend(self.parked.pop(identity, ()))
+        taken = sum(map(len, found.values()))
+        self._grow(-taken, chain.from_iterable(found.values()))
         return found
 
     def unpark(self) -> list[Record]:
         """Take what is parked out, run by run: each identity's events together."""
         back = [record for run in self.parked.values() for record in run]
         self.parked = {}
-        self._grow(-len(back))
+        self._grow(-len(back), back)
         return back
 
     def unpack(self) -> list[Record]:
         """Take what is in pieces out, in the order in which it would have gone."""
         records = [record for piece in reversed(self.pieces) for record in piece]
         self.pieces = []
-        self._grow(-len(records))
+        self._grow(-len(records), records)
         return records
 
     # Its pace, as the lane of a throttled identity ---------------------------

@@ -1,11 +1,11 @@
-"""How well a destination is, and how fast it may be asked. Pure."""
+"""How well a destination is: does it take what we send, and may we ask. Pure."""
 
 import math
-import random
 from collections.abc import Callable
 from enum import StrEnum
 
 from amplitude_async.config import DeliveryConfig
+from amplitude_async.delivery.deciding.pace import Pace
 
 __all__ = ["Health", "HealthState", "TokenBucket"]
 
@@ -25,7 +25,7 @@ class HealthState(StrEnum):
 
     HEALTHY = "healthy"
     FAILING = "failing"
-    """It does not answer well: one request at a time, carrying one event."""
+    """It has taken nothing for a while: one request at a time."""
     REFUSED = "refused"
     """It refuses us (key, URL, method): one probe a minute."""
 
@@ -39,60 +39,93 @@ class Health:
         self._config = config
         self._uniform = uniform
         self._fruitless = 0
+        self._rest_until = -math.inf
+        self.pace = Pace(
+            most=config.max_in_flight,
+            base=config.retry_base_interval,
+            longest=config.retry_max_interval,
+            timeout=config.connection_timeout,
+            uniform=uniform,
+        )
+        """How many requests may be out, and how far apart they start."""
         self.state = HealthState.HEALTHY
-        self.failures = 0
-        self.not_before = -math.inf
+        self.taken = 0
+        """Requests that the destination took, in all."""
+        self.broken = False
+        """The last trouble was a request that broke: some event may be at fault."""
+        self.failing_since: float | None = None
+        """When the first request failed after the last that was taken."""
         self.refusal_code = 0
         self.refusal_message = ""
-
-    @classmethod
-    def seeded(cls, config: DeliveryConfig, rng: random.Random) -> "Health":
-        """Build a state that draws its jitter from a given generator."""
-        return cls(config, rng.uniform)
 
     def backoff(self, failures: int) -> float:
         """Draw the wait after so many failures: full jitter with a floor above zero."""
         ceiling = self._config.backoff_ceiling(failures)
         return self._uniform(ceiling * JITTER_FLOOR, ceiling)
 
-    def succeeded(self) -> None:
-        """A 2xx came: all is well."""
+    @property
+    def not_before(self) -> float:
+        """When the next request may start."""
+        return max(self._rest_until, self.pace.next_at)
+
+    @property
+    def places(self) -> int:
+        """How many requests may be out at once."""
+        return self.pace.width if self.state is HealthState.HEALTHY else 1
+
+    @property
+    def probes(self) -> bool:
+        """True while requests carry one event each, of different identities in turn."""
+        failing = self.state is HealthState.FAILING and self.broken
+        return failing or self.state is HealthState.REFUSED
+
+    def may_ask(self, now: float, out: int) -> bool:
+        """Say whether one more request may start now, with so many out."""
+        return now >= self.not_before and out < self.places
+
+    def takes_nothing(self, now: float, longer_than: float) -> bool:
+        """Say whether nothing has been taken for longer than so many seconds."""
+        since = self.failing_since
+        return since is not None and now - since > longer_than
+
+    def succeeded(self, now: float, started_at: float) -> None:
+        """A request was taken: all is well."""
         self.state = HealthState.HEALTHY
-        self.failures = 0
+        self.taken += 1
+        self.broken = False
+        self.failing_since = None
         self._fruitless = 0
-        self.not_before = -math.inf
+        self._rest_until = -math.inf
+        self.pace.taken(now, started_at)
 
-    def failed(self, now: float, wait: float | None) -> None:
-        """A request failed; ``wait`` is what the server asked for, if it did."""
-        self.failures += 1
-        well = self.state is HealthState.HEALTHY and wait is None
-        if well and self.failures < FAILURES_TO_FAIL:
-            return
-        self.state = HealthState.FAILING
-        pause = self.backoff(max(self.failures - FAILURES_TO_FAIL + 1, 1))
-        self.not_before = now + max(pause, wait or 0.0)
+    def slowed(self, now: float, started_at: float, *, broken: bool) -> None:
+        """A request was not taken, by a server that is busy or not at all."""
+        self.broken = broken
+        if self.failing_since is None:
+            self.failing_since = now
+        self.pace.slowed(now, started_at)
+        # Who refused us and now does not answer has another trouble than our key.
+        refused = self.state is HealthState.REFUSED
+        if refused or self.pace.failures >= FAILURES_TO_FAIL:
+            self.state = HealthState.FAILING
 
-    def paused(self, now: float, wait: float | None) -> None:
-        """The server wants everything slower."""
-        self.failures += 1
-        self.state = HealthState.FAILING
-        asked = self._config.retry_throttled_interval if wait is None else wait
-        # Whoever keeps saying "at once" is asked ever more rarely.
-        self.not_before = now + max(asked, self.backoff(self.failures))
+    def hold(self, until: float) -> None:
+        """Leave the destination alone, as it asks."""
+        self.pace.hold(until)
 
     def fruitless(self, now: float) -> None:
         """A request was turned down as a whole, though nothing is known to be wrong."""
         self._fruitless += 1
         if self._fruitless > FRUITLESS_ANSWERS:
             wait = self.backoff(self._fruitless - FRUITLESS_ANSWERS)
-            self.not_before = max(self.not_before, now + wait)
+            self._rest_until = max(self._rest_until, now + wait)
 
     def refused(self, now: float, code: int, message: str) -> None:
         """The server refuses us, whatever we send."""
         self.state = HealthState.REFUSED
         self.refusal_code = code
         self.refusal_message = message
-        self.not_before = now + REFUSAL_PROBE_INTERVAL
+        self._rest_until = now + REFUSAL_PROBE_INTERVAL
 
 
 class TokenBucket:

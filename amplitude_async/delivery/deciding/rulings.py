@@ -5,20 +5,21 @@ each event. The group at hand is ruled here; what concerns others (a hold, a ref
 all) is left to the schedule, which knows them.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.deciding.attempts import Attempts
-from amplitude_async.delivery.deciding.batcher import ByteTarget
+from amplitude_async.delivery.deciding.batcher import ByteTarget, Leaving
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
+    Broken,
+    Busy,
     Halve,
-    Pause,
     Refuse,
-    Retry,
     Sort,
     Verdict,
 )
@@ -30,7 +31,7 @@ from amplitude_async.delivery.outcome import (
 )
 from amplitude_async.storage.base import Record
 
-__all__ = ["Ruling", "Rulings"]
+__all__ = ["Endings", "Ruling", "Rulings"]
 
 MAX_ROUNDS = 3
 MAX_CRASHES = 3
@@ -48,6 +49,51 @@ class Ruling:
     """Identities that the server throttles from now on."""
     refused: bool = False
     """The server refuses us: what waits elsewhere meets the same."""
+    charged: bool = False
+    """Some event may be at fault: others go before these go again, in small company."""
+    first: bool = False
+    """Nobody is at fault: the same events go again, before all others."""
+
+
+class Endings:
+    """Events that are given up for one reason; each is settled as it is taken out.
+
+    So as many as there are may be given up at once and written down in shares. Events
+    that were tried as often share one outcome: what is counted once costs once.
+
+    Args:
+        end: makes the outcome of an event that was tried so often.
+    """
+
+    def __init__(
+        self,
+        records: Leaving,
+        attempts: Attempts,
+        end: Callable[[int], Outcome],
+    ) -> None:
+        self._records = records
+        self._attempts = attempts
+        self._end = end
+
+    def __len__(self) -> int:
+        """Count those that are left."""
+        return len(self._records)
+
+    def __iter__(self) -> Iterator[Settlement]:
+        """Take out one after the other; the past of each is forgotten."""
+        attempts = self._attempts
+        ends: dict[int, Outcome] = {}
+        for record in self._records:
+            tries = attempts.failures(record) if attempts else 0
+            if tries not in ends:
+                ends[tries] = self._end(tries)
+            settlement = (record, ends[tries])
+            if tries:
+                attempts.forget((settlement,))
+            yield settlement
+
+    def __repr__(self) -> str:
+        return f"<Endings {len(self)} left>"
 
 
 class Rulings:
@@ -61,8 +107,12 @@ class Rulings:
         target: ByteTarget,
         *,
         max_events: int,
+        durable: bool,
     ) -> None:
         self._config = config
+        self._durable = durable
+        # Who sets a number of retries means it, as in the official SDKs.
+        self._counts_all = "flush_max_retries" in config.model_fields_set
         self._health = health
         self._attempts = attempts
         self._target = target
@@ -76,22 +126,22 @@ class Rulings:
         """Say what a verdict means for the piece that was with the server."""
         match verdict:
             case Accept():
-                return self._accepted(group, piece, verdict)
-            case Retry():
-                return self._failed(group, piece, verdict, now)
-            case Pause():
-                return self._paused(group, piece, verdict, now)
+                return self._accepted(group, piece, verdict, now)
+            case Busy():
+                return self._busy(group, piece, verdict, now)
+            case Broken():
+                return self._broken(group, piece, verdict, now)
             case Halve() | Bisect():
                 return self._divided(group, piece, verdict, now)
             case Sort():
                 return self._sorted(group, piece, verdict, now)
             case Refuse():
-                self._health.refused(now, verdict.code, verdict.message)
-                group.put_back(piece)
-                return Ruling(due=now, refused=True)
+                return self._refused(group, piece, verdict, now)
 
-    def _accepted(self, group: Group, piece: list[Record], verdict: Accept) -> Ruling:
-        self._health.succeeded()
+    def _accepted(
+        self, group: Group, piece: list[Record], verdict: Accept, now: float
+    ) -> Ruling:
+        self._health.succeeded(now, group.sent_at)
         group.name_none()
         group.widen(self._max_events)
         self._target.grow()
@@ -109,42 +159,64 @@ class Rulings:
 
     def tries(self, record: Record) -> int:
         """Count the requests of an event, the one at hand included."""
-        return self._attempts.of(record) + 1
+        return self._attempts.failures(record) + 1
 
     def drop(
         self, record: Record, reason: DropReason, message: str, code: int = 0
     ) -> Outcome:
         """Build the end of an event that is given up."""
-        return Outcome.dropped(reason, message, code, self._attempts.of(record))
+        return Outcome.dropped(reason, message, code, self._attempts.failures(record))
 
-    def _failed(
-        self, group: Group, piece: list[Record], verdict: Retry, now: float
+    def _busy(
+        self, group: Group, piece: list[Record], verdict: Busy, now: float
     ) -> Ruling:
-        self._health.failed(now, verdict.wait)
+        """The destination takes nothing just now: nobody is charged, nothing is cut."""
+        self._health.slowed(now, group.sent_at, broken=False)
+        if verdict.throttled:
+            self._health.hold(now + self._config.retry_throttled_interval)
+        elif verdict.wait is not None:
+            self._health.hold(now + verdict.wait)
+        for record in piece:
+            self._attempts.fail(record, self._health.taken, broken=False)
+        return self._again(group, piece, verdict)
+
+    def _broken(
+        self, group: Group, piece: list[Record], verdict: Broken, now: float
+    ) -> Ruling:
+        """The request came to nothing: the server's fault, until there is proof."""
+        charged = False
+        for record in piece:
+            charged |= self._attempts.fail(record, self._health.taken, broken=True)
+        # What may be an event's fault is no reason to slow down for all the others.
+        if not charged:
+            self._health.slowed(now, group.sent_at, broken=True)
+        return self._again(group, piece, verdict, charged=charged)
+
+    def _again(
+        self,
+        group: Group,
+        piece: list[Record],
+        verdict: Busy | Broken,
+        *,
+        charged: bool = False,
+    ) -> Ruling:
+        """Let events go again, except those that have failed too often."""
+        most = self._config.flush_max_retries
+        count = self._attempts.failures if self._counts_all else self._attempts.charges
         settled: list[Settlement] = []
         survivors: list[Record] = []
-        most = 0
         for record in piece:
-            tries = self._attempts.charge(record)
-            most = max(most, tries)
-            if tries > self._config.flush_max_retries:
-                message = f"given up after {tries} failed requests: {verdict.message}"
-                outcome = self.drop(record, DropReason.RETRIES, message, verdict.code)
-                settled.append((record, outcome))
-            else:
+            if count(record) <= most:
                 survivors.append(record)
-        if not survivors:
-            return Ruling(settled)
-        self.retries += 1
-        group.put_back(survivors)
-        return Ruling(settled, due=now + self._health.backoff(most))
-
-    def _paused(
-        self, group: Group, piece: list[Record], verdict: Pause, now: float
-    ) -> Ruling:
-        self._health.paused(now, verdict.wait)
-        group.put_back(piece)
-        return Ruling(due=self._health.not_before)
+                continue
+            failures = self._attempts.failures(record)
+            message = f"given up after {failures} failed requests: {verdict.message}"
+            outcome = self.drop(record, DropReason.RETRIES, message, verdict.code)
+            settled.append((record, outcome))
+        if survivors:
+            self.retries += 1
+            group.put_back(survivors)
+        return Ruling(settled, charged=charged, first=not charged)
 
     def _divided(
         self, group: Group, piece: list[Record], verdict: Halve | Bisect, now: float
@@ -197,10 +269,39 @@ class Rulings:
         records = group.take_piece()
         return Ruling([(r, self.drop(r, reason, message)) for r in records])
 
-    def refuse(self, record: Record) -> Settlement:
-        """Reject an event that waits, by the word of a server that refuses us."""
+    def _refused(
+        self, group: Group, piece: list[Record], verdict: Refuse, now: float
+    ) -> Ruling:
+        self._health.refused(now, verdict.code, verdict.message)
+        if self._durable:
+            # A refusal never consumes a spool.
+            group.put_back(piece)
+            return Ruling(due=now, refused=True)
+        message, code = verdict.message, verdict.code
+        return Ruling(
+            [(r, Outcome.refusal(message, code, self.tries(r))) for r in piece],
+            refused=True,
+        )
+
+    def drop_all(self, records: Leaving, reason: DropReason, message: str) -> Endings:
+        """Settle events that are given up for one reason."""
+        return Endings(
+            records,
+            self._attempts,
+            lambda tries: Outcome.dropped(reason, message, 0, tries),
+        )
+
+    def refuse_all(self, records: list[Record]) -> list[Settlement]:
+        """Reject events that wait, by the word of a server that refuses us."""
         message, code = self._health.refusal_message, self._health.refusal_code
-        return record, Outcome.rejected(message, code, self._attempts.of(record))
+
+        def end(tries: int) -> Outcome:
+            return Outcome.refusal(message, code, tries)
+
+        if not self._attempts:
+            outcome = end(0)
+            return [(record, outcome) for record in records]
+        return list(Endings(Leaving(records), self._attempts, end))
 
     def __repr__(self) -> str:
         return f"<Rulings {self._health.state}, {self._attempts!r}>"

@@ -6,11 +6,13 @@ import math
 from collections import deque
 from collections.abc import Iterator
 
-from amplitude_async.delivery.deciding.group import Group
+from amplitude_async.delivery.deciding.group import Group, Life
 
 __all__ = ["Linger", "Timetable"]
 
 FIRST_LINGER = 0.1
+# So many groups are woken at once, and others the next time somebody looks.
+WAKING_SHARE = 500
 
 
 class Linger:
@@ -65,9 +67,9 @@ class Timetable:
         self.out = 0
         """Groups of which a piece is with the server."""
 
-    def send(self, group: Group) -> None:
+    def send(self, group: Group, now: float) -> None:
         """Note that a group's next piece goes out."""
-        group.send()
+        group.send(now)
         self.out += 1
 
     def answer(self, group: Group) -> None:
@@ -79,14 +81,21 @@ class Timetable:
         """Let a group go on at once, behind the others that can."""
         self._ready.append(group)
 
+    def resume_first(self, group: Group) -> None:
+        """Let a group go on at once, before the others that can."""
+        self._ready.appendleft(group)
+
     def rest(self, group: Group, due: float) -> None:
         """Let a group go on at a given time."""
         group.rest(due)
         heapq.heappush(self._resting, (due, next(self._tickets), group))
 
     def ring(self, now: float) -> None:
-        """Let the groups go on whose time has come."""
-        while (group := self.pop_due(now)) is not None:
+        """Let the groups go on whose time has come, or the first of them."""
+        for _ in range(WAKING_SHARE):
+            group = self.pop_due(now)
+            if group is None:
+                return
             self._ready.append(group)
 
     def pop_due(self, now: float) -> Group | None:
@@ -122,10 +131,11 @@ class Timetable:
                 self.rest(group, now)
 
     def forget_ended(self) -> None:
-        """Strike groups out that have nothing left to send."""
-        self._resting = [entry for entry in self._resting if entry[2].goes_on]
+        """Strike groups out that are over, or idle."""
+        resting, ready = Life.RESTING, Life.READY
+        self._resting = [e for e in self._resting if e[2].life is resting]
         heapq.heapify(self._resting)
-        self._ready = deque(group for group in self._ready if group.goes_on)
+        self._ready = deque(group for group in self._ready if group.life is ready)
 
     def clear(self) -> None:
         """Strike every group out."""

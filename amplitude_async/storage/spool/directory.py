@@ -1,9 +1,11 @@
 """A spool as seen from outside: read while a service runs, and changed with care.
 
-What a living process has locked is read as one snapshot of SQLite, and only its dead
-letters are ever changed. Nothing here needs a key, so none can be wrong.
+What a living process has locked is read in snapshots of SQLite, none of which outlives
+a slice of rows, and only its dead letters are ever changed. Nothing here needs a key,
+so none can be wrong.
 """
 
+import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -24,6 +26,13 @@ __all__ = [
     "SpoolDirectory",
     "SpoolDirectoryError",
 ]
+
+
+# Below the lowest number that SQLite gives a row.
+_FIRST = -(2**63)
+# Read at once, while a snapshot holds back the log of who writes: a few milliseconds.
+_SLICE_ROWS = 500
+_SLICE_BYTES = 1024 * 1024
 
 
 class SpoolDirectoryError(Exception):
@@ -58,6 +67,11 @@ class Item(NamedTuple):
     """Its body is empty where the event is damaged."""
     letter: DeadLetter | None
     """The verdict, where it is a dead letter."""
+
+    @property
+    def number(self) -> int:
+        """Number of the row among its like in the file."""
+        return self.record.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +134,8 @@ class SpoolDirectory:
         """Go on with the next file where this one cannot be used."""
         try:
             yield
-        except (StorageError, OSError) as error:
+        # A damaged row may have a value of any type in any column.
+        except (StorageError, OSError, ValueError, TypeError) as error:
             # A file that is gone was finished by its owner meanwhile.
             if path.exists():
                 self.problems.append(_described(path, error))
@@ -137,16 +152,15 @@ class SpoolDirectory:
         return found
 
     def items(self, *, dead: bool) -> Iterator[Item]:
-        """Read all events, or all dead letters, file by file in order."""
+        """Read all events, or all dead letters, file by file in order.
+
+        No file is open while the one who asks looks at an item, however long: a
+        snapshot that is held keeps a living process from cutting back its log. What is
+        written or deleted meanwhile may be in it or not.
+        """
         for path in self._paths():
-            with self._noting(path), closing(SpoolFile.view(path)) as file:
-                place = (path.name, file.destination)
-                if not dead:
-                    for record in file.peek():
-                        yield Item(*place, record, None)
-                elif file.buried():
-                    for letter in file.dead_letters():
-                        yield Item(*place, letter.record, letter)
+            with self._noting(path):
+                yield from _items(path, dead=dead)
 
     # Changing ----------------------------------------------------------------
 
@@ -247,22 +261,65 @@ def _names(path: Path) -> list[str]:
     raise SpoolDirectoryError(msg)
 
 
-def _described(path: Path, error: StorageError | OSError) -> str:
+def _described(path: Path, error: Exception) -> str:
     # A StorageError already says which file it is about, and what to do.
     if isinstance(error, StorageError):
         return str(error)
-    return f"{path}: {error.strerror or error}: run the command as the file's owner"
+    if isinstance(error, OSError):
+        reason = error.strerror or error
+        return f"{path}: {reason}: run the command as the file's owner"
+    return f"{path}: holds what no spool holds: {error}: see spool doctor"
+
+
+@contextmanager
+def _viewed(path: Path) -> Iterator[SpoolFile]:
+    """Look into a file, if it is one: a pipe of that name would never answer.
+
+    Raises:
+        StorageError: it is no regular file or no spool; the message says why.
+    """
+    # Links are followed here: what they lead to is what counts.
+    if not stat.S_ISREG(path.stat().st_mode):
+        msg = f"{path} is no regular file: nothing reads it, so take it away"
+        raise StorageError(msg)
+    with closing(SpoolFile.view(path)) as file:
+        yield file
+
+
+def _items(path: Path, *, dead: bool) -> Iterator[Item]:
+    after, last = _FIRST, None
+    while True:
+        with _viewed(path) as file:
+            if last is None:
+                # Or a fast writer would keep the reader busy for ever.
+                last = file.last_letter() if dead else file.extent().last
+            found = _slice(file, after, last, dead=dead)
+        if not found:
+            return
+        yield from found
+        after = found[-1].number
+
+
+def _slice(file: SpoolFile, after: int, up_to: int, *, dead: bool) -> list[Item]:
+    """Read the next few events or dead letters, one at least if any."""
+    place = (file.path.name, str(file.destination))
+    bounds = (after, _SLICE_ROWS, _SLICE_BYTES)
+    if dead:
+        letters = file.fetch_letters(*bounds, up_to=up_to)
+        return [Item(*place, letter.record, letter) for letter in letters]
+    records = file.fetch(*bounds, up_to=up_to)
+    return [Item(*place, record, None) for record in records]
 
 
 def _status(path: Path) -> FileStatus:
     # First: a file whose owner dies meanwhile is called alive, never the reverse.
     alive = SpoolLock.is_held(path)
-    with closing(SpoolFile.view(path)) as file:
+    with _viewed(path) as file:
         held = file.extent()
         return FileStatus(
             name=path.name,
             alive=alive,
-            destination=file.destination,
+            destination=str(file.destination),
             events=held.events,
             bytes=held.size,
             oldest=file.oldest(),
@@ -312,7 +369,7 @@ class _Chosen(NamedTuple):
 
 
 def _choose(path: Path, wanted: Callable[[DeadLetter], bool]) -> _Chosen:
-    with closing(SpoolFile.view(path)) as file:
+    with _viewed(path) as file:
         letters = file.dead_letters() if file.buried() else []
         return _Chosen(file.destination, [one for one in letters if wanted(one)])
 
@@ -339,7 +396,7 @@ def _old_events(file: SpoolFile, before: float | None) -> Iterator[int]:
 def _count(path: Path, *, dead: bool, before: float | None) -> int:
     if dead:
         return len(_old_letters(path, before))
-    with closing(SpoolFile.view(path)) as file:
+    with _viewed(path) as file:
         return sum(1 for _ in _old_events(file, before))
 
 

@@ -6,6 +6,7 @@ Callers run it on a thread of their own.
 # ruff: noqa: S608 - all SQL is put together from constants of this file
 
 import contextlib
+import json
 import os
 import sqlite3
 import zlib
@@ -14,10 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from amplitude_async.exceptions import StorageError
 from amplitude_async.storage.base import DeadLetter, Record
 from amplitude_async.storage.spool import schema
-from amplitude_async.storage.spool.connection import connect, look_into, transaction
+from amplitude_async.storage.spool.connection import (
+    BUSY_TIMEOUT,
+    connect,
+    deadline,
+    look_into,
+    transaction,
+)
+from amplitude_async.storage.spool.damage import READ_FAILURES, readable_rows
 from amplitude_async.storage.spool.lock import ASIDE
+from amplitude_async.storage.spool.presence import Presence
 from amplitude_async.storage.spool.schema import translated
 
 __all__ = ["Extent", "Removed", "SpoolFile"]
@@ -25,10 +35,18 @@ __all__ = ["Extent", "Removed", "SpoolFile"]
 # In the order of the fields of a record.
 _COLUMNS = "id, body, identity, user_id, device_id, insert_id, accepted_at"
 _PLACES = "(?, ?, ?, ?, ?, ?, ?, ?)"
+_PUT = f"INSERT INTO {{}} ({_COLUMNS}, checksum) VALUES {_PLACES}"
+_INSERT_ID = 5
+_LETTER_WIDTH = 10
 # sqlite3 gives up the interpreter's lock once per statement: a row of its own each
 # would cost a busy loop many times what the writing costs.
 _ROWS_AT_ONCE = 64
 _LAST_ROW = 2**63 - 1
+# Rows are numbered in order of acceptance: no process has come so far.
+_MOST_ROWS = 2**40
+# How long a file may take to be looked through, in seconds, and bytes a second.
+_LOOK = 10.0
+_LOOK_RATE = 20 * 1024 * 1024
 _SIDE_FILES = ("", "-wal", "-shm")
 # Give space back to the disk in small steps, and only where much is free.
 _MUCH_FREE = 2_048
@@ -59,6 +77,7 @@ class SpoolFile:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self.presence = Presence(path)
 
     # Opening and closing -----------------------------------------------------
 
@@ -81,15 +100,31 @@ class SpoolFile:
             return spool
 
     @classmethod
-    def open(cls, path: Path, *, full_sync: bool = False, migrate: bool = True) -> Self:
+    def open(
+        cls,
+        path: Path,
+        *,
+        full_sync: bool = False,
+        migrate: bool = True,
+        wait: float = BUSY_TIMEOUT,
+    ) -> Self:
         """Open an existing file and bring its schema up to date.
+
+        Args:
+            path: where it is.
+            full_sync: sync each transaction to the disk.
+            migrate: False leaves the schema as it is.
+            wait: so many seconds where another process writes to it.
 
         Raises:
             StorageError: it is no spool, is damaged or is from a newer version.
         """
         with translated(path):
-            spool = cls(path, connect(path, full_sync=full_sync))
+            spool = cls(path, connect(path, full_sync=full_sync, wait=wait))
             try:
+                with spool.looking():
+                    if not spool.blank:
+                        schema.schema_version(spool._connection, path)
                 if migrate:
                     spool.migrate()
             except BaseException:
@@ -109,7 +144,31 @@ class SpoolFile:
         with translated(path):
             spool = cls(path, look_into(path))
             try:
-                schema.schema_version(spool._connection, path)
+                with spool.looking():
+                    schema.schema_version(spool._connection, path)
+            except BaseException:
+                spool.close()
+                raise
+            return spool
+
+    @classmethod
+    def wreck(cls, path: Path) -> Self:
+        """Open a damaged file as far as that goes, for reading what is left.
+
+        Raises:
+            CorruptSpoolError: nothing in it can be relied on.
+            StorageError: it cannot be opened.
+        """
+        with translated(path):
+            if not path.stat().st_size:
+                # SQLite would clear the log beside it away, in which there may be
+                # events.
+                msg = f"{path}: is empty: this is no usable spool"
+                raise schema.CorruptSpoolError(msg)
+            spool = cls(path, look_into(path))
+            try:
+                with spool.looking():
+                    schema.verify_readable(spool._connection, path)
             except BaseException:
                 spool.close()
                 raise
@@ -135,6 +194,39 @@ class SpoolFile:
         """True where the process died while it made the file: nothing is in it."""
         return not self._value("SELECT count(*) FROM sqlite_master")
 
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Give up on a file that takes longer to look through than its size explains.
+
+        Raises:
+            CorruptSpoolError: it does, or is damaged.
+        """
+        size = self.path.stat().st_size if self.path.exists() else 0
+        with (
+            translated(self.path),
+            deadline(self._connection, _LOOK + size / _LOOK_RATE),
+        ):
+            yield
+
+    def verify(self) -> None:
+        """Look through the whole file for damage.
+
+        Raises:
+            CorruptSpoolError: some is found.
+        """
+        with self.looking():
+            found = self._value("PRAGMA quick_check(1)")
+            # Each by itself, which SQLite reads from the ends.
+            first = self._value("SELECT min(id) FROM events")
+            last = self._value("SELECT max(id) FROM events")
+        problem = None if found == "ok" else str(found)[:200]
+        # No process has numbered so many, and ids must not run out.
+        if last is not None and not 0 < first <= last < _MOST_ROWS:
+            problem = f"rows {first} to {last} are out of bounds"
+        if problem:
+            msg = f"{self.path}: {problem}: it is damaged"
+            raise schema.CorruptSpoolError(msg)
+
     def _value(self, query: str) -> Any:
         """Ask for one value."""
         with translated(self.path):
@@ -147,8 +239,13 @@ class SpoolFile:
 
     def remove(self) -> None:
         """Delete the closed file and what SQLite keeps beside it."""
+        self.sweep(self.path)
+
+    @staticmethod
+    def sweep(path: Path) -> None:
+        """Delete a file that nobody has open, and what SQLite keeps beside it."""
         for suffix in _SIDE_FILES:
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
 
     @staticmethod
     def set_aside(path: Path) -> Path:
@@ -212,12 +309,71 @@ class SpoolFile:
 
     def quarantine(self, ids: Sequence[int]) -> Removed:
         """Set damaged records aside."""
-        with self._transaction() as connection:
+        with self._suspecting(), self._transaction() as connection:
             connection.executemany(
                 "INSERT INTO quarantine SELECT * FROM events WHERE id = ?",
                 [(number,) for number in ids],
             )
             return _delete(connection, ids)
+
+    def receive(self, damaged: "SpoolFile", *, renumber: bool) -> tuple[int, int]:
+        """Take what can be read of a damaged file into this one, which is empty.
+
+        Args:
+            damaged: is not changed.
+            renumber: give a number to a row whose own is out of bounds or taken;
+                without this it is set aside.
+
+        Returns:
+            How many events were taken, and how many were set aside.
+        """
+        known: set[tuple[Any, Any]] = set()
+        taken: set[int] = set()
+        bad: list[Sequence[Any]] = []
+        strays: list[Sequence[Any]] = []
+        with self._transaction() as connection:
+            for row in damaged.wreckage():
+                number = row[0]
+                if (number, row[_INSERT_ID]) in known:
+                    continue
+                known.add((number, row[_INSERT_ID]))
+                if not _read(row).body:
+                    bad.append(row)
+                elif number in taken or not 0 < number < _MOST_ROWS:
+                    strays.append(row)
+                else:
+                    taken.add(number)
+                    connection.execute(_PUT.format("events"), row)
+            if renumber:
+                first = max(taken, default=0) + 1
+                strays = [(n, *row[1:]) for n, row in enumerate(strays, first)]
+                connection.executemany(_PUT.format("events"), strays)
+                taken.update(range(first, first + len(strays)))
+            else:
+                bad += strays
+            connection.executemany(_PUT.format("quarantine"), bad)
+        self._receive_letters(damaged)
+        return len(taken), len(bad)
+
+    def _receive_letters(self, damaged: "SpoolFile") -> None:
+        """Take dead letters over as far as they can be read."""
+        places = ", ".join("?" * _LETTER_WIDTH)
+        with contextlib.suppress(StorageError), self._transaction() as connection:
+            connection.executemany(
+                f"INSERT OR IGNORE INTO dead_letters VALUES ({places})",
+                damaged.letters_left(),
+            )
+
+    def letters_left(self) -> Iterator[tuple[Any, ...]]:
+        """Read the dead letters of a damaged file, as far as that goes."""
+        with contextlib.suppress(*READ_FAILURES):
+            yield from self._connection.execute("SELECT * FROM dead_letters")
+
+    def wreckage(self) -> Iterator[tuple[Any, ...]]:
+        """Read the rows of a damaged file, some of them more than once."""
+        return readable_rows(
+            self._connection, f"SELECT {_COLUMNS}, checksum FROM events"
+        )
 
     def peek(self) -> Iterator[Record]:
         """Read every record in order and leave damaged ones where they are.
@@ -233,8 +389,35 @@ class SpoolFile:
 
     def delete(self, ids: Iterable[int]) -> Removed:
         """Forget records; says what there was of them."""
-        with self._transaction() as connection:
+        with self._suspecting(), self._transaction() as connection:
             return _delete(connection, ids)
+
+    def sizes(self, ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Say of each of these records that is there how many bytes its body has."""
+        places = ",".join("?" * len(ids))
+        with translated(self.path):
+            return self._connection.execute(
+                f"SELECT id, length(body) FROM events WHERE id IN ({places})", ids
+            ).fetchall()
+
+    @property
+    def reusable(self) -> int:
+        """How many bytes can be written before the file grows."""
+        pages = self._value("PRAGMA freelist_count")
+        return int(pages * self._value("PRAGMA page_size"))
+
+    @contextmanager
+    def _suspecting(self) -> Iterator[None]:
+        """Look for damage where the disk seems to be full.
+
+        SQLite takes a pointer beyond the end of the file for a page to be added.
+        """
+        try:
+            yield
+        except StorageError as error:
+            if getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+                self.verify()
+            raise
 
     def shrink(self) -> None:
         """Give the disk a little of the free space back, where there is much of it."""
@@ -264,6 +447,15 @@ class SpoolFile:
         """When the oldest record was accepted, seconds since the epoch."""
         found = self._value("SELECT min(accepted_at) FROM events")
         return None if found is None else float(found)
+
+    def first_accepted(self) -> float | None:
+        """When the first record was accepted; found at once, however many there are."""
+        with translated(self.path):
+            row = self._connection.execute(
+                "SELECT accepted_at FROM events ORDER BY id LIMIT 1"
+            ).fetchone()
+        # A damaged row may have a value of any type.
+        return row[0] if row and isinstance(row[0], float) else None
 
     # Dead letters ------------------------------------------------------------
 
@@ -324,6 +516,37 @@ class SpoolFile:
                 " ORDER BY id"
             ).fetchall()
         return [DeadLetter.from_row(row) for row in rows]
+
+    def fetch_letters(
+        self, after: int, limit: int, max_bytes: int, *, up_to: int
+    ) -> list[DeadLetter]:
+        """Read dead letters above a number, in order; one at least if any."""
+        found: list[DeadLetter] = []
+        total = 0
+        if not self.buried():
+            return found
+        with translated(self.path):
+            rows = self._connection.execute(
+                f"SELECT {_COLUMNS}, code, message, rejected_at FROM dead_letters"
+                " WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+                (after, up_to, limit),
+            )
+            for row in rows:
+                letter = DeadLetter.from_row(row)
+                # As for events: any value may stand in any column of a damaged row.
+                if not isinstance(letter.record.body, bytes):
+                    letter = letter._replace(record=letter.record._replace(body=b""))
+                total += len(letter.record.body)
+                if total > max_bytes and found:
+                    break
+                found.append(letter)
+        return found
+
+    def last_letter(self) -> int:
+        """Return the number of the newest dead letter; 0 where there is none."""
+        if not self.buried():
+            return 0
+        return int(self._value("SELECT max(id) FROM dead_letters"))
 
     @property
     def keeps(self) -> bool:
@@ -403,10 +626,30 @@ def _read(row: Sequence[Any]) -> Record:
         and isinstance(record.identity, str)
         and isinstance(record.insert_id, str)
         and isinstance(record.accepted_at, float)
+        # Bodies are joined by hand into requests: what is not exactly one object could
+        # put other things into one, another key for instance.
+        and _is_object(record.body)
     )
     if sound:
         return record
     return Record(record.id, b"", "", None, None, str(record.insert_id or ""), 0.0)
+
+
+def _is_object(body: bytes) -> bool:
+    """Say whether bytes are one JSON object and nothing else."""
+    try:
+        text = body.decode()
+        return text[:1] == "{" and _DECODER.raw_decode(text)[1] == len(text)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _refuse_constant(name: str) -> None:
+    msg = f"{name} is no JSON"
+    raise ValueError(msg)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def _sync_directory(path: Path) -> None:

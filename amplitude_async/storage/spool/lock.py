@@ -7,6 +7,7 @@ the process dies, however that happens.
 import fcntl
 import os
 import secrets
+import stat
 import time
 from pathlib import Path
 from typing import Self
@@ -25,6 +26,10 @@ def new_spool_path(directory: Path) -> Path:
     return directory / name
 
 
+# A planted link is not followed, and a planted pipe keeps nobody waiting.
+_CAREFULLY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
 class SpoolLock:
     """An advisory lock beside a spool file; the kernel frees it when we die."""
 
@@ -36,13 +41,13 @@ class SpoolLock:
     def try_acquire(cls, path: Path) -> Self | None:
         """Take the lock of a file; None where a living process has it."""
         lock_path = path.with_suffix(".lock")
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | _CAREFULLY, 0o600)
         try:
             # Of a descriptor and not of a process (lockf): two spools of one process
             # must keep each other out as well.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # What we have locked may be a file that has no name any more.
-            same = os.path.samestat(os.fstat(descriptor), lock_path.stat())
+            same = _is_there(descriptor, lock_path)
         except OSError:
             os.close(descriptor)
             return None
@@ -55,7 +60,7 @@ class SpoolLock:
     def is_held(path: Path) -> bool:
         """Say whether a living process has the lock of a file; makes nothing."""
         try:
-            descriptor = os.open(path.with_suffix(".lock"), os.O_RDONLY)
+            descriptor = os.open(path.with_suffix(".lock"), os.O_RDONLY | _CAREFULLY)
         except FileNotFoundError:
             return False
         try:
@@ -67,12 +72,17 @@ class SpoolLock:
             os.close(descriptor)
         return False
 
+    @property
+    def intact(self) -> bool:
+        """False where somebody has deleted or replaced the file that we have locked."""
+        return self._descriptor >= 0 and _is_there(self._descriptor, self._path)
+
     def release(self, *, remove: bool) -> None:
         """Free the lock; ``remove`` deletes its file where nothing is left to lock."""
         if self._descriptor < 0:
             return
         # While it is still locked, or it could be the next owner's by now.
-        if remove:
+        if remove and self.intact:
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
         self._descriptor = -1
@@ -82,3 +92,12 @@ class SpoolLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _is_there(descriptor: int, path: Path) -> bool:
+    """Say whether an open file still has its name."""
+    try:
+        found = os.stat(path, follow_symlinks=False)  # noqa: PTH116 - on each commit
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return stat.S_ISREG(found.st_mode) and os.path.samestat(os.fstat(descriptor), found)

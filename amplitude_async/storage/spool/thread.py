@@ -5,10 +5,11 @@ import contextlib
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 __all__ = ["SpoolThread", "answer"]
 
@@ -38,7 +39,10 @@ class SpoolThread:
             daemon=True,
         )
         self._thread.start()
-        _stand_still_at_fork(self._at_work)
+        _AT_FORK.add(self._at_work)
+
+    def __del__(self) -> None:
+        self.stop()  # a spool that nobody holds any more
 
     def post(self, job: Job) -> None:
         """Queue a job that tells its result by itself and does not raise."""
@@ -95,13 +99,41 @@ def _fail(future: "asyncio.Future[Any]", error: BaseException) -> None:
         future.set_exception(error)
 
 
-def _stand_still_at_fork(at_work: threading.Lock) -> None:
-    """Let no fork happen while SQLite holds locks that a child would never see freed.
+class _StandStill:
+    """Lets no fork happen while SQLite holds locks that a child would never see freed.
 
-    The hooks of the interpreter cannot be taken back, so they hold almost nothing.
+    One for the module, since a hook of the interpreter cannot be taken back.
     """
-    os.register_at_fork(
-        before=at_work.acquire,
-        after_in_parent=at_work.release,
-        after_in_child=at_work.release,
-    )
+
+    def __init__(self) -> None:
+        self._gate = threading.Lock()
+        self._at_work: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
+        self._held: list[threading.Lock] = []
+
+    def add(self, at_work: threading.Lock) -> None:
+        """Wait for this lock before each fork, as long as somebody else holds it."""
+        with self._gate:
+            self._at_work.add(at_work)
+
+    def begin(self) -> None:
+        """Wait until nobody is at work; nobody begins from then on."""
+        self._gate.acquire()
+        self._held = list(self._at_work)
+        for at_work in self._held:
+            at_work.acquire()
+
+    def end(self) -> None:
+        """Let work go on."""
+        held, self._held = self._held, []
+        for at_work in held:
+            at_work.release()
+        self._gate.release()
+
+
+_AT_FORK: Final = _StandStill()
+
+os.register_at_fork(
+    before=_AT_FORK.begin,
+    after_in_parent=_AT_FORK.end,
+    after_in_child=_AT_FORK.end,
+)

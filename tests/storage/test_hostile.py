@@ -1,0 +1,248 @@
+"""Whatever a storage does, its engine keeps the law, its deadlines and its session.
+
+Every method raises, stalls, answers late, twice or nonsense, in virtual time.
+"""
+
+import asyncio
+import itertools
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from amplitude_async import Config, DropReason
+from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
+from amplitude_async.delivery.endpoint import Response
+from amplitude_async.delivery.engine import Engine
+from amplitude_async.delivery.stats import Stats
+from amplitude_async.exceptions import StorageError
+from amplitude_async.storage import MemoryStorage, Record, Storage
+from amplitude_async.storage.base import DeadLetter
+from amplitude_async.testing import FakeClock, ScriptedTransport
+from amplitude_async.testing.storage_contract import (
+    HOSTILITIES,
+    METHODS,
+    HostileStorage,
+)
+
+__all__: list[str] = []
+
+STALLING = ("stall", "stubborn", "late")
+FAULTS = (
+    *HOSTILITIES,
+    *(f"at once, {name}" for name in HOSTILITIES),
+    *STALLING,
+    "after",
+    "twice",
+    "nonsense",
+)
+DOWN = Response(503)
+BAD = "bad"
+
+
+class Rows(Storage):
+    """A durable storage on a dict."""
+
+    dead_letters = 100
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Record] = {}
+        self.letters: list[DeadLetter] = []
+
+    async def open(self, _: str, __: Callable[[int], int]) -> int:
+        """Start empty."""
+        return 0
+
+    async def append(self, records: Sequence[Record]) -> None:
+        """Keep records."""
+        self.rows |= {record.id: record for record in records}
+
+    async def fetch(self, after: int, limit: int, _: int) -> list[Record]:
+        """Read on."""
+        return [r for n, r in sorted(self.rows.items()) if n > after][:limit]
+
+    async def settle(self, ids: Sequence[int]) -> None:
+        """Forget records."""
+        for number in ids:
+            self.rows.pop(number, None)
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep letters."""
+        self.letters += letters
+
+    async def size(self) -> int:
+        """Count records."""
+        return len(self.rows)
+
+    async def close(self) -> None:
+        """Keep all."""
+
+
+class Rig:
+    """An engine between a hostile storage and a server that may be down."""
+
+    def __init__(self, inner: Storage) -> None:
+        self.down = False
+        self.taken: Counter[str] = Counter()
+        self.numbers = itertools.count()
+        self.clock = FakeClock()
+        self.storage = HostileStorage(inner)
+        self.transport = ScriptedTransport(then=self.answer, clock=self.clock)
+        config = Config(
+            api_key="key",
+            server_url="http://server.invalid/",
+            max_storage_capacity=10,
+            flush_interval=1.0,
+            overflow_timeout=0.2,
+        )
+        self.engine = Engine(
+            AmplitudeEndpoint(config),
+            config,
+            storage=self.storage,
+            transport=self.transport,
+            clock=self.clock,
+            rng=random.Random(1),
+            max_age=config.max_event_age,
+            client_id=1,
+        )
+
+    def answer(self, body: bytes) -> Response:
+        """Take what is not bad, if anything."""
+        if self.down:
+            return DOWN
+        events = json.loads(body)["events"]
+        bad = [i for i, event in enumerate(events) if event["user_id"] == BAD]
+        if bad:
+            answer = {"code": 400, "events_with_invalid_fields": {"user_id": bad}}
+            return Response(400, json.dumps(answer).encode())
+        self.taken.update(event["insert_id"] for event in events)
+        return Response(200)
+
+    async def track(self, count: int, user: str = "ann") -> None:
+        """Accept events one after the other; each verb returns in time."""
+        for record in self.records(count, user):
+            await self.ends(self.engine.accept(record), 2.0)
+
+    def records(self, count: int, user: str = "ann") -> Iterator[Record]:
+        """Encode events, each with a number of its own."""
+        for number in itertools.islice(self.numbers, count):
+            event = {"user_id": user, "insert_id": str(number)}
+            body = json.dumps(event).encode()
+            wall = self.clock.wall()
+            yield Record(0, body, user, user, None, str(number), wall)
+
+    async def ends(self, work: Coroutine[Any, Any, Any], within: float) -> None:
+        """Let time pass until something ends, which it must in time."""
+        task = asyncio.ensure_future(work)
+        begun = self.clock.now()
+        await self.clock.settle()
+        while not task.done():
+            assert self.clock.now() <= begun + within, "it is late"
+            await self.advance(min(self.clock.next_timer or 0.05, 0.05))
+        task.result()
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass; the account adds up."""
+        await self.clock.advance(seconds)
+        assert self.engine.stats.balanced, self.engine.stats
+
+    async def shut_down(self) -> Stats:
+        """Shut down within the deadline, whatever is stuck; a real second is much."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        ending = asyncio.ensure_future(self.engine.shutdown(0.05))
+        while not ending.done():
+            assert loop.time() - began < 3.0, "it is late"
+            await self.clock.advance(0.01)
+            await asyncio.sleep(0.001)
+        stats = ending.result()
+        assert stats.balanced
+        assert stats.pending == 0
+        assert self.transport.closed
+        return stats
+
+
+@pytest.fixture(autouse=True)
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that is stuck is given real seconds."""
+    monkeypatch.setattr("amplitude_async.delivery.closing.GRACE", 0.01)
+    monkeypatch.setattr("amplitude_async.delivery.engine.STOP_TIMEOUT", 0.05)
+    monkeypatch.setattr("amplitude_async.delivery.journal.CLOSE_TIMEOUT", 0.01)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "open"])
+async def test_whatever_a_method_does_the_law_holds(method: str, fault: str) -> None:
+    """Verbs, flush and shutdown end in time, and once it works all is delivered."""
+    rig = Rig(Rows())
+    await rig.engine.start()
+    rig.down = True
+    await rig.track(15)
+    rig.storage.script = {method: fault}
+    await rig.track(5)
+    rig.down = False
+    await rig.track(3, BAD)
+    await rig.advance(70.0)
+    await rig.track(3)
+    await rig.ends(rig.engine.flush(5.0), 5.1)
+    rig.storage.let_go()
+    await rig.advance(70.0)
+    await rig.track(1)
+    await rig.ends(rig.engine.flush(5.0), 5.1)
+    stats = rig.engine.stats
+    assert (stats.pending, stats.dropped_by_reason.get(DropReason.INTERNAL, 0)) == (
+        0,
+        0,
+    )
+    assert (
+        stats.delivered
+        == len(rig.taken)
+        == stats.accepted - stats.rejected - (stats.dropped)
+    )
+    assert set(rig.taken.values()) == {1}
+    await rig.shut_down()
+
+    assert isinstance(rig.storage.inner, Rows)
+    assert rig.storage.inner.rows == {}
+    assert len({one.record.insert_id for one in rig.storage.inner.letters}) == (
+        stats.rejected
+    )
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "open"])
+@pytest.mark.parametrize("inner", [Rows, MemoryStorage])
+async def test_whatever_a_method_does_the_end_comes(
+    inner: type[Storage], method: str, fault: str
+) -> None:
+    """A shutdown amidst it says the truth of every event, and leaves nothing open."""
+    rig = Rig(inner())
+    await rig.engine.start()
+    rig.down = True
+    await rig.track(4)
+    rig.storage.script = {method: fault}
+    for record in rig.records(4):
+        rig.engine.offer_nowait(record)
+    await rig.track(8)
+    await rig.advance(31.0)
+    await rig.shut_down()
+    rig.storage.let_go()
+    await rig.clock.settle()
+
+
+@pytest.mark.parametrize("fault", [f for f in FAULTS if f not in (*STALLING, "twice")])
+async def test_a_storage_that_does_not_open_says_so(fault: str) -> None:
+    """Whatever it raises, the start raises StorageError, and can be tried again."""
+    rig = Rig(Rows())
+    rig.storage.script = {"open": fault}
+    with pytest.raises(StorageError):
+        await rig.engine.start()
+    rig.storage.script = {}
+    await rig.engine.start()
+    await rig.track(3)
+    await rig.ends(rig.engine.flush(5.0), 5.0)
+    assert rig.engine.stats.delivered == 3
+    await rig.shut_down()

@@ -155,7 +155,7 @@ def lowest(session: nox.Session) -> None:
         for requirement in PROJECT["project"]["dependencies"]
     ]
     session.install(f"{_wheel(session)}[all]", *oldest, *_group("tests"))
-    chosen = session.posargs or TOUCHES_DEPENDENCIES
+    chosen = session.posargs or ("-m", "not long", *TOUCHES_DEPENDENCIES)
     session.run(*PYTEST, *chosen, env=INSTALLED)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from amplitude_async import Amplitude
 from amplitude_async.amplitude.config import ConfigFields
-from amplitude_async.cli.demo.busy import busy_fault, busy_report
+from amplitude_async.cli.demo.busy import busy_faults, busy_report
 from amplitude_async.cli.demo.chaos import CHAOS_OPTIONS, chaos_faults
 from amplitude_async.cli.demo.purchase_service import PurchaseService
 from amplitude_async.cli.demo.purchases import Purchase
@@ -52,7 +52,7 @@ async def run_demo(
     async with Emulator(keep=2 * len(purchases)) as emulator:
         options = demo_options(emulator.httpapi_url)
         if busy:
-            emulator.faults.add(busy_fault())
+            emulator.faults.add(*busy_faults())
         if chaos:
             emulator.faults.add(*chaos_faults(purchases))
             options.update(CHAOS_OPTIONS)

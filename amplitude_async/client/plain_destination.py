@@ -5,7 +5,7 @@ import contextvars
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from amplitude_async.client.destination import Door, Refusal, verdict_on
@@ -22,7 +22,7 @@ from amplitude_async.delivery.outcome import (
     Settlement,
 )
 from amplitude_async.delivery.reporting import Reporter, named
-from amplitude_async.delivery.shares import Shares
+from amplitude_async.delivery.shares import Drained, Shares
 from amplitude_async.delivery.stats import Counters, Stats
 from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.plugins import DestinationPlugin, call_hook
@@ -80,24 +80,6 @@ class _Backlog:
             self.waiting = deque([r for r in self.waiting if r.user_id != user_id])
             self.bytes -= sum([len(record.body) for record in taken])
         return taken
-
-
-class _Alike:
-    """Events that share an outcome; each is settled as it is taken out.
-
-    To free thousands at the end, and all at once, would hold the loop.
-    """
-
-    def __init__(self, records: deque[Record], outcome: Outcome) -> None:
-        self._records = records
-        self._outcome = outcome
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __iter__(self) -> Iterator[Settlement]:
-        while self._records:
-            yield self._records.popleft(), self._outcome
 
 
 class PlainDestination:
@@ -366,7 +348,7 @@ class PlainDestination:
         """Settle what waits, all or of one user, without the plugin."""
         taken = self._backlog.give_up(user_id)
         count = len(taken)
-        self._due.add(_Alike(taken, outcome))
+        self._due.add(Drained(taken, lambda record: (record, outcome)))
         await self._due.done()
         return count
 

@@ -3,12 +3,11 @@
 import asyncio
 import math
 from collections import deque
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from contextlib import aclosing
 from typing import Any
 
 from amplitude_async.delivery.callbacks import CallbackRunner, inside_user_code
-from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outcome import (
     DeliveryStatus,
     DropReason,
@@ -17,6 +16,7 @@ from amplitude_async.delivery.outcome import (
 )
 from amplitude_async.delivery.parts import Parts, Site
 from amplitude_async.delivery.reporting import in_words
+from amplitude_async.delivery.shares import Drained
 from amplitude_async.delivery.tasks import spawn
 from amplitude_async.storage.base import Record
 
@@ -89,10 +89,16 @@ class LastAct:
         stored = 0
         if journal.writes:
             stored = sum(journal.holds(record.id) for record in leftovers)
-        fates = _Fates(leftovers, interrupted, journal)
-        self._books.settle_in_shares(fates)
+        kept, gone = (_stored(""), _stored(_DOUBT)), (_lost(""), _lost(_DOUBT))
+
+        def fate(record: Record) -> Settlement:
+            held = journal.holds(record.id)
+            return record, (kept if held else gone)[record.id in interrupted]
+
+        lost = len(leftovers) - stored
+        self._books.settle_in_shares(Drained(deque(leftovers), fate))
         self._report("stored", stored + journal.unread)
-        self._report("lost", len(leftovers) - stored)
+        self._report("lost", lost)
 
     def _report(self, fate: str, count: int) -> None:
         if count:
@@ -143,32 +149,6 @@ class LastAct:
                 "shut down before the callback had seen every result",
                 count=missed,
             )
-
-
-class _Fates:
-    """What becomes of events that are left, said of each when it is its turn."""
-
-    def __init__(
-        self, leftovers: list[Record], interrupted: set[int], journal: Journal
-    ) -> None:
-        self._leftovers = deque(leftovers)
-        self._interrupted = interrupted
-        self._journal = journal
-
-    def __len__(self) -> int:
-        return len(self._leftovers)
-
-    def __iter__(self) -> Iterator[Settlement]:
-        kept, gone = (_stored(""), _stored(_DOUBT)), (_lost(""), _lost(_DOUBT))
-        # Taken out one by one: to free thousands at the end would hold the loop.
-        leftovers = self._leftovers
-        while leftovers:
-            record = leftovers.popleft()
-            held = self._journal.holds(record.id)
-            yield record, (kept if held else gone)[record.id in self._interrupted]
-
-    def __repr__(self) -> str:
-        return f"<Fates of {len(self)} events>"
 
 
 _DOUBT = "; it was in flight and may have been delivered"

@@ -70,45 +70,31 @@ class Settler:
             letters, self._burying = self._burying, []
             ids, self._settling = self._settling, []
             rejected = {letter.record.id for letter in letters}
+            first = [number for number in ids if number not in rejected]
             # What could not be kept is not forgotten; the others are, even so.
-            done = await self._settle([i for i in ids if i not in rejected])
-            if done and letters:
-                done = await self._bury(letters)
-            elif letters:
+            last = [number for number in ids if number in rejected]
+            try:
+                await self._forget(first)
+                first = []
+                if letters:
+                    burying = self._storage.bury(letters)
+                    await within(PATIENCE, self._clock, burying)
+                    letters = []
+                await self._forget(last)
+                last = []
+            except BaseException as error:
+                # Tried again with the next that are settled, and at the end.
+                self.settle_later([*first, *last])
                 self._keep_letters(letters)
-            ids = [number for number in ids if number in rejected]
-            if not done:
-                self.settle_later(ids)
-                return
-            if not (await self._settle(ids)):
+                if not is_theirs(error):
+                    raise
+                self._report(error)
                 return
 
-    async def _settle(self, ids: list[int]) -> bool:
-        """Forget records; False where they are tried again with the next."""
-        if not ids:
-            return True
-        try:
+    async def _forget(self, ids: list[int]) -> None:
+        if ids:
             await within(PATIENCE, self._clock, self._storage.settle(ids))
-        except BaseException as error:
-            self.settle_later(ids)
-            if not is_theirs(error):
-                raise
-            self._report(error)
-            return False
-        self._passed_over.difference_update(ids)
-        return True
-
-    async def _bury(self, letters: list[DeadLetter]) -> bool:
-        """Keep rejected records; False where they are tried again with the next."""
-        try:
-            await within(PATIENCE, self._clock, self._storage.bury(letters))
-        except BaseException as error:
-            self._keep_letters(letters)
-            if not is_theirs(error):
-                raise
-            self._report(error)
-            return False
-        return True
+            self._passed_over.difference_update(ids)
 
     def _keep_letters(self, letters: list[DeadLetter]) -> None:
         """Put letters down again; no more than are to be kept."""

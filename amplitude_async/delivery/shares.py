@@ -8,11 +8,12 @@ from typing import Generic, Protocol, TypeVar
 
 from amplitude_async.delivery.tasks import spawn
 
-__all__ = ["SHARE", "Shares", "SizedIterable"]
+__all__ = ["SHARE", "Drained", "Shares", "SizedIterable"]
 
 SHARE = 500
 """So many events are settled in a few milliseconds, their callbacks included."""
 
+S = TypeVar("S")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -21,11 +22,31 @@ class SizedIterable(Sized, Iterable[T_co], Protocol[T_co]):
     """What can be counted before it is made, item by item."""
 
 
-def _drained(items: list[T]) -> Iterator[T]:
-    """Take items out one by one: to free thousands at the end would hold the loop."""
-    left = deque(items)
-    while left:
-        yield left.popleft()
+class Drained(Generic[S, T]):
+    """What is made of items as they are taken out, one by one.
+
+    To make thousands at once, or to free them at the end, would hold the loop.
+
+    Args:
+        items: emptied on the way.
+        make: makes something of an item, when it is its turn.
+    """
+
+    def __init__(self, items: deque[S], make: Callable[[S], T]) -> None:
+        self._items = items
+        self._make = make
+
+    def __len__(self) -> int:
+        """Count those that are left."""
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[T]:
+        """Take one out after the other."""
+        while self._items:
+            yield self._make(self._items.popleft())
+
+    def __repr__(self) -> str:
+        return f"<Drained {len(self)} left>"
 
 
 class Shares(Generic[T]):
@@ -55,7 +76,9 @@ class Shares(Generic[T]):
             self._work(list(items))
             return
         self._left += len(items)
-        self._runs.append(_drained(items) if isinstance(items, list) else iter(items))
+        if isinstance(items, list):
+            items = Drained(deque(items), _as_it_is)
+        self._runs.append(iter(items))
         self._ensure_running()
 
     def _ensure_running(self) -> None:
@@ -104,3 +127,7 @@ class Shares(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<Shares of {self._name}: {len(self)} left>"
+
+
+def _as_it_is(item: T) -> T:
+    return item

@@ -56,14 +56,17 @@ class Left:
         own = self._ids.get(identity)
         if own is None:
             return 0
-        gone = set(ids)
-        kept = array("q", [number for number in own if number not in gone])
-        removed = len(own) - len(kept)
-        self.count -= removed
-        if kept:
-            self._ids[identity] = kept
+        gone, length = set(ids), len(own)
+        if gone.issuperset(own[: len(gone)]):
+            # They mostly are the first: all others need not be looked at.
+            del own[: len(gone)]
         else:
+            own = array("q", [number for number in own if number not in gone])
+            self._ids[identity] = own
+        if not own:
             del self._ids[identity]
+        removed = length - len(own)
+        self.count -= removed
         return removed
 
     def clear(self) -> None:

@@ -22,7 +22,8 @@ from amplitude_async.exceptions import (
     StorageFullError,
 )
 from amplitude_async.storage.base import DeadLetter, Holdings, Record, Storage
-from amplitude_async.storage.spool.sources import Room, Sources, Tally
+from amplitude_async.storage.spool.file import Amount
+from amplitude_async.storage.spool.sources import Sources, Tally
 from amplitude_async.storage.spool.thread import SpoolThread, answer
 
 __all__ = ["SQLiteStorage"]
@@ -176,9 +177,9 @@ class SQLiteStorage(Storage):
         return self._sources.number_claimed(allot)
 
     @property
-    def _quarter(self) -> Room:
+    def _quarter(self) -> Amount:
         # Each process takes what it has room for: the others take the rest.
-        return Room(self._max_events // 4, self._max_bytes // 4)
+        return Amount(self._max_events // 4, self._max_bytes // 4)
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Take over files of processes that are gone, a few at a time.
@@ -203,10 +204,8 @@ class SQLiteStorage(Storage):
             size += len(record.body)
         # Without a lock: at worst a limit is felt a moment early or late.
         appended, settled = self._appended, self._sources.settled
-        events = appended.events + count
-        total = appended.size + size
-        events -= settled.events
-        total -= settled.size
+        events = appended.events + count - settled.events
+        total = appended.size + size - settled.size
         if (
             events > self._max_events or total > self._max_bytes or self._thread is None
         ) and not self._has_room(events, total):

@@ -16,7 +16,8 @@ from typing import NamedTuple
 from amplitude_async.exceptions import StorageError
 from amplitude_async.storage.base import DeadLetter, Record
 from amplitude_async.storage.spool.file import SpoolFile
-from amplitude_async.storage.spool.lock import ASIDE, SUFFIX, SpoolLock, new_spool_path
+from amplitude_async.storage.spool.lock import ASIDE, SUFFIX, SpoolLock
+from amplitude_async.storage.spool.making import make_locked
 
 __all__ = [
     "FileStatus",
@@ -348,13 +349,9 @@ class _NewFile:
 
 @contextmanager
 def _new_file(directory: Path, destination: str) -> Iterator[_NewFile]:
-    path = new_spool_path(directory)
-    lock = SpoolLock.try_acquire(path)
-    # Nobody knows the name yet, so nobody can have the lock.
-    assert lock is not None  # noqa: S101
+    # Power loss must not take what the old file no longer has.
+    file, lock = make_locked(directory, destination, full_sync=True)
     try:
-        # Power loss must not take what the old file no longer has.
-        file = SpoolFile.create(path, destination, full_sync=True)
         with closing(file):
             yield _NewFile(file)
     finally:

@@ -30,7 +30,7 @@ from amplitude_async.storage.spool.lock import ASIDE
 from amplitude_async.storage.spool.presence import Presence
 from amplitude_async.storage.spool.schema import translated
 
-__all__ = ["Extent", "Removed", "SpoolFile"]
+__all__ = ["Amount", "Extent", "SpoolFile"]
 
 # In the order of the fields of a record.
 _COLUMNS = "id, body, identity, user_id, device_id, insert_id, accepted_at"
@@ -63,8 +63,8 @@ class Extent(NamedTuple):
     last: int
 
 
-class Removed(NamedTuple):
-    """What a file holds less than before."""
+class Amount(NamedTuple):
+    """So many events: what a file holds, what it holds less, what may be taken over."""
 
     events: int
     size: int
@@ -307,7 +307,7 @@ class SpoolFile:
                 found.append(record)
         return found
 
-    def quarantine(self, ids: Sequence[int]) -> Removed:
+    def quarantine(self, ids: Sequence[int]) -> Amount:
         """Set damaged records aside."""
         with self._suspecting(), self._transaction() as connection:
             connection.executemany(
@@ -387,7 +387,7 @@ class SpoolFile:
             for row in rows:
                 yield _read(row)
 
-    def delete(self, ids: Iterable[int]) -> Removed:
+    def delete(self, ids: Iterable[int]) -> Amount:
         """Forget records; says what there was of them."""
         with self._suspecting(), self._transaction() as connection:
             return _delete(connection, ids)
@@ -576,7 +576,7 @@ class SpoolFile:
             return connection.total_changes - before
 
 
-def _delete(connection: sqlite3.Connection, ids: Iterable[int]) -> Removed:
+def _delete(connection: sqlite3.Connection, ids: Iterable[int]) -> Amount:
     count = size = 0
     for run in _runs(ids):
         # Some may be gone: what is counted is what was there.
@@ -588,7 +588,7 @@ def _delete(connection: sqlite3.Connection, ids: Iterable[int]) -> Removed:
         connection.execute("DELETE FROM events WHERE id BETWEEN ? AND ?", run)
         count += found
         size += found_bytes
-    return Removed(count, size)
+    return Amount(count, size)
 
 
 def _keep_newest(connection: sqlite3.Connection, keep: int) -> None:

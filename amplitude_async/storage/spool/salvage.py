@@ -7,28 +7,25 @@ renamed, and stays for people.
 import contextlib
 import logging
 from pathlib import Path
-from typing import NamedTuple
 
 from amplitude_async.exceptions import StorageError
 from amplitude_async.storage.spool.file import SpoolFile
-from amplitude_async.storage.spool.lock import SpoolLock, new_spool_path
+from amplitude_async.storage.spool.lock import SpoolLock
+from amplitude_async.storage.spool.making import (
+    LockedFile,
+    make_directory,
+    make_locked,
+)
 from amplitude_async.storage.spool.schema import CorruptSpoolError, StrangeSpoolError
 
-__all__ = ["Salvaged", "replace", "rescue"]
+__all__ = ["replace", "rescue"]
 
 logger = logging.getLogger("amplitude_async.storage")
 
 
-class Salvaged(NamedTuple):
-    """A new file, locked, with what could be read of a damaged one."""
-
-    file: SpoolFile
-    lock: SpoolLock
-
-
 def rescue(
     path: Path, destination: str, problem: CorruptSpoolError, *, full_sync: bool
-) -> Salvaged | None:
+) -> LockedFile | None:
     """Set a damaged file aside, whose process is gone and whose lock we have.
 
     Args:
@@ -56,7 +53,7 @@ def rescue(
     return saved
 
 
-def _salvage_orphan(path: Path, destination: str, *, full_sync: bool) -> Salvaged:
+def _salvage_orphan(path: Path, destination: str, *, full_sync: bool) -> LockedFile:
     with contextlib.closing(SpoolFile.wreck(path)) as wreck:
         if not wreck.destination:
             msg = f"{path} does not say whose its events are"
@@ -74,7 +71,7 @@ def replace(
     problem: StorageError,
     *,
     full_sync: bool,
-) -> Salvaged:
+) -> LockedFile:
     """Replace an open file, which is damaged or was deleted; it is closed.
 
     Records keep their numbers.
@@ -109,33 +106,15 @@ def _tell(problem: StorageError, file: SpoolFile, rest: str) -> None:
 
 def _salvage(
     damaged: SpoolFile, destination: str, *, renumber: bool, full_sync: bool
-) -> Salvaged:
-    path = new_spool_path(damaged.path.parent)
-    lock = _lock(path)
+) -> LockedFile:
+    directory = damaged.path.parent
+    make_directory(directory)  # who deletes a file may have deleted that as well
+    file, lock = made = make_locked(directory, destination, full_sync=full_sync)
     try:
-        file = SpoolFile.create(path, destination, full_sync=full_sync)
-        try:
-            file.receive(damaged, renumber=renumber)
-        except BaseException:
-            file.close()
-            file.remove()
-            raise
+        file.receive(damaged, renumber=renumber)
     except BaseException:
+        file.close()
+        file.remove()
         lock.release(remove=True)
         raise
-    return Salvaged(file, lock)
-
-
-def _lock(path: Path) -> SpoolLock:
-    try:
-        # Who deletes the file may have deleted the directory.
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = SpoolLock.try_acquire(path)
-    except OSError as error:
-        msg = f"{path}: {error.strerror or error}: make the directory writable"
-        raise StorageError(msg) from error
-    # Nobody else knows the name: it is the file system that has no locks.
-    if lock is None:
-        msg = f"{path.parent} cannot lock files: choose a directory on a local disk"
-        raise StorageError(msg)
-    return lock
+    return made

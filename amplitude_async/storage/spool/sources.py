@@ -18,9 +18,14 @@ from weakref import WeakSet
 
 from amplitude_async.exceptions import StorageError
 from amplitude_async.storage.base import DeadLetter, Record
-from amplitude_async.storage.spool.file import Extent, Removed, SpoolFile
-from amplitude_async.storage.spool.lock import SUFFIX, SpoolLock, new_spool_path
-from amplitude_async.storage.spool.salvage import Salvaged, replace, rescue
+from amplitude_async.storage.spool.file import Amount, Extent, SpoolFile
+from amplitude_async.storage.spool.lock import SUFFIX, SpoolLock
+from amplitude_async.storage.spool.making import (
+    LockedFile,
+    make_directory,
+    make_locked,
+)
+from amplitude_async.storage.spool.salvage import replace, rescue
 from amplitude_async.storage.spool.schema import CorruptSpoolError
 from amplitude_async.storage.spool.space import DiskReserve, Postponed
 from amplitude_async.storage.spool.strangers import (
@@ -29,7 +34,7 @@ from amplitude_async.storage.spool.strangers import (
     open_to_all,
 )
 
-__all__ = ["Room", "Source", "Sources", "Tally"]
+__all__ = ["Source", "Sources", "Tally"]
 
 logger = logging.getLogger("amplitude_async.storage")
 
@@ -76,14 +81,6 @@ class Tally:
     def clear(self) -> None:
         """Begin again at nothing."""
         self.events = self.size = 0
-
-
-class Room(NamedTuple):
-    """How much may be taken over from others."""
-
-    events: int
-    size: int
-    """Bytes of their bodies."""
 
 
 class Source:
@@ -134,9 +131,9 @@ class Source:
         return self._count
 
     @property
-    def extent(self) -> Room:
+    def amount(self) -> Amount:
         """How much is in the file."""
-        return Room(self._count, self._size)
+        return Amount(self._count, self._size)
 
     @property
     def is_passed_over(self) -> bool:
@@ -155,7 +152,7 @@ class Source:
         """Count the readings that fail in a row."""
         self._failures = 0 if well else self._failures + 1
 
-    def reduce(self, removed: Removed) -> None:
+    def reduce(self, removed: Amount) -> None:
         """Count what was removed."""
         self._count -= removed.events
         self._size -= removed.size
@@ -174,11 +171,11 @@ class Source:
         self.lock.release(remove=False)
         self.lock = lock
 
-    def take(self, saved: Salvaged) -> Removed:
+    def take(self, saved: LockedFile) -> Amount:
         """Go on with a new file; returns how much did not come along."""
         self.file, self.lock = saved
         left = self.file.extent()
-        return Removed(self._count - left.events, self._size - left.size)
+        return Amount(self._count - left.events, self._size - left.size)
 
     def leave(self) -> None:
         """Close the file and free it; delete it where nothing is left in it."""
@@ -244,7 +241,7 @@ class Sources:
 
     # Making and leaving ------------------------------------------------------
 
-    def open(self, destination: str, room: Room) -> None:
+    def open(self, destination: str, room: Amount) -> None:
         """Make the own file, and lock those of processes that are gone.
 
         Where the disk has no room for an own file, theirs are drained first, and the
@@ -257,7 +254,7 @@ class Sources:
         Raises:
             StorageError: the directory cannot be used, and nothing is there to drain.
         """
-        _make_directory(self._directory)
+        make_directory(self._directory)
         if open_to_all(self._directory):
             message = "anybody may delete its files: chmod 700"
             self._tell(logging.WARNING, self._directory, message)
@@ -334,7 +331,7 @@ class Sources:
             self._adopted.append(source)
         return taken
 
-    def claim_orphans(self, room: Room) -> None:
+    def claim_orphans(self, room: Amount) -> None:
         """Lock files of processes that are gone, few at a time.
 
         Args:
@@ -361,7 +358,7 @@ class Sources:
             except _NoRoomError:
                 return  # the oldest come first
 
-    def _look_at(self, path: Path, room: Room) -> None:
+    def _look_at(self, path: Path, room: Amount) -> None:
         """Lock a file where that works; else leave it alone for a while."""
         before = self.held.events
         try:
@@ -378,7 +375,7 @@ class Sources:
         else:
             self._postponed.failed(path)
 
-    def _claim(self, path: Path, room: Room) -> None:
+    def _claim(self, path: Path, room: Amount) -> None:
         if stranger := name_stranger(path):
             self._tell(logging.WARNING, path, stranger)
             return
@@ -401,19 +398,19 @@ class Sources:
         if source is not None:
             self._keep_or_return(source, room)
 
-    def _keep_or_return(self, source: Source, room: Room) -> None:
+    def _keep_or_return(self, source: Source, room: Amount) -> None:
         """Keep a file that was claimed, unless others are at hand and it is large."""
-        extent, held = source.extent, self.held
+        amount, held = source.amount, self.held
         fits = (
-            held.events + extent.events <= room.events
-            and held.size + extent.size <= room.size
+            held.events + amount.events <= room.events
+            and held.size + amount.size <= room.size
         )
         if held.events and not fits:
-            self.settled.add(extent.events, extent.size)
+            self.settled.add(*amount)
             source.leave()
             raise _NoRoomError
         _KEPT_FROM_CHILDREN.add(source)
-        held.add(extent.events, extent.size)
+        held.add(*amount)
         self._claimed.append(source)
 
     def _take_over(self, path: Path, lock: SpoolLock) -> Source | None:
@@ -504,7 +501,7 @@ class Sources:
         """
         problem: StorageError | None = None
         for source in self._all():
-            if source.extent.events <= 0 and not self._dead_letters:
+            if source.amount.events <= 0 and not self._dead_letters:
                 continue  # there is nothing to lose
             try:
                 self._confirm(source)
@@ -535,7 +532,7 @@ class Sources:
     def _give_up(self, source: Source, problem: StorageError) -> None:
         """Leave a file to another process, which has taken it over and sends it."""
         logger.error("%s; another process has taken over its events", problem)
-        self._count_out(source, Removed(*source.extent))
+        self._count_out(source, source.amount)
         source.lock.release(remove=False)
         with contextlib.suppress(StorageError):
             source.file.close()
@@ -632,7 +629,7 @@ class Sources:
                 self._count_out(source, removed)
         self._be_done_with(source)
 
-    def _count_out(self, source: Source, removed: Removed) -> None:
+    def _count_out(self, source: Source, removed: Amount) -> None:
         """Count what is in a file no more."""
         self.settled.add(removed.events, removed.size)
         source.reduce(removed)
@@ -641,7 +638,7 @@ class Sources:
 
     def _be_done_with(self, source: Source) -> None:
         """Leave an adopted file in which nothing is left."""
-        if source is not self.own and source.extent.events <= 0:
+        if source is not self.own and source.amount.events <= 0:
             self._adopted.remove(source)
             source.pay()
             source.leave()
@@ -703,12 +700,12 @@ class Sources:
         source.was_read(well=False)
         if not source.is_passed_over:
             return False
-        extent = source.extent
-        self.held.add(-extent.events, -extent.size)
+        amount = source.amount
+        self.held.add(-amount.events, -amount.size)
         logger.error(
             "%s; its %d events stay where they are until the next start",
             error,
-            extent.events,
+            amount.events,
         )
         return True
 
@@ -760,14 +757,7 @@ def _make_own(directory: Path, destination: str, *, full_sync: bool) -> Source:
     Raises:
         StorageError: the directory cannot be used; the message says why.
     """
-    path = new_spool_path(directory)
-    lock = _new_lock(path)
-    try:
-        file = SpoolFile.create(path, destination, full_sync=full_sync)
-    except BaseException:
-        lock.release(remove=True)
-        raise
-    source = Source(file, lock)
+    source = Source(*make_locked(directory, destination, full_sync=full_sync))
     _KEPT_FROM_CHILDREN.add(source)
     return source
 
@@ -779,37 +769,6 @@ def _lock_again(path: Path) -> SpoolLock | None:
     except OSError as error:
         msg = f"{path}: cannot be locked: {error.strerror or error}"
         raise StorageError(msg) from error
-
-
-def _make_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        msg = (
-            f"the spool directory {directory} cannot be made: "
-            f"{error.strerror or error}: choose another or make it writable"
-        )
-        raise StorageError(msg) from error
-
-
-def _new_lock(path: Path) -> SpoolLock:
-    directory = path.parent
-    try:
-        lock = SpoolLock.try_acquire(path)
-    except OSError as error:
-        msg = (
-            f"the spool directory {directory} is not writable: "
-            f"{error.strerror or error}: choose another or change its permissions"
-        )
-        raise StorageError(msg) from error
-    # Nobody else knows the name: it is the file system that has no locks.
-    if lock is None:
-        msg = (
-            f"the spool directory {directory} cannot lock files: choose one on a local "
-            "disk"
-        )
-        raise StorageError(msg)
-    return lock
 
 
 # State in a module, since a hook of the interpreter cannot be taken back: one for each

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import random
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,6 +17,12 @@ from blockbuster import blockbuster_ctx
 from hypothesis import HealthCheck, settings
 
 import amplitude_async
+from amplitude_async import Config
+from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
+from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.engine import Engine
+from amplitude_async.delivery.transport import Transport
+from amplitude_async.storage import MemoryStorage, Storage
 
 if TYPE_CHECKING:
     from amplitude_async import Amplitude
@@ -28,6 +35,7 @@ __all__ = [
     "connect",
     "default_options",
     "emulator",
+    "engine_of",
     "importable_package",
     "start_example",
 ]
@@ -184,6 +192,30 @@ def connect(
         return client
 
     return make
+
+
+# Engines --------------------------------------------------------------------
+
+
+def engine_of(
+    config: Config,
+    transport: Transport,
+    clock: Clock,
+    *,
+    storage: Storage | None = None,
+    seed: int = 1,
+) -> Engine:
+    """Build an engine of one's own, without a client around it."""
+    return Engine(
+        AmplitudeEndpoint(config),
+        config,
+        storage=storage or MemoryStorage(),
+        transport=transport,
+        clock=clock,
+        rng=random.Random(seed),
+        max_age=config.max_event_age,
+        client_id=1,
+    )
 
 
 # Services -------------------------------------------------------------------

@@ -6,7 +6,6 @@ that one has a clock. A pass over all that waits which calls nothing is not seen
 
 import asyncio
 import json
-import random
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -25,14 +24,13 @@ from amplitude_async import (
     DropReason,
     Overflow,
 )
-from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.client.plain_destination import PlainDestination
 from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.endpoint import Response
-from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.transport import Transport
-from amplitude_async.storage import MemoryStorage, Record
+from amplitude_async.storage import Record
 from amplitude_async.testing import FakeClock, ScriptedTransport
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -126,16 +124,7 @@ class Rig:
             max_storage_capacity=events,
             **options,
         )
-        self.engine = Engine(
-            AmplitudeEndpoint(config),
-            config,
-            storage=MemoryStorage(),
-            transport=self.transport,
-            clock=self.clock,
-            rng=random.Random(1),
-            max_age=config.max_event_age,
-            client_id=1,
-        )
+        self.engine = engine_of(config, self.transport, self.clock)
 
     async def fill(self) -> None:
         """Let all requests that may be out hang, and all else wait."""

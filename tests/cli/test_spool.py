@@ -9,8 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +24,8 @@ from amplitude_async.emulator import Emulator
 from amplitude_async.storage import DeadLetter, Record, SQLiteStorage
 from amplitude_async.storage.spool.directory import SpoolDirectory
 from amplitude_async.storage.spool.file import SpoolFile
-from amplitude_async.storage.spool.lock import SpoolLock, new_spool_path
+from amplitude_async.storage.spool.lock import new_spool_path
+from tests.cli.conftest import living
 
 __all__: list[str] = []
 
@@ -66,17 +67,6 @@ def leave(
     file.bury(letters, 10_000)
     file.close()
     return path
-
-
-@contextmanager
-def living(path: Path) -> Iterator[None]:
-    """Hold the lock of a file as a living process does."""
-    lock = SpoolLock.try_acquire(path)
-    assert lock
-    try:
-        yield
-    finally:
-        lock.release(remove=True)
 
 
 def run(*arguments: object, answer: str | None = None) -> Result:

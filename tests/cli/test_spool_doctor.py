@@ -7,8 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -20,7 +20,8 @@ from typer.testing import CliRunner, Result
 from amplitude_async.cli.app import app
 from amplitude_async.storage import DeadLetter, Record
 from amplitude_async.storage.spool.file import SpoolFile
-from amplitude_async.storage.spool.lock import SpoolLock, new_spool_path
+from amplitude_async.storage.spool.lock import new_spool_path
+from tests.cli.conftest import living
 
 __all__: list[str] = []
 
@@ -48,17 +49,6 @@ def leave(
         file.insert(records)
         file.bury(letters, 10)
     return path
-
-
-@contextmanager
-def living(path: Path) -> Iterator[None]:
-    """Hold the lock of a file as a living process does."""
-    lock = SpoolLock.try_acquire(path)
-    assert lock
-    try:
-        yield
-    finally:
-        lock.release(remove=True)
 
 
 def change(path: Path, *statements: str) -> None:

@@ -1,18 +1,16 @@
 """Ages are counted within a process on a clock that nobody can set."""
 
 import json
-import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from amplitude_async import Config
-from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.ages import Ages
 from amplitude_async.delivery.endpoint import Response
-from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.outcome import DropReason
 from amplitude_async.storage import MemoryStorage, Record, Storage
 from amplitude_async.testing import FakeClock, ScriptedTransport
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -60,16 +58,7 @@ class Rig:
         self.clock = AdjustedClock()
         self.transport = ScriptedTransport(then=Response(503), clock=self.clock)
         config = Config(api_key="key", server_url="http://server.invalid/", **options)
-        self.engine = Engine(
-            AmplitudeEndpoint(config),
-            config,
-            storage=storage or MemoryStorage(),
-            transport=self.transport,
-            clock=self.clock,
-            rng=random.Random(1),
-            max_age=config.max_event_age,
-            client_id=1,
-        )
+        self.engine = engine_of(config, self.transport, self.clock, storage=storage)
 
     async def track(self, count: int) -> None:
         """Accept events of as many users."""

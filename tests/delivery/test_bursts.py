@@ -1,7 +1,6 @@
 """Bursts, slow callbacks and full queues: who is told, who goes, and in which order."""
 
 import asyncio
-import random
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -11,10 +10,9 @@ from typing import Any
 import pytest
 
 from amplitude_async import Config, DeliveryResult, DropReason, Overflow
-from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
-from amplitude_async.delivery.engine import Engine
-from amplitude_async.storage import MemoryStorage, Record
+from amplitude_async.storage import Record
 from amplitude_async.testing import FakeClock, ScriptedTransport
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -33,16 +31,7 @@ class Rig:
             callback=callback,
             **options,
         )
-        self.engine = Engine(
-            AmplitudeEndpoint(config),
-            config,
-            storage=MemoryStorage(),
-            transport=self.transport,
-            clock=self.clock,
-            rng=random.Random(1),
-            max_age=config.max_event_age,
-            client_id=1,
-        )
+        self.engine = engine_of(config, self.transport, self.clock)
 
     async def finish(self, work: Awaitable[Any]) -> Any:
         """Let time pass until something is done."""

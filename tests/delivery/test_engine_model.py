@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -24,12 +23,10 @@ from amplitude_async import (
     Overflow,
     QueueFullError,
 )
-from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.endpoint import Response
-from amplitude_async.delivery.engine import Engine
-from amplitude_async.storage import MemoryStorage
 from amplitude_async.storage.base import Record
 from amplitude_async.testing import FakeClock, ScriptedTransport
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -143,16 +140,7 @@ class EngineMachine(RuleBasedStateMachine):
             overflow=overflow,
             callback=self.results.append,
         )
-        self.engine = Engine(
-            AmplitudeEndpoint(config),
-            config,
-            storage=MemoryStorage(),
-            transport=self.transport,
-            clock=self.clock,
-            rng=random.Random(seed),
-            max_age=config.max_event_age,
-            client_id=1,
-        )
+        self.engine = engine_of(config, self.transport, self.clock, seed=seed)
         self.run(self.engine.start())
 
     def new_task(

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 import pytest
 
 from amplitude_async import Config
-from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.endpoint import Response
-from amplitude_async.delivery.engine import Engine
 from amplitude_async.exceptions import StorageError
 from amplitude_async.storage import Record, Storage
 from amplitude_async.testing import FakeClock, ScriptedTransport
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -122,15 +120,11 @@ class Rig:
         self.pile, self.server, self.clock = pile, Server(), FakeClock()
         pile.now = self.clock.now
         config = Config(api_key="key", server_url="http://server.invalid/", **options)
-        self.engine = Engine(
-            AmplitudeEndpoint(config),
+        self.engine = engine_of(
             config,
+            ScriptedTransport(then=self.server, clock=self.clock),
+            self.clock,
             storage=pile,
-            transport=ScriptedTransport(then=self.server, clock=self.clock),
-            clock=self.clock,
-            rng=random.Random(1),
-            max_age=config.max_event_age,
-            client_id=1,
         )
 
     async def track(self, user: str, *numbers: int, size: int = 0) -> None:

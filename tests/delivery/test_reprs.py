@@ -14,6 +14,7 @@ from amplitude_async.delivery.parts import Parts, Site
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.storage import MemoryStorage, Record
 from amplitude_async.testing import FakeClock, ScriptedTransport
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -29,16 +30,7 @@ def record(user: str, number: int) -> Record:
 def engine(clock: FakeClock, transport: ScriptedTransport) -> Engine:
     """Build an engine of narrow bounds."""
     config = Config(api_key=KEY, flush_queue_size=2, max_storage_capacity=20)
-    return Engine(
-        AmplitudeEndpoint(config),
-        config,
-        storage=MemoryStorage(),
-        transport=transport,
-        clock=clock,
-        rng=random.Random(1),
-        max_age=config.max_event_age,
-        client_id=1,
-    )
+    return engine_of(config, transport, clock)
 
 
 async def test_an_engine_says_what_is_out_pending_and_held() -> None:

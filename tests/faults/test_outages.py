@@ -2,18 +2,16 @@
 
 import asyncio
 import json
-import random
 from collections import Counter
 
 import pytest
 
 from amplitude_async import Config
-from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.delivery.engine import Engine
-from amplitude_async.storage import MemoryStorage
 from amplitude_async.storage.base import Record
 from amplitude_async.testing import FakeClock, ScriptedTransport
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -88,16 +86,7 @@ def build(server: Server, clock: FakeClock) -> Engine:
     config = Config(
         api_key="key", server_url="http://server.invalid/", overflow="drop_newest"
     )
-    return Engine(
-        AmplitudeEndpoint(config),
-        config,
-        storage=MemoryStorage(),
-        transport=server,
-        clock=clock,
-        rng=random.Random(1),
-        max_age=config.max_event_age,
-        client_id=1,
-    )
+    return engine_of(config, server, clock)
 
 
 def charged(engine: Engine) -> int:

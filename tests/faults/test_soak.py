@@ -5,16 +5,13 @@ A quarter of the size of `benchmarks/soak.py`: 500 events a second, room for 5,0
 
 import gc
 import json
-import random
 import sys
 
 from amplitude_async import Config
-from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.endpoint import Response
-from amplitude_async.delivery.engine import Engine
-from amplitude_async.storage import MemoryStorage
 from amplitude_async.storage.base import Record
 from amplitude_async.testing import FakeClock, ScriptedTransport
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -56,16 +53,7 @@ async def test_memory_is_flat_in_a_long_outage() -> None:
         server_url="http://server.invalid/",
         max_storage_capacity=CAPACITY,
     )
-    engine = Engine(
-        AmplitudeEndpoint(config),
-        config,
-        storage=MemoryStorage(),
-        transport=network,
-        clock=clock,
-        rng=random.Random(1),
-        max_age=config.max_event_age,
-        client_id=1,
-    )
+    engine = engine_of(config, network, clock)
     await engine.start()
     number = 0
     found = []

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import random
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 import pytest
 
 from amplitude_async import Config
-from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.delivery.engine import Engine
-from amplitude_async.storage import MemoryStorage
 from amplitude_async.storage.base import Record
 from amplitude_async.testing import FakeClock, ScriptedTransport
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -74,16 +72,7 @@ STORMS: dict[str, tuple[Server, int]] = {
 async def ask(server: Server, clock: FakeClock, **options: Any) -> Engine:
     """Track ten events a second for a hundred seconds; returns the engine, drained."""
     config = Config(api_key=KEY, server_url="http://server.invalid/", **options)
-    engine = Engine(
-        AmplitudeEndpoint(config),
-        config,
-        storage=MemoryStorage(),
-        transport=ScriptedTransport(then=server, clock=clock),
-        clock=clock,
-        rng=random.Random(1),
-        max_age=config.max_event_age,
-        client_id=1,
-    )
+    engine = engine_of(config, ScriptedTransport(then=server, clock=clock), clock)
     await engine.start()
     for number in range(SECONDS * PER_SECOND):
         user = f"user-{number % 50}"

@@ -15,8 +15,10 @@ import pytest
 from amplitude_async.emulator import Emulator
 from amplitude_async.storage import SQLiteStorage
 
-__all__ = ["default_options", "never_at_rest", "start_tracker"]
+__all__ = ["HERE", "Ids", "default_options", "never_at_rest", "opened", "start_tracker"]
 
+# The destination of the spools that are opened without a client.
+HERE = "https://example.org/ 0123"
 # The one that `connect` gives to every client.
 KEY = "0123456789abcdef-secret"
 # So short that no test waits, and long enough to be waits.
@@ -140,3 +142,28 @@ def start_tracker(emulator: Emulator, tmp_path: Path) -> Callable[..., Any]:
             await process.wait()
 
     return start
+
+
+class Ids:
+    """Gives ids out, as an engine does."""
+
+    def __init__(self) -> None:
+        self._next = 1
+
+    def __call__(self, count: int) -> int:
+        """Reserve so many; returns the first."""
+        first, self._next = self._next, self._next + count
+        return first
+
+
+@asynccontextmanager
+async def opened(
+    directory: Path, **options: Any
+) -> AsyncIterator[tuple[SQLiteStorage, Ids, int]]:
+    """Open a spool, say what it took over, and close it in the end."""
+    storage, ids = SQLiteStorage(directory, **options), Ids()
+    recovered = await storage.open(HERE, ids)
+    try:
+        yield storage, ids, recovered
+    finally:
+        await storage.close()

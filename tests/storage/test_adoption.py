@@ -13,8 +13,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +26,11 @@ from amplitude_async.storage.spool import sources
 from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import SpoolLock, new_spool_path
 from amplitude_async.testing.storage_contract import make_record
+from tests.storage.conftest import HERE, Ids, opened
 
 __all__: list[str] = []
 
-HERE = "https://example.org/ 0123"
 MUCH = 10**9
-
-
-class Ids:
-    """Gives ids out, as an engine does."""
-
-    def __init__(self) -> None:
-        self._next = 1
-
-    def __call__(self, count: int) -> int:
-        first = self._next
-        self._next += count
-        return first
-
-
-@asynccontextmanager
-async def opened(
-    directory: Path, **options: Any
-) -> AsyncIterator[tuple[SQLiteStorage, Ids, int]]:
-    """Open a spool, say what it took over, and close it in the end."""
-    storage, ids = SQLiteStorage(directory, **options), Ids()
-    recovered = await storage.open(HERE, ids)
-    try:
-        yield storage, ids, recovered
-    finally:
-        await storage.close()
 
 
 async def leave_behind(directory: Path, *numbers: int) -> Path:

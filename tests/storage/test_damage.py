@@ -6,7 +6,7 @@ import os
 import random
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from amplitude_async.storage import DeadLetter, Record, SQLiteStorage
 from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import new_spool_path
 from amplitude_async.testing.storage_contract import make_record
+from tests.storage.conftest import Ids
 
 __all__: list[str] = []
 
@@ -32,24 +33,11 @@ MARK = pytest.mark
 SEEDS = int(os.environ.get("SPOOL_DAMAGE_SEEDS", "60"))
 
 
-def counter() -> Callable[[int], int]:
-    """Return what gives ids as an engine does."""
-    last = 0
-
-    def allot(count: int) -> int:
-        nonlocal last
-        first = last + 1
-        last += count
-        return first
-
-    return allot
-
-
 async def drain(directory: Path) -> dict[str, Record]:
     """Open a spool, read all of it page by page, settle it and close it."""
     storage = SQLiteStorage(directory)
     found: dict[str, Record] = {}
-    allot = counter()
+    allot = Ids()
     await storage.open(HERE, allot)
     after = 0
     while page := await storage.fetch(after, 50, 200_000):
@@ -217,7 +205,7 @@ async def test_an_own_file_that_is_damaged_is_replaced(
 ) -> None:
     """49 good events and 20 fresh ones arrive, and nothing comes again."""
     storage = SQLiteStorage(tmp_path)
-    await storage.open(HERE, counter())
+    await storage.open(HERE, Ids())
     for number in range(1, 51):
         await storage.append([RECORDS[number]])
     path = only_file(tmp_path)
@@ -244,7 +232,7 @@ async def test_an_own_file_that_is_damaged_is_replaced(
 async def test_settling_on_a_damaged_page_forgets_the_rest(tmp_path: Path) -> None:
     """What was delivered is not sent again, whatever page it lies on."""
     storage = SQLiteStorage(tmp_path)
-    await storage.open(HERE, counter())
+    await storage.open(HERE, Ids())
     await storage.append(list(RECORDS.values())[:50])
     path = only_file(tmp_path)
     await asyncio.to_thread(spoil_row, path, 27)
@@ -268,7 +256,7 @@ async def test_a_damaged_orphan_is_taken_over_once(
     assert "49 events that could be read moved to" in errors[0].getMessage()
     assert await drain(tmp_path) == {}
     storage = SQLiteStorage(tmp_path, dead_letters=5)
-    await storage.open(HERE, counter())
+    await storage.open(HERE, Ids())
     assert [one.message for one in await storage.list_dead_letters()] == ["bad"]
     await storage.close()
 
@@ -298,7 +286,7 @@ async def test_a_number_out_of_bounds_hangs_nobody(number: int, tmp_path: Path) 
     path = await asyncio.to_thread(leave, tmp_path, *FIFTY[:3])
     renumber = "UPDATE events SET id = ? WHERE id = 2"
     await asyncio.to_thread(change, path, renumber, number)
-    allot = counter()
+    allot = Ids()
     storage = SQLiteStorage(tmp_path)
     assert await storage.open(HERE, allot) == 3
     assert allot(1) < 1_000
@@ -326,7 +314,7 @@ async def test_a_disk_that_spoils_every_copy_is_not_filled_with_them(
 ) -> None:
     """A file is replaced three times, and then its trouble is told."""
     storage = SQLiteStorage(tmp_path)
-    await storage.open(HERE, counter())
+    await storage.open(HERE, Ids())
     await storage.append(FIFTY)
     for number in (9, 18, 27):
         await asyncio.to_thread(spoil_row, only_file(tmp_path), number)

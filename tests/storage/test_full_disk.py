@@ -10,8 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,10 +22,10 @@ from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.exceptions import StorageError, StorageFullError
 from amplitude_async.storage import DeadLetter, SQLiteStorage
 from amplitude_async.testing.storage_contract import make_record
+from tests.storage.conftest import Ids, opened
 
 __all__: list[str] = []
 
-HERE = "https://example.org/ 0123"
 MUCH = 10**9
 MB = 1024**2
 
@@ -93,31 +92,6 @@ def fill(disk: Path, *, size: int, close: bool, **options: Any) -> tuple[int, st
     )
     written, message = json.loads(ended.stdout)
     return written, message
-
-
-class Ids:
-    """Gives ids out, as an engine does."""
-
-    def __init__(self) -> None:
-        self._next = 1
-
-    def __call__(self, count: int) -> int:
-        first = self._next
-        self._next += count
-        return first
-
-
-@asynccontextmanager
-async def opened(
-    directory: Path, **options: Any
-) -> AsyncIterator[tuple[SQLiteStorage, Ids, int]]:
-    """Open a spool, say what it took over, and close it in the end."""
-    storage, ids = SQLiteStorage(directory, **options), Ids()
-    recovered = await storage.open(HERE, ids)
-    try:
-        yield storage, ids, recovered
-    finally:
-        await storage.close()
 
 
 async def drain(storage: SQLiteStorage) -> int:

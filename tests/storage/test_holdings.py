@@ -12,6 +12,7 @@ from amplitude_async.storage.base import Holdings, Storage
 from amplitude_async.storage.memory import MemoryStorage
 from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import new_spool_path
+from tests.storage.conftest import Ids
 
 __all__: list[str] = []
 
@@ -21,18 +22,6 @@ BODY = b'{"event_type": "Seen"}'
 def record(number: int, accepted_at: float) -> Record:
     """Return an event."""
     return Record(number, BODY, "me", "me", None, f"e-{number}", accepted_at)
-
-
-class Ids:
-    """Gives ids as an engine does."""
-
-    def __init__(self) -> None:
-        self._next = 1
-
-    def __call__(self, span: int) -> int:
-        """Reserve so many."""
-        first, self._next = self._next, self._next + span
-        return first
 
 
 async def looked(storage: SQLiteStorage) -> Holdings:

@@ -6,7 +6,6 @@ Every method raises, stalls, answers late, twice or nonsense, in virtual time.
 import asyncio
 import itertools
 import json
-import random
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
@@ -14,9 +13,7 @@ from typing import Any
 import pytest
 
 from amplitude_async import Config, DropReason
-from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.endpoint import Response
-from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.exceptions import StorageError
 from amplitude_async.storage import MemoryStorage, Record, Storage
@@ -27,6 +24,7 @@ from amplitude_async.testing.storage_contract import (
     METHODS,
     HostileStorage,
 )
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -98,15 +96,8 @@ class Rig:
             flush_interval=1.0,
             overflow_timeout=0.2,
         )
-        self.engine = Engine(
-            AmplitudeEndpoint(config),
-            config,
-            storage=self.storage,
-            transport=self.transport,
-            clock=self.clock,
-            rng=random.Random(1),
-            max_age=config.max_event_age,
-            client_id=1,
+        self.engine = engine_of(
+            config, self.transport, self.clock, storage=self.storage
         )
 
     def answer(self, body: bytes) -> Response:

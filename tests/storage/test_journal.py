@@ -5,7 +5,6 @@ import contextlib
 import contextvars
 import gc
 import logging
-import random
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,8 +23,6 @@ from amplitude_async import (
     Overflow,
     QueueFullError,
 )
-from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
-from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outages import TRY_AGAIN_INTERVAL
 from amplitude_async.delivery.reporting import Reporter
@@ -34,6 +31,7 @@ from amplitude_async.exceptions import StorageError, StorageFullError
 from amplitude_async.storage import Record, SQLiteStorage, Storage
 from amplitude_async.testing import FakeClock, ScriptedTransport
 from amplitude_async.testing.storage_contract import make_record
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -280,16 +278,7 @@ async def test_a_copy_of_a_verb_that_waited_at_a_fork_ends_as_forked() -> None:
     """The parent has the event: the child neither sends nor counts it, nor hangs."""
     clock, shelf = FakeClock(), Shelf()
     config = Config(api_key="key", server_url="http://server.invalid/")
-    engine = Engine(
-        AmplitudeEndpoint(config),
-        config,
-        storage=shelf,
-        transport=ScriptedTransport(clock=clock),
-        clock=clock,
-        rng=random.Random(1),
-        max_age=config.max_event_age,
-        client_id=1,
-    )
+    engine = engine_of(config, ScriptedTransport(clock=clock), clock, storage=shelf)
     await engine.start()
     shelf.slow.clear()
     verb = asyncio.ensure_future(engine.accept(make_record(0)))

@@ -2,18 +2,16 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from amplitude_async import Config, DeliveryResult, DeliveryStatus, DropReason
-from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.endpoint import Response
-from amplitude_async.delivery.engine import Engine
 from amplitude_async.storage import Record, Storage
 from amplitude_async.testing import FakeClock, ScriptedTransport
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -74,16 +72,7 @@ class Rig:
             callback=self.heard.append,
             **options,
         )
-        self.engine = Engine(
-            AmplitudeEndpoint(config),
-            config,
-            storage=self.shelf,
-            transport=self.transport,
-            clock=self.clock,
-            rng=random.Random(1),
-            max_age=config.max_event_age,
-            client_id=1,
-        )
+        self.engine = engine_of(config, self.transport, self.clock, storage=self.shelf)
 
     async def fill(self, count: int) -> None:
         """Start, and accept events of two users in turn."""

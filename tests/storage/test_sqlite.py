@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from amplitude_async.storage import DeadLetter, SQLiteStorage
 from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import SpoolLock, new_spool_path
 from amplitude_async.testing.storage_contract import make_record
+from tests.storage.conftest import Ids
 
 __all__: list[str] = []
 
@@ -35,25 +36,13 @@ THERE = "https://example.org/ 4567"
 MUCH = 10**9
 
 
-def counter() -> Callable[[int], int]:
-    """Return a function that gives ids out, as an engine has one."""
-    last = 0
-
-    def allot(count: int) -> int:
-        nonlocal last
-        last += count
-        return last - count + 1
-
-    return allot
-
-
 @asynccontextmanager
 async def opened(
     directory: Path, destination: str = HERE, **options: Any
 ) -> AsyncIterator[SQLiteStorage]:
     """Open a spool and close it in the end."""
     storage = SQLiteStorage(directory, **options)
-    await storage.open(destination, counter())
+    await storage.open(destination, Ids())
     try:
         yield storage
     finally:
@@ -116,7 +105,7 @@ async def test_a_file_in_its_place_is_a_clear_error(tmp_path: Path) -> None:
     """What cannot be a directory is named, with a remedy."""
     (tmp_path / "spool").touch()
     with pytest.raises(StorageError, match=r"spool cannot be made: .*choose another"):
-        await SQLiteStorage(tmp_path / "spool").open(HERE, counter())
+        await SQLiteStorage(tmp_path / "spool").open(HERE, Ids())
 
 
 def test_a_read_only_directory_is_a_clear_error() -> None:
@@ -149,7 +138,7 @@ asyncio.run(Amplitude("key", storage=SQLiteStorage(sys.argv[1])).start())
 async def test_a_directory_that_takes_no_files_is_a_clear_error() -> None:
     """Even for root there are places where no file can be made."""
     with pytest.raises(StorageError, match="/proc/self is not writable"):
-        await SQLiteStorage("/proc/self").open(HERE, counter())
+        await SQLiteStorage("/proc/self").open(HERE, Ids())
 
 
 def test_a_full_disk_at_the_start_is_a_clear_error(tmp_path: Path) -> None:
@@ -189,7 +178,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, limits[1:] * 2)
 async def test_a_spool_that_cannot_be_closed_is_let_go(tmp_path: Path) -> None:
     """The error is told, and the file is free for the next process all the same."""
     storage = SQLiteStorage(tmp_path)
-    await storage.open(HERE, counter())
+    await storage.open(HERE, Ids())
     await storage.append([make_record(1)])
     own = storage._sources.own
     assert own is not None
@@ -210,12 +199,12 @@ async def test_a_spool_is_opened_once(tmp_path: Path) -> None:
     """Two clients need two storages; a failed start can be repeated."""
     async with opened(tmp_path) as storage:
         with pytest.raises(StorageError, match="give each client its own"):
-            await storage.open(HERE, counter())
+            await storage.open(HERE, Ids())
     (tmp_path / "file").touch()
     second = SQLiteStorage(tmp_path / "file")
     for _ in range(2):
         with pytest.raises(StorageError, match="cannot be made"):
-            await second.open(HERE, counter())
+            await second.open(HERE, Ids())
 
 
 async def test_a_closed_spool_says_so(tmp_path: Path) -> None:
@@ -333,7 +322,7 @@ async def test_a_loop_that_closes_takes_nothing_along(tmp_path: Path) -> None:
     storage = SQLiteStorage(tmp_path)
 
     async def first() -> None:
-        await storage.open(HERE, counter())
+        await storage.open(HERE, Ids())
         await storage.append([make_record(1)])
         storage.append([make_record(2)])  # nobody waits, and the loop ends
 
@@ -387,26 +376,26 @@ async def test_a_locked_file_is_left_alone(tmp_path: Path) -> None:
     async with opened(tmp_path) as storage:
         assert await storage.size() == 0
         lock.release(remove=False)
-        assert await storage.adopt(counter()) == 1
+        assert await storage.adopt(Ids()) == 1
 
 
 async def test_a_cancelled_adoption_is_made_up_for(tmp_path: Path) -> None:
     """Files that were claimed for somebody who left are handed to the next."""
     async with opened(tmp_path) as storage:
         await leave_behind(tmp_path, 1)
-        adopting = asyncio.ensure_future(storage.adopt(counter()))
+        adopting = asyncio.ensure_future(storage.adopt(Ids()))
         await asyncio.sleep(0)
         adopting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await adopting
-        assert await storage.adopt(counter()) == 1
+        assert await storage.adopt(Ids()) == 1
         assert await names(storage) == ["i-1"]
 
 
 async def test_a_start_that_is_cancelled_leaves_nothing_locked(tmp_path: Path) -> None:
     """The records are there for whoever starts next."""
     await leave_behind(tmp_path, 1)
-    opening = asyncio.ensure_future(SQLiteStorage(tmp_path).open(HERE, counter()))
+    opening = asyncio.ensure_future(SQLiteStorage(tmp_path).open(HERE, Ids()))
     await asyncio.sleep(0)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -425,7 +414,7 @@ async def test_a_file_of_another_destination_says_so_once(
     """It is never drained, and one line tells about it."""
     path = await leave_behind(tmp_path, 1, destination=THERE)
     async with opened(tmp_path) as storage:
-        assert await storage.adopt(counter()) == 0
+        assert await storage.adopt(Ids()) == 0
         assert await storage.size() == 0
     assert caplog.text.count("belongs to another destination") == 1
     assert path.name in caplog.text
@@ -443,7 +432,7 @@ async def test_a_file_from_the_future_is_left_for_it(
         connection.commit()
     async with opened(tmp_path) as storage:
         assert await storage.size() == 0
-        await storage.adopt(counter())
+        await storage.adopt(Ids())
     errors = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert len(errors) == 1
     assert "has spool schema 99" in errors[0].getMessage()
@@ -463,7 +452,7 @@ async def test_a_corrupt_file_is_set_aside(
     await leave_behind(tmp_path, 9_000)
     async with opened(tmp_path) as storage:
         assert await names(storage) == ["i-9000"]
-        await storage.adopt(counter())
+        await storage.adopt(Ids())
     errors = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert len(errors) == 1
     assert f"moved to {path.with_suffix('.corrupt')}" in errors[0].getMessage()

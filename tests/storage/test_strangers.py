@@ -17,6 +17,7 @@ from amplitude_async.storage import Record, SQLiteStorage
 from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import SpoolLock, new_spool_path
 from amplitude_async.testing.storage_contract import make_record
+from tests.storage.conftest import Ids
 
 __all__: list[str] = []
 
@@ -24,25 +25,12 @@ HERE = "api.example.com/aaaa"
 MUCH = 10**9
 
 
-def counter() -> Callable[[int], int]:
-    """Return what gives ids as an engine does."""
-    last = 0
-
-    def allot(count: int) -> int:
-        nonlocal last
-        first = last + 1
-        last += count
-        return first
-
-    return allot
-
-
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[SQLiteStorage]:
     """Open a spool within the time a service has to start, and close it."""
     storage = SQLiteStorage(directory)
     async with asyncio.timeout(20):
-        await storage.open(HERE, counter())
+        await storage.open(HERE, Ids())
     try:
         yield storage
     finally:
@@ -241,7 +229,7 @@ async def test_what_others_may_have_written_is_left_and_told_once(
     await asyncio.to_thread(spoil, path)
     await asyncio.to_thread(leave, tmp_path, 2)
     async with opened(tmp_path) as storage:
-        await storage.adopt(counter())
+        await storage.adopt(Ids())
         assert await names(storage) == ["i-2"]
     assert path.name in in_directory(tmp_path)
     assert caplog.text.count(why) == 1
@@ -276,7 +264,7 @@ async def test_empty_files_cost_next_to_nothing(tmp_path: Path) -> None:
     await asyncio.to_thread(leave, tmp_path, 1)
     storage = SQLiteStorage(tmp_path)
     started = time.monotonic()
-    allot = counter()
+    allot = Ids()
     await storage.open(HERE, allot)
     for _ in range(20):
         await storage.adopt(allot)
@@ -312,7 +300,7 @@ async def test_what_a_cleaner_deletes_is_written_again(
     """Whatever is called stored lies on the disk, and the log says who is to stop."""
     directory = tmp_path / "spool"
     storage = SQLiteStorage(directory)
-    await storage.open(HERE, counter())
+    await storage.open(HERE, Ids())
     await storage.append([make_record(n) for n in range(1, 7)])
     delete(directory, pattern)
     if how == "append":
@@ -333,7 +321,7 @@ async def test_a_file_that_another_process_took_is_its_own(
 ) -> None:
     """New events go to a new file; those that were taken are the other's to send."""
     storage = SQLiteStorage(tmp_path)
-    await storage.open(HERE, counter())
+    await storage.open(HERE, Ids())
     await storage.append([make_record(1)])
     delete(tmp_path, "*.lock")
     async with opened(tmp_path) as other:
@@ -355,7 +343,7 @@ async def test_a_spool_that_cannot_be_written_again_says_so(
     """An append fails, and so does what is asked before events are called stored."""
     directory = tmp_path / "spool"
     storage = SQLiteStorage(directory)
-    await storage.open(HERE, counter())
+    await storage.open(HERE, Ids())
     await storage.append([make_record(1)])
     put_a_file_in_its_place(directory)
     with pytest.raises(StorageError, match="make the directory writable"):

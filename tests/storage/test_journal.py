@@ -26,9 +26,10 @@ from amplitude_async import (
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outages import TRY_AGAIN_INTERVAL
 from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.settling import Settler
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.exceptions import StorageError, StorageFullError
-from amplitude_async.storage import Record, SQLiteStorage, Storage
+from amplitude_async.storage import DeadLetter, Record, SQLiteStorage, Storage
 from amplitude_async.testing import FakeClock, ScriptedTransport
 from amplitude_async.testing.storage_contract import make_record
 from tests.conftest import engine_of
@@ -880,3 +881,39 @@ def test_a_client_goes_on_with_its_spool_on_another_loop(
     client = asyncio.run(first())
     asyncio.run(second(client))
     asyncio.run(third())
+
+
+async def test_a_settling_that_is_cut_off_forgets_nothing_of_it() -> None:
+    """What was rejected is kept and forgotten with the next, like all others."""
+
+    class Slow(Shelf):
+        dead_letters = 10
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.told: list[object] = []
+
+        async def settle(self, ids: Sequence[int]) -> None:
+            await self.slow.wait()
+            self.told.append(list(ids))
+
+        async def bury(self, letters: Sequence[DeadLetter]) -> None:
+            self.told.append([letter.record.id for letter in letters])
+
+    shelf, clock = Slow(), FakeClock()
+    reporter = Reporter(logging.getLogger("amplitude_async"), clock, "test")
+    settler = Settler(shelf, reporter, clock)
+    shelf.slow.clear()
+    settler.bury([DeadLetter(make_record(2), 400, "bad", 0.0)])
+    settler.settle([1, 2, 3])
+    for _ in range(3):  # its task has begun, and so has the storage's
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+    shelf.slow.set()
+    settler.settle([4])
+    await settler.wait(5.0)
+    assert shelf.told == [[1, 3, 4], [2], [2]]

@@ -1,6 +1,7 @@
 """What durability costs: trackers with a spool beside trackers without, and a drain.
 
-Run it as ``python benchmarks/spool.py`` and, for the large one, with ``--drain``.
+Run it as ``python benchmarks/spool.py``, with ``--drain`` for the large one, and with
+``--limits`` for where the time of 64 trackers goes.
 All figures of one run come from one machine in one state: compare ratios, not numbers.
 """
 
@@ -11,7 +12,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,47 @@ async def serve() -> None:
     await server.serve_forever()
 
 
-async def tracked(url: str, storage: Storage, trackers: int) -> float:
-    """Return how many events per second so many trackers get accepted."""
+class Together:
+    """Futures that are done in the loop's next turn, all at once."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def future(self) -> asyncio.Future[None]:
+        """Make one of them."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._end)
+        self._waiting.append(future)
+        return future
+
+    def _end(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            future.set_result(None)
+
+
+class Nowhere(MemoryStorage):
+    """A storage that is as durable as any, and writes nothing: the engine's share."""
+
+    durable = True
+
+    def __init__(self) -> None:
+        self._together = Together()
+
+    def append(self, _: Sequence[Record]) -> asyncio.Future[None]:
+        """Say in the next turn of the loop that all is written."""
+        return self._together.future()
+
+
+async def tracked(
+    url: str, storage: Storage, trackers: int, together: Together | None = None
+) -> float:
+    """Return how many events per second so many trackers get accepted.
+
+    With futures at hand, each tracker awaits one after each event.
+    """
 
     async def track(worker: int) -> None:
         for number in range(EVENTS // trackers):
@@ -69,6 +109,8 @@ async def tracked(url: str, storage: Storage, trackers: int) -> float:
                 user_id=f"user-{worker}-{number % 20}",
                 event_properties={"n": number, "total": 19.5, "tags": ["a", "b"]},
             )
+            if together is not None:
+                await together.future()
 
     async with Amplitude("key", server_url=url, storage=storage) as client:
         await client.track("warm", user_id="user-1")
@@ -98,6 +140,25 @@ async def compare(url: str) -> None:
             print(
                 f"{trackers:3} trackers  {name:14} {rate:9,.0f}/s  {rate / best:5.0%}"
             )
+
+
+async def limits(url: str) -> None:
+    """Print what each part of the way of an event costs 64 trackers."""
+    ways: dict[str, Callable[[], tuple[Storage, Together | None]]] = {
+        "memory": lambda: (MemoryStorage(), None),
+        "memory, and a future awaited": lambda: (MemoryStorage(), Together()),
+        "a storage that writes nothing": lambda: (Nowhere(), None),
+        "spool, normal": lambda: (SQLiteStorage(tempfile.mkdtemp()), None),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, make in ways.items():
+            storage, together = make()
+            rates[name].append(await tracked(url, storage, 64, together))
+    best = statistics.median(rates["memory"])
+    for name, found in rates.items():
+        rate = statistics.median(found)
+        print(f"{name:30} {1e6 / rate:6.1f} us an event  {rate / best:5.0%}")
 
 
 def fill(directory: Path, destination: str) -> None:
@@ -168,6 +229,8 @@ async def main(arguments: Any) -> None:
         if arguments.drain:
             with tempfile.TemporaryDirectory() as directory:
                 await drain(url, Path(directory))
+        elif arguments.limits:
+            await limits(url)
         else:
             await compare(url)
     finally:
@@ -178,6 +241,7 @@ async def main(arguments: Any) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--drain", action="store_true", help="drain a million events")
+    parser.add_argument("--limits", action="store_true", help="show what costs what")
     parser.add_argument("--sink", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     asyncio.run(serve() if given.sink else main(given))

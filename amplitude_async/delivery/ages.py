@@ -10,6 +10,8 @@ __all__ = ["Ages"]
 
 # Smaller differences between the clocks are corrections, not jumps.
 SMALLEST_JUMP = 1.0
+# An event that waited less for a disk is as old as it says.
+SMALLEST_WAIT = 0.1
 
 
 class Ages:
@@ -23,7 +25,7 @@ class Ages:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._epoch = clock.wall() - clock.now()
+        self._epoch = self._gap = clock.wall() - clock.now()
         self._ids: list[int] = []
         self._jumps: list[float] = []
 
@@ -45,10 +47,10 @@ class Ages:
             fresh: what was accepted since the last look, in order.
             since: when the first of that was accepted, on the clock that only grows.
         """
-        jump = self._clock.wall() - self.wall()
-        known = self._jumps[-1] if self._jumps else 0.0
-        if abs(jump - known) < SMALLEST_JUMP:
+        gap = self._clock.wall() - self._clock.now()
+        if -SMALLEST_JUMP < gap - self._gap < SMALLEST_JUMP:
             return
+        known, jump = self._gap - self._epoch, gap - self._epoch
         # It jumped somewhere between these: before the first one that would be
         # impossible otherwise.
         earliest, latest = since + self._epoch, self.wall()
@@ -57,6 +59,7 @@ class Ages:
             if not earliest - SMALLEST_JUMP < moment < latest + SMALLEST_JUMP:
                 next_id = record.id
                 break
+        self._gap = gap
         self._ids.append(next_id)
         self._jumps.append(jump)
 
@@ -96,7 +99,10 @@ class Ages:
 
     def redate(self, record: Record) -> Record:
         """Date an event that had to wait, and keeps its id, at its acceptance."""
-        return record._replace(accepted_at=self.wall() + self._jump_at(record.id))
+        accepted_at = self.wall() + self._jump_at(record.id)
+        if abs(accepted_at - record.accepted_at) < SMALLEST_WAIT:
+            return record
+        return record._replace(accepted_at=accepted_at)
 
     def _jump_at(self, record_id: int) -> float:
         index = bisect_right(self._ids, record_id)

@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import TypeAlias
 
 from amplitude_async.delivery.clock import Clock, Timer
 from amplitude_async.delivery.tasks import spawn
@@ -14,11 +14,9 @@ __all__ = ["Appends", "in_background"]
 LEAST_PATIENCE = 0.1
 
 
-class _Append(NamedTuple):
-    """One append, and when nobody waits for it any more."""
-
-    due: float
-    written: "asyncio.Future[None]"
+# When nobody waits for an append any more, and what is waited for: a plain tuple, since
+# making one with names costs as much as the rest of noting it.
+_Append: TypeAlias = "tuple[float, asyncio.Future[None]]"
 
 
 class Appends:
@@ -71,7 +69,7 @@ class Appends:
             else self._future_of(record_id, appending)
         )
         due = self._clock.now() + self.patience
-        self._under_way[record_id] = _Append(due, written)
+        self._under_way[record_id] = due, written
         if self._timer is None:
             self._timer = self._clock.call_later(self.patience, self._look)
         return written
@@ -105,11 +103,11 @@ class Appends:
         """Give up those that have taken too long, and look again at the next."""
         self._timer = None
         now = self._clock.now()
-        for record_id, append in self._under_way.items():
-            if append.due > now:
-                self._timer = self._clock.call_later(append.due - now, self._look)
+        for record_id, (due, written) in self._under_way.items():
+            if due > now:
+                self._timer = self._clock.call_later(due - now, self._look)
                 return
-            if append.written.cancel():
+            if written.cancel():
                 self._given_up.add(record_id)
 
     def gave_up(self, record_id: int) -> bool:

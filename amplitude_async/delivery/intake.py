@@ -422,7 +422,10 @@ class Intake:
 
     def _is_overtaking(self, record: Record) -> bool:
         """Say whether an event, let in, would overtake what is in the journal only."""
-        return self._journal.ahead > 0 or self._journal.is_behind(record.identity)
+        journal = self._journal
+        return journal.unread > 0 and (
+            journal.ahead > 0 or journal.is_behind(record.identity)
+        )
 
     async def _refuse(self, record: Record) -> Delivery:
         """Shed an event for which a durable storage has no room of its own."""

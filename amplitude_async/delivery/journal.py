@@ -6,9 +6,10 @@ records are only appended; while one of those is unread, all new ones queue behi
 
 import math
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from itertools import repeat
+from typing import Any
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter, in_words
@@ -171,12 +172,13 @@ class Journal:
 
     # Writing -----------------------------------------------------------------
 
-    async def append(self, record: Record) -> bool:
+    def append(self, record: Record) -> Coroutine[Any, Any, bool]:
         """Write a record; False where the storage is full, has failed or takes long.
 
-        A cancelled append is undone: the record was not accepted.
+        A cancelled append is undone: the record was not accepted. Ask first whether
+        the storage is bypassed.
         """
-        return not self.bypassed and await self._writer.append(record)
+        return self._writer.append(record)
 
     def append_soon(self, record: Record) -> None:
         """Write a record that is in memory already, in the background."""

@@ -199,9 +199,8 @@ class SQLiteStorage(Storage):
         Raises:
             StorageFullError: ``max_events`` or ``max_bytes`` is reached.
         """
-        count, size = len(records), 0
-        for record in records:
-            size += len(record.body)
+        count = len(records)
+        size = sum([len(record.body) for record in records])
         # Without a lock: at worst a limit is felt a moment early or late.
         appended, settled = self._appended, self._sources.settled
         events = appended.events + count - settled.events

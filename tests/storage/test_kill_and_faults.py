@@ -51,6 +51,8 @@ DEADLINE = 20.0
 DISK = 64 * 1024**2
 WORKERS = 6
 PLANTED = "planted"
+# The module reads SQLite's messages as text, and fails at those that quote damage.
+UNREADABLE = (sqlite3.Error, ValueError, OverflowError)
 SIDES = ("", "-wal", "-shm")
 
 # Imports everything once and forks a process for each service, which is much faster
@@ -271,7 +273,7 @@ def look(path: Path, scratch: Path, before: Content | None = None) -> Content:
         try:
             labels = connection.execute("SELECT key, value FROM meta").fetchall()
             made = connection.execute("SELECT * FROM sqlite_master").fetchall()
-        except sqlite3.Error:
+        except UNREADABLE:
             return Content()
         # Where a table's pages begin may change; its definition may not.
         frame = frozenset([*labels, *((*one[:3], one[4]) for one in made)])
@@ -288,7 +290,7 @@ def still_there(
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
     """Ask for each row by its number."""
     for number, row in before.rows.items():
-        with contextlib.suppress(sqlite3.Error, ValueError, OverflowError):
+        with contextlib.suppress(*UNREADABLE):
             query = "SELECT * FROM events WHERE id = ?"
             if connection.execute(query, (number,)).fetchone() == row:
                 yield number, row
@@ -330,7 +332,7 @@ def spoil(storm: Storm, side: str, start: int, end: int | None) -> str:
 
 def fold(path: Path) -> None:
     """Let what the log has be in the file itself, as after some thousand events."""
-    with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(path)) as one:
+    with contextlib.suppress(*UNREADABLE), closing(sqlite3.connect(path)) as one:
         one.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
@@ -425,7 +427,7 @@ STRANGE = {
 def plant_file(path: Path, statements: str) -> None:
     """Make a spool with an event and something else in it."""
     label = "elsewhere"
-    with contextlib.suppress(IndexError, sqlite3.Error, TypeError):
+    with contextlib.suppress(*UNREADABLE, TypeError):
         one = next(iter(sorted(path.parent.glob("*.spool"))), None)
         if one is not None and not one.is_symlink():
             label = labelled(one)

@@ -219,7 +219,7 @@ class Storm:
             files.sort(key=weigh, reverse=True)
         for path in files:
             with locked(path) as ours:
-                if ours and path.stat().st_size:
+                if ours and path.stat().st_size and all(map(usable, beside(path))):
                     return path
         return None
 
@@ -236,16 +236,30 @@ class Storm:
         self.excused |= {names[one] for one in had.rows.keys() - has.rows.keys()}
 
 
+def beside(path: Path) -> list[Path]:
+    """List what a spool file consists of."""
+    found = [Path(f"{path}{side}") for side in SIDES]
+    return [one for one in found if one.exists()]
+
+
+def usable(path: Path) -> bool:
+    """Say whether we may read and write a file."""
+    return os.access(path, os.R_OK | os.W_OK)
+
+
 def weigh(path: Path) -> int:
     """Return how many bytes a file and its log have."""
-    found = [Path(f"{path}{side}") for side in ("", "-wal")]
-    return sum(one.stat().st_size for one in found if one.exists())
+    return sum(one.stat().st_size for one in beside(path))
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
     """Keep services away from a file; False where one has it."""
-    lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        lock = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except PermissionError:
+        yield False
+        return
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield True
@@ -450,8 +464,7 @@ def change_mode(storm: Storm) -> str:
     path = storm.choose()
     if path is None:
         return "no file"
-    found = [Path(f"{path}{side}") for side in SIDES] + [path.with_suffix(".lock")]
-    target = storm.dice.choice([one for one in found if one.exists()])
+    target = storm.dice.choice([*beside(path), path.with_suffix(".lock")])
     target.chmod(storm.dice.choice((0o666, 0o000)))
     return target.name
 
@@ -645,7 +658,9 @@ async def play(nursery: Nursery, number: int) -> None:
         await nursery.ask(wait=holder)
     await asyncio.to_thread(sweep, storm)
     trouble = storm.dice.choice(FAULTS)
-    what = await asyncio.to_thread(trouble, storm)
+    what = "its service was faster, and has finished the file"
+    with contextlib.suppress(FileNotFoundError):
+        what = await asyncio.to_thread(trouble, storm)
     storm.done.append(f"{number} {mood} {trouble.__name__} {what}")
 
 

@@ -63,7 +63,7 @@ class Flusher:
             parts.journal,
             clock=site.clock,
             allot=parts.intake.numbers.allot,
-            recovered=self._recover,
+            recovered=self.recover,
             works_here=self._works_here,
         )
         """What looks for events of processes that are gone."""
@@ -180,7 +180,7 @@ class Flusher:
         reads_at = self.reader.reads_at
         return reads_at if due is None else min(due, reads_at)
 
-    def _recover(self, count: int) -> None:
+    def recover(self, count: int) -> None:
         """Account for events that were taken over, and read them."""
         self._parts.books.counters.recover(count)
         self.reader.look()

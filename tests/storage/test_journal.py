@@ -179,7 +179,7 @@ async def test_a_storage_that_works_again_is_used_again(
     """After a while one event finds out; what came in between was never stored."""
     clock, shelf = FakeClock(), Shelf()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     assert await journal.append(make_record(1))
     shelf.broken = StorageError("the shelf fell")
     assert not await journal.append(make_record(2))
@@ -252,7 +252,7 @@ async def test_an_append_that_stalls_is_waited_for_no_longer_than_for_room(
     """The event goes on in memory; what is written late is not left behind."""
     clock, shelf = FakeClock(), kind()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     shelf.slow.clear()
     first = asyncio.ensure_future(journal.append(make_record(1)))
     await clock.advance(0.5)
@@ -316,7 +316,7 @@ async def test_what_is_in_memory_only_is_not_called_stored() -> None:
     """Not even where an append that began before it ends well after it."""
     clock, shelf = FakeClock(), InLine()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     shelf.slow.clear()
     first = asyncio.ensure_future(journal.append(make_record(1)))
     await clock.advance(0.5)
@@ -338,7 +338,7 @@ async def test_what_synchronous_code_tracks_does_not_pile_up_before_a_storage() 
     """Nobody waits for it, but somebody must hold it."""
     clock, shelf = FakeClock(), Shelf()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     shelf.slow.clear()
     journal.append_soon(make_record(1))
     await clock.advance(2.0)
@@ -370,7 +370,7 @@ async def test_a_cancelled_error_of_a_storage_is_an_error_like_any_other() -> No
 
     clock, shelf = FakeClock(), Cancelling()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     assert not await journal.append(make_record(1))
     assert not journal.durable
     await journal.settled()
@@ -391,7 +391,7 @@ async def test_a_stuck_storage_keeps_nothing_of_a_request_alive() -> None:
     variable: contextvars.ContextVar[Request] = contextvars.ContextVar("request")
     clock, shelf = FakeClock(), Shelf()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     shelf.slow.clear()
     request = Request()
     gone = weakref.ref(request)
@@ -436,7 +436,7 @@ async def test_nothing_is_adopted_while_the_storage_is_broken() -> None:
     """Who cannot write cannot take over what others wrote."""
     clock, shelf = FakeClock(), Shelf()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     shelf.broken = StorageError("the shelf fell")
     await journal.append(make_record(1))
 
@@ -455,7 +455,7 @@ async def test_a_storage_that_cannot_look_around_is_used_all_the_same(
 
     clock = FakeClock()
     journal = Journal(Blind(), "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
 
     assert await journal.adopt(lambda _: 1) == 0
     assert journal.durable

@@ -198,9 +198,12 @@ class Journal:
     # Writing -----------------------------------------------------------------
 
     async def append(self, record: Record) -> bool:
-        """Write a record; False where the storage is full, has failed or takes long.
+        """Write a record; False where the storage has failed or takes long.
 
         A cancelled append is undone: the record was not accepted.
+
+        Raises:
+            StorageFullError: its own limit is reached.
         """
         return not self.bypassed and await self._writer.append(record)
 

@@ -435,3 +435,18 @@ async def test_a_purge_reaches_what_waits_for_the_storage() -> None:
 
         assert rig.server.of("bob") == []
         assert rig.server.of("ann") == list(range(101))
+
+
+async def test_orphans_are_taken_over_while_writing_fails() -> None:
+    """To take over is to read; what is delivered makes room on a full disk."""
+    pile = Halting()
+    async with running(pile) as rig:
+        pile.full = True
+        pile.left = [[record("bob", 1)], [record("bob", 2)]]
+        for number in range(10):
+            await rig.track("ann", number)
+            await rig.advance(4.0)
+        assert not rig.engine.stats.durable
+
+        assert rig.server.of("bob") == [1, 2]
+        assert rig.engine.stats.recovered == 2

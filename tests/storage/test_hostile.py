@@ -246,6 +246,32 @@ async def test_a_storage_that_does_not_open_says_so(fault: str) -> None:
     await rig.shut_down()
 
 
+async def test_what_can_never_be_forgotten_is_sent_once_by_each_process() -> None:
+    """As on a disk without a free byte: a delivered event comes again after a start."""
+
+    class Stuck(Rows):
+        async def settle(self, _: Sequence[int]) -> None:
+            raise StorageError("disk full")
+
+    rows = Stuck()
+    first = Rig(rows)
+    await first.engine.start()
+    first.down = True
+    await first.track(30)
+    first.down = False
+    await first.track(10, "bob")
+    await first.advance(100.0)
+    assert (await first.shut_down()).delivered == len(first.taken) == 40
+    assert set(first.taken.values()) == {1}
+
+    second = Rig(rows)
+    await second.engine.start()
+    await second.advance(100.0)
+    stats = await second.shut_down()
+    assert stats.recovered == stats.delivered == 40
+    assert second.taken == first.taken  # the same insert_ids
+
+
 # A storage that takes its time to open ------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from amplitude_async import (
     Overflow,
     QueueFullError,
 )
+from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outages import TRY_AGAIN_INTERVAL
 from amplitude_async.delivery.reporting import Reporter
@@ -813,6 +814,49 @@ async def test_a_damaged_record_is_dropped_and_blocks_nothing(
     assert stats.dropped_by_reason == {DropReason.INTERNAL: 1}
     await client.shutdown()
     assert [record.insert_id for record in shelf.shelf.values()] == ["i-2"]
+
+
+async def test_a_batch_that_we_fail_at_stays_on_the_disk(
+    emulator: Emulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DROPPED internal after three faults of ours at each start; one day it is sent.
+
+    Three times a start and no more: it neither keeps us busy nor holds up the others.
+    """
+    faults: list[None] = []
+    frame = AmplitudeEndpoint.frame
+
+    def fail(
+        self: AmplitudeEndpoint, bodies: Sequence[bytes], *args: Any, **others: Any
+    ) -> bytes:
+        if any(b"poison" in body for body in bodies):
+            faults.append(None)
+            raise RuntimeError("a fault of ours")
+        return frame(self, bodies, *args, **others)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AmplitudeEndpoint, "frame", fail)
+        async with connect() as client:
+            result = await (await client.track("poison", user_id="user-1"))
+            assert result.reason is DropReason.INTERNAL
+            await client.track("e-0", user_id="user-1")
+            assert (await client.flush()).delivered == 1
+        for start in (1, 2):
+            async with connect() as client:
+                assert client.stats.recovered == 1
+                stats = await client.flush()
+                assert stats.dropped_by_reason == {DropReason.INTERNAL: 1}
+                await client.track(f"e-{start}", user_id="user-1")
+                assert (await client.flush()).delivered == 1
+            assert client.stats.balanced
+    assert len(faults) == 9
+
+    async with connect() as client:
+        assert (await client.flush()).delivered == 1
+    names = [event["event_type"] for event in emulator.events]
+    assert names == ["e-0", "e-1", "e-2", "poison"]
+    async with connect() as client:
+        assert client.stats.recovered == 0
 
 
 # Purging ----------------------------------------------------------------------------

@@ -254,7 +254,10 @@ class Flusher:
         if isinstance(verdict, Refuse):
             self._parts.intake.drain()  # what came meanwhile meets the same refusal
         self._release(group)
-        return self._parts.schedule.apply(group, verdict, self._site.clock.now())
+        schedule = self._parts.schedule
+        settled = schedule.apply(group, verdict, self._site.clock.now())
+        schedule.give_way(group, self._parts.journal.holds)
+        return settled
 
     def _carry_out(self, verdict: Verdict, settled: list[Settlement]) -> None:
         self._parts.books.settle_in_shares(settled)

@@ -5,7 +5,8 @@ AmplitudeError
 ├── ClientClosedError                        used after shutdown, where that must raise
 ├── QueueFullError                           no room, and the policy is Overflow.RAISE
 └── StorageError                             a durable storage cannot be used
-    └── StorageFullError                     its own limits are reached
+    ├── StorageFullError                     its own limits are reached
+    └── UnstorableError                      it works, and cannot take this one event
 
 Delivery trouble never raises into the host: it becomes a ``DeliveryResult``.
 """
@@ -17,6 +18,7 @@ __all__ = [
     "QueueFullError",
     "StorageError",
     "StorageFullError",
+    "UnstorableError",
 ]
 
 
@@ -42,3 +44,7 @@ class StorageError(AmplitudeError):
 
 class StorageFullError(StorageError):
     """A storage has reached its own limit of events or bytes."""
+
+
+class UnstorableError(StorageError):
+    """One event cannot be written, such as one with text that is none; others can."""

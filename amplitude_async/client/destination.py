@@ -242,6 +242,14 @@ class EngineDestination(Plugin):
         """Open the storage and start the engine's tasks."""
         await self._engine.start()
 
+    async def opened(self) -> None:
+        """Wait until the storage is open, for half a minute.
+
+        Raises:
+            StorageError: the storage cannot be opened, or takes longer.
+        """
+        await self._engine.opened()
+
     async def flush(self, timeout: float | None) -> Stats:
         """Bring all that was accepted to an outcome, or return at the deadline."""
         return await self._engine.flush(timeout)

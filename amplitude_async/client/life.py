@@ -174,17 +174,19 @@ class Life:
     async def start(self) -> None:
         """Open the storage, set up the plugins and start the engine.
 
-        The first verb does it where nobody did.
+        The first verb does it where nobody did. It waits for the storage no longer
+        than ``overflow_timeout`` and goes on in memory; this waits half a minute.
 
         Raises:
             ClientClosedError: the client was shut down.
-            StorageError: the storage cannot be opened.
+            StorageError: the storage cannot be opened, or takes longer than that.
             AmplitudeError: the client belongs to another running event loop.
         """
         if self._is_ending:
             msg = "this client was shut down: construct a new one"
             raise ClientClosedError(msg)
         await self._ready()
+        await self._roster.opened()
 
     async def __aenter__(self) -> Self:
         try:

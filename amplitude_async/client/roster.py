@@ -165,6 +165,16 @@ class Roster:
         for destination in self.destinations:
             await destination.start()
 
+    async def opened(self) -> None:
+        """Wait until every storage is open.
+
+        Raises:
+            StorageError: one of them cannot be opened, or takes too long.
+        """
+        for destination in self.destinations:
+            if isinstance(destination, EngineDestination):
+                await destination.opened()
+
     async def install_next(self, client: object) -> bool:
         """Install the first plugin that waits; False where none does.
 

@@ -138,15 +138,26 @@ class Engine:
     async def start(self) -> None:
         """Open the journal and start the flush task; safe to repeat.
 
+        A storage that takes longer than ``overflow_timeout`` is waited for no longer:
+        it joins in when it is open.
+
         Raises:
             StorageError: the storage cannot be opened.
         """
         if self._closed:
             return
         self._pid, self._loop = os.getpid(), asyncio.get_running_loop()
-        recovered = await self._parts.journal.open(self.intake.numbers.allot)
-        self._parts.books.counters.recover(recovered)
+        journal, allot = self._parts.journal, self.intake.numbers.allot
+        await journal.open(allot, self._flusher.recover)
         self.ensure_running()
+
+    async def opened(self) -> None:
+        """Wait until the storage is open, for half a minute.
+
+        Raises:
+            StorageError: the storage cannot be opened, or takes longer.
+        """
+        await self._parts.journal.opened()
 
     def ensure_running(self) -> None:
         """Start the tasks that do not run, as after a cancellation."""

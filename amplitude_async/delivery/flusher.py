@@ -63,7 +63,7 @@ class Flusher:
             parts.journal,
             clock=site.clock,
             allot=parts.intake.numbers.allot,
-            recovered=self._recover,
+            recovered=self.recover,
             works_here=self._works_here,
         )
         """What looks for events of processes that are gone."""
@@ -180,7 +180,7 @@ class Flusher:
         reads_at = self.reader.reads_at
         return reads_at if due is None else min(due, reads_at)
 
-    def _recover(self, count: int) -> None:
+    def recover(self, count: int) -> None:
         """Account for events that were taken over, and read them."""
         self._parts.books.counters.recover(count)
         self.reader.look()
@@ -254,7 +254,10 @@ class Flusher:
         if isinstance(verdict, Refuse):
             self._parts.intake.drain()  # what came meanwhile meets the same refusal
         self._release(group)
-        return self._parts.schedule.apply(group, verdict, self._site.clock.now())
+        schedule = self._parts.schedule
+        settled = schedule.apply(group, verdict, self._site.clock.now())
+        schedule.give_way(group, self._parts.journal.holds)
+        return settled
 
     def _carry_out(self, verdict: Verdict, settled: list[Settlement]) -> None:
         self._parts.books.settle_in_shares(settled)

@@ -17,7 +17,7 @@ from amplitude_async.delivery.handle import Delivery, whole_pages
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outcome import DropReason, Outcome, Settlement
 from amplitude_async.delivery.room import Room
-from amplitude_async.exceptions import QueueFullError
+from amplitude_async.exceptions import QueueFullError, StorageFullError
 from amplitude_async.storage.base import Record
 
 __all__ = ["BulkQueue", "Intake", "Numbers"]
@@ -389,15 +389,17 @@ class Intake:
         self._ages.notice(number, self._queue.records, self._since)
         if record.id != number:
             record = record._replace(id=number)
-        written = False
+        written = full = False
         try:
             written = await self._journal.append(record)
+        except StorageFullError:
+            full = True
         finally:
             if not written or self.closing:
                 self._books.withdraw(number)
         if not written:
             # A failure was reported loudly; events go on in memory.
-            full, record = self._journal.durable, self._ages.restamp(record)
+            record = self._ages.restamp(record)
             return await (
                 self._refuse(record) if full else self._accept_in_memory(record)
             )

@@ -4,20 +4,21 @@ Memory first: a record is appended and goes to memory as well. Once memory is fu
 records are only appended; while one of those is unread, all new ones queue behind it.
 """
 
-import math
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
+from functools import partial
 from itertools import repeat
 from typing import Any
 
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.opening import Allotted, Opening, counted
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.settling import Settler
 from amplitude_async.delivery.tasks import is_theirs, within
 from amplitude_async.delivery.unread import Unread
 from amplitude_async.delivery.writer import Writer
-from amplitude_async.exceptions import AmplitudeError, StorageError
+from amplitude_async.exceptions import StorageError
 from amplitude_async.storage.base import DeadLetter, Holdings, Record, Storage
 
 __all__ = ["Journal"]
@@ -37,7 +38,8 @@ class Journal:
         destination: whose records they are, without secrets.
         reporter: hears of what fails.
         clock: says how long an append takes.
-        patience: seconds after which an append that has not ended has failed.
+        patience: seconds after which an append that has not ended has failed, and
+            that a verb waits for the storage to open.
     """
 
     def __init__(
@@ -50,9 +52,8 @@ class Journal:
         patience: float,
     ) -> None:
         self._storage = storage
-        self._destination = destination
         self._reporter = reporter
-        self._opened = False
+        self._patience = patience
         self._sure = True
         self._unread = Unread()
         self._clock = clock
@@ -60,13 +61,15 @@ class Journal:
         self._writer = Writer(
             storage, self._settler, reporter, clock, patience=patience
         )
+        self._opening = Opening(storage, destination, reporter, clock)
         self.writes = storage.durable
         """True where settled records must be forgotten, even after a failure."""
 
     @property
     def durable(self) -> bool:
         """True while an appended record survives the process."""
-        return self.writes and not self._writer.outage.failed
+        failed = self._opening.late or self._writer.outage.failed
+        return self.writes and not failed
 
     @property
     def holdings(self) -> Holdings:
@@ -79,7 +82,9 @@ class Journal:
     @property
     def bypassed(self) -> bool:
         """True while events go to memory without asking the storage."""
-        return not self.writes or self._writer.outage.bypassed
+        if self._opening.late or not self.writes:
+            return True
+        return self._writer.outage.bypassed
 
     @property
     def unread(self) -> int:
@@ -120,14 +125,14 @@ class Journal:
         Raises:
             Exception: whatever the storage raised; nothing of it is stored then.
         """
-        if not self._opened:
+        if not self._opening.done:
             return
         self._sure = False
         await self._storage.confirm()
         self._sure = True
 
     def __repr__(self) -> str:
-        state = "open" if self._opened else "shut"
+        state = "open" if self._opening.done else "shut"
         failed = ", failed" if self._writer.outage.failed else ""
         return (
             f"<Journal {type(self._storage).__name__} {state}{failed}: "
@@ -136,33 +141,54 @@ class Journal:
 
     # Opening -----------------------------------------------------------------
 
-    async def open(self, allot: Callable[[int], int]) -> int:
-        """Open the storage once; returns how many records it has taken over."""
-        if self._opened:
+    async def open(
+        self, allot: Callable[[int], int], recovered: Callable[[int], None]
+    ) -> None:
+        """Open the storage where it is not open; a verb waits for it, but not long.
+
+        Where it takes longer events go on in memory, and it joins them when it is open.
+
+        Args:
+            allot: reserves ids for events of other processes.
+            recovered: is told how many of them were taken over.
+
+        Raises:
+            AmplitudeError: it cannot be opened, and that was found out in time.
+        """
+        if self._opening.done:
             self.settle_soon([])  # what a closed loop left undone
-            return 0
-        try:
-            ids = _Allotted(allot)
-            recovered = _counted(await self._storage.open(self._destination, ids.allot))
-        except AmplitudeError:
-            raise
-        except BaseException as error:  # a storage may raise anything
-            if not is_theirs(error):
-                raise
-            msg = f"the storage cannot be opened: {in_words(error)}"
-            raise StorageError(msg) from error
-        self._opened = True
-        self._unread.add(recovered, ids.first)
-        return recovered
+            return
+        self._opening.begin(allot, partial(self._join, recovered))
+        if not await self._opening.wait(self._patience):
+            self._opening.go_on_without(self._patience)
+
+    async def opened(self) -> None:
+        """Wait until the storage is open, as who starts a client does.
+
+        Raises:
+            AmplitudeError: it cannot be opened, or takes too long.
+        """
+        self._opening.begin_again()
+        if not await self._opening.wait(PATIENCE):
+            raise self._opening.too_slow(PATIENCE)
+
+    def _join(self, told: Callable[[int], None], count: int, first: float) -> None:
+        self._unread.add(count, first)
+        told(count)
+        self.settle_soon([])  # what was put down before it was open
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
-        """Look for records that another process left behind."""
-        if self._writer.outage.failed:
+        """Look for records that another process left behind.
+
+        Before that, for the storage itself where it could not be opened as yet.
+        """
+        if not self._opening.done:
+            self._opening.begin_again()
             return 0
         try:
-            ids = _Allotted(allot)
-            adopted = _counted(await self._storage.adopt(ids.allot))
-        except BaseException as error:  # as above
+            ids = Allotted(allot)
+            adopted = counted(await self._storage.adopt(ids.allot))
+        except BaseException as error:  # a storage may raise anything
             if not is_theirs(error):
                 raise
             self._reporter.warning("adopt", "%s", in_words(error))
@@ -173,10 +199,13 @@ class Journal:
     # Writing -----------------------------------------------------------------
 
     def append(self, record: Record) -> Coroutine[Any, Any, bool]:
-        """Write a record; False where the storage is full, has failed or takes long.
+        """Write a record; False where the storage has failed or takes long.
 
         A cancelled append is undone: the record was not accepted. Ask first whether
         the storage is bypassed.
+
+        Raises:
+            StorageFullError: its own limit is reached.
         """
         return self._writer.append(record)
 
@@ -375,8 +404,13 @@ class Journal:
 
     def settle_soon(self, ids: Sequence[int]) -> None:
         """Forget records in the background, many at a time."""
-        if self.writes:
-            self._settler.settle(self._writer.loose.forget(ids))
+        if not self.writes:
+            return
+        written = self._writer.loose.forget(ids)
+        if self._opening.late:
+            self._settler.settle_later(written)
+        else:
+            self._settler.settle(written)
 
     async def settled(self) -> None:
         """Wait until all records settled so far are forgotten, but not long."""
@@ -387,9 +421,8 @@ class Journal:
     async def close(self) -> None:
         """Finish writing and close the storage, however long that takes."""
         self._writer.outage.stop()
-        if not self._opened:
+        if not await self._opening.end():
             return
-        self._opened = False
         await self._writer.appends.ended()
         self.settle_soon([])
         await self.settled()
@@ -407,37 +440,9 @@ class Journal:
     def rebind(self) -> None:
         """Forget what belongs to a closed loop; undo what was being appended there."""
         self._unread.rebind()
+        self._opening.rebind()
         self._settler.rebind(self._writer.appends.ids)
         self._writer.rebind()
-
-
-class _Allotted:
-    """Gives ids out as an engine does, and remembers the first."""
-
-    def __init__(self, allot: Callable[[int], int]) -> None:
-        self._allot = allot
-        self.first = math.inf
-
-    def allot(self, count: int) -> int:
-        """Reserve so many ids; returns the first."""
-        first = self._allot(count)
-        self.first = min(self.first, first)
-        return first
-
-    def __repr__(self) -> str:
-        return f"<Allotted from {self.first:g} on>"
-
-
-def _counted(count: int) -> int:
-    """Hold a number of events against what is possible.
-
-    Raises:
-        StorageError: it is something else.
-    """
-    if isinstance(count, int) and count >= 0:
-        return count
-    msg = f"the storage took over {count!r} events: it must say how many, as an int"
-    raise StorageError(msg)
 
 
 def _checked(page: Iterable[Record], after: int) -> list[Record]:

@@ -66,7 +66,7 @@ class Parts:
             max_events=endpoint.max_events,
             max_bytes=endpoint.max_bytes - endpoint.frame_bytes,
             max_age=site.max_age,
-            durable=journal.durable,
+            durable=journal.writes,
             rng=site.rng,
         )
         books = Books(

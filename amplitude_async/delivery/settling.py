@@ -30,6 +30,7 @@ class Settler:
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep rejected records, before they are forgotten."""
         self._burying += letters
+        del self._burying[: -self._storage.dead_letters]
 
     def pass_over(self, ids: Iterable[int]) -> None:
         """Leave records out when they are read, until they are forgotten."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter
 
-__all__ = ["Keeper", "being_cancelled", "is_theirs", "spawn", "within"]
+__all__ = ["Keeper", "being_cancelled", "has_ended", "is_theirs", "spawn", "within"]
 
 T = TypeVar("T")
 
@@ -49,7 +49,21 @@ async def within(seconds: float, clock: Clock, work: Awaitable[T]) -> T:
     """
     loop, empty = asyncio.get_running_loop(), contextvars.Context()
     task = asyncio.Task(_result_of(work), loop=loop, context=empty)
-    over: asyncio.Future[None] = loop.create_future()
+    try:
+        await has_ended(task, seconds, clock)
+    finally:
+        if not task.done():
+            task.add_done_callback(_look_at, context=contextvars.Context())
+            task.cancel()
+    if not task.done():
+        msg = f"no answer within {seconds:g} s"
+        raise TimeoutError(msg)
+    return task.result()
+
+
+async def has_ended(task: "asyncio.Task[Any]", seconds: float, clock: Clock) -> bool:
+    """Wait for the end of a task, at most so long; who gives up does it no harm."""
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def end(_: object = None) -> None:
         if not over.done():
@@ -61,13 +75,8 @@ async def within(seconds: float, clock: Clock, work: Awaitable[T]) -> T:
         await over
     finally:
         timer.cancel()
-        if not task.done():
-            task.add_done_callback(_look_at, context=contextvars.Context())
-            task.cancel()
-    if not task.done():
-        msg = f"no answer within {seconds:g} s"
-        raise TimeoutError(msg)
-    return task.result()
+        task.remove_done_callback(end)
+    return task.done()
 
 
 async def _result_of(work: Awaitable[T]) -> T:

@@ -6,7 +6,11 @@ from amplitude_async.delivery.outages import Loose, Outage
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.settling import Settler
 from amplitude_async.delivery.tasks import is_theirs
-from amplitude_async.exceptions import StorageError, StorageFullError
+from amplitude_async.exceptions import (
+    StorageError,
+    StorageFullError,
+    UnstorableError,
+)
 from amplitude_async.storage.base import Record, Storage
 
 __all__ = ["Writer"]
@@ -49,15 +53,20 @@ class Writer:
         self._settler.settle([record_id])
 
     async def append(self, record: Record) -> bool:
-        """Write a record; False where the storage is full, has failed or takes long.
+        """Write a record; False where the storage has failed or takes long.
 
         A cancelled append is undone: the record was not accepted.
+
+        Raises:
+            StorageFullError: its own limit is reached.
         """
         number = record.id
         try:
             await self.appends.begin(number, self._storage.append((record,)))
         except StorageError as error:
             self._not_written(error)
+            if isinstance(error, StorageFullError):
+                raise
             return False
         except BaseException as error:
             # Only a StorageError says that nothing was written.
@@ -112,6 +121,14 @@ class Writer:
         if isinstance(error, StorageFullError):
             # Its own limit is no failure: it works, and says no.
             self._reporter.error("storage_full", "%s", error)
+            return
+        if isinstance(error, UnstorableError):
+            # Nor is this: the next one may well be written.
+            self._reporter.error(
+                "storage_event",
+                "%s; this event is in memory only and does not survive the process",
+                in_words(error),
+            )
             return
         self.outage.begin()
         self._reporter.error(

@@ -99,6 +99,8 @@ class Storage(ABC):
 
         Raises:
             StorageFullError: the storage's own limit is reached; nothing was written.
+            UnstorableError: the storage works, and cannot keep one of these; likewise.
+                After any other error it is left alone for a minute.
         """
 
     @abstractmethod

@@ -85,11 +85,14 @@ class Server:
         self.most = 10**6
         """After so many events it is down."""
         self.slow: set[str] = set()
+        self.asked: set[str] = set()
+        """Whose events it was sent."""
         self.taken: list[str] = []
 
     def __call__(self, body: bytes) -> Response:
         """Answer a request."""
         events = json.loads(body)["events"]
+        self.asked.update(event["user_id"] for event in events)
         if self.down or len(self.taken) >= self.most:
             return DOWN
         slow = [i for i, event in enumerate(events) if event["user_id"] in self.slow]
@@ -283,6 +286,30 @@ async def test_many_throttled_users_stop_nobody_else() -> None:
         assert rig.pile.pile == {}
 
 
+async def test_throttled_users_do_not_wait_for_each_other() -> None:
+    """Whoever is not throttled any more comes back, while the others still are."""
+    async with running(max_storage_capacity=100, flush_interval=1.0) as rig:
+        slow = [f"slow{number}" for number in range(20)]
+        rig.server.slow = set(slow)
+        await outage(rig, dict.fromkeys(slow, 100))
+        await rig.advance(600.0)
+        rig.server.asked.clear()
+        await rig.advance(60.0)
+        # Of whom something is in memory, and goes on being throttled.
+        rig.server.slow = set(sorted(rig.server.asked)[:10])
+        await rig.advance(1_800.0)
+        free = [user for user in slow if user not in rig.server.slow]
+        assert len(free) == 10
+        assert all(rig.server.of(user) == list(range(100)) for user in free)
+        assert rig.engine.stats.held <= 50
+
+        rig.server.slow = set()
+        await rig.advance(900.0)
+        assert all(rig.server.of(user) == list(range(100)) for user in slow)
+        assert rig.engine.stats.dropped == 0
+        assert rig.pile.pile == {}
+
+
 async def test_large_events_of_a_throttled_user_stop_nobody_else() -> None:
     """Bytes count as events do."""
     options = {"max_storage_bytes": 100_000, "flush_interval": 1.0}
@@ -421,6 +448,48 @@ async def test_what_cannot_be_read_blocks_nothing_that_is_in_memory() -> None:
         assert rig.server.of("ann") == list(range(100))
 
 
+async def test_only_what_comes_while_nothing_works_overtakes() -> None:
+    """Order is given up for these, which lie nowhere else; all others keep theirs."""
+    pile = Halting()
+    async with running(pile, max_storage_capacity=40, flush_interval=1.0) as rig:
+        await spill(rig, 100)
+        pile.full = pile.dark = True
+        await rig.track("ann", *range(100, 105))
+        rig.server.most = 10**6
+        await rig.advance(60.0)
+        pile.full = pile.dark = False
+        await rig.track("ann", *range(105, 110))
+        await rig.advance(120.0)
+
+        order = rig.server.of("ann")
+        assert order.index(100) < order.index(99)
+        others = [number for number in order if number not in range(100, 105)]
+        assert others == [*range(100), *range(105, 110)]
+        assert rig.engine.stats.dropped == 0
+
+
+async def test_a_last_call_sends_what_lies_in_memory_only() -> None:
+    """It would be lost; what lies in the storage is behind it then, in its order."""
+    pile = Halting()
+    async with running(pile, max_storage_capacity=40, flush_interval=1.0) as rig:
+        await spill(rig, 100)
+        pile.full = pile.dark = True
+        await rig.track("ann", *range(100, 105))
+        ending = asyncio.ensure_future(rig.engine.shutdown(5.0))
+        rig.server.most = 10**6
+        await rig.advance(10.0)
+        stats = await ending
+        first = rig.server.of("ann")
+        assert set(range(100, 105)) <= set(first)
+        assert (stats.dropped, stats.stored) == (0, 105 - len(first))
+        pile.full = pile.dark = False
+    async with running(pile, flush_interval=1.0) as rig:
+        await rig.advance(60.0)
+        rest = rig.server.of("ann")
+        assert sorted(first + rest) == list(range(105))
+        assert rest == sorted(rest)
+
+
 async def test_a_purge_reaches_what_waits_for_the_storage() -> None:
     """It is nowhere sent, and nothing else is harmed."""
     pile = Halting()
@@ -435,3 +504,18 @@ async def test_a_purge_reaches_what_waits_for_the_storage() -> None:
 
         assert rig.server.of("bob") == []
         assert rig.server.of("ann") == list(range(101))
+
+
+async def test_orphans_are_taken_over_while_writing_fails() -> None:
+    """To take over is to read; what is delivered makes room on a full disk."""
+    pile = Halting()
+    async with running(pile) as rig:
+        pile.full = True
+        pile.left = [[record("bob", 1)], [record("bob", 2)]]
+        for number in range(10):
+            await rig.track("ann", number)
+            await rig.advance(4.0)
+        assert not rig.engine.stats.durable
+
+        assert rig.server.of("bob") == [1, 2]
+        assert rig.engine.stats.recovered == 2

@@ -114,7 +114,7 @@ class ScheduleMachine(RuleBasedStateMachine):
         slots = SLOTS - len(self.flying)
         wall = EPOCH + self.now
         group = self.schedule.next(self.now, wall, slots=slots, eager=eager)
-        self.write_down(self.schedule.collect())
+        self.collect()
         if group is not None:
             self.requests += 1
             self.flying.append(group)
@@ -133,7 +133,7 @@ class ScheduleMachine(RuleBasedStateMachine):
                 assert record.id > self.newest.get(record.identity, 0)
                 self.newest[record.identity] = record.id
         self.write_down(self.schedule.apply(group, verdict, self.now))
-        self.write_down(self.schedule.collect())
+        self.collect()
 
     @precondition(lambda self: self.flying)
     @rule(crash=st.booleans())
@@ -191,6 +191,15 @@ class ScheduleMachine(RuleBasedStateMachine):
         assert len(owned) == len(set(owned))
         assert not self.settled & set(flying)
 
+    def collect(self) -> None:
+        """Write down what ended without an answer; no storage takes anything back."""
+        left = self.schedule.collect_left()
+        for record in left:
+            self.schedule.shed(record)
+        if left:
+            self.schedule.catch_up(lambda _: False)
+        self.write_down(self.schedule.collect())
+
     def teardown(self) -> None:
         """Once the server is well everything settles, in few requests."""
         if not hasattr(self, "schedule"):
@@ -201,6 +210,7 @@ class ScheduleMachine(RuleBasedStateMachine):
                 pass
             while self.flying:
                 self.answer(random.Random(0), OK)
+            self.collect()
             due = self.schedule.next_wake_at(self.now, EPOCH + self.now, eager=True)
             assert due is not None or not self.schedule.size
             if due is not None:

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from amplitude_async import Amplitude
+from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.exceptions import StorageError
 from amplitude_async.storage import SQLiteStorage
 from amplitude_async.storage.spool import sources
@@ -269,6 +271,52 @@ async def test_a_file_that_cannot_be_read_is_passed_over(
     assert "its 2 events stay where they are" in caplog.text
     async with opened(tmp_path) as (storage, _, _):
         assert sorted(await names(storage)) == ["i-1", "i-2", "i-3", "i-4"]
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_events_of_a_file_that_is_passed_over_do_not_wait_for_ever(
+    connect: Callable[..., Amplitude],
+    emulator: Emulator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    busy: bool,
+) -> None:
+    """They are told as lost to this process, whatever the load; the next sends them."""
+    spool = tmp_path / "spool"
+    emulator.faults.add(Fault(503, count=None))
+    for number in range(2):
+        async with connect(storage=SQLiteStorage(spool)) as client:
+            await client.track(f"e-{number}", user_id="user-1")
+            await client.shutdown(0.01)
+    emulator.faults.clear()
+    bad, _ = sorted(spool.glob("*.spool"))
+    fetch = SpoolFile.fetch
+
+    def fail(self: SpoolFile, *args: Any, **options: Any) -> Any:
+        if self.path == bad:
+            raise StorageError("disk I/O error")
+        return fetch(self, *args, **options)
+
+    monkeypatch.setattr("amplitude_async.delivery.reader.REREAD_INTERVAL", 0.01)
+    with monkeypatch.context() as patched:
+        patched.setattr(SpoolFile, "fetch", fail)
+        async with connect(storage=SQLiteStorage(spool)) as client, asyncio.timeout(5):
+            tracked = 0
+            while client.stats.dropped == 0 or tracked < 10:
+                if busy or tracked < 10:
+                    verbs = [client.track("e", user_id="user-1") for _ in range(20)]
+                    await asyncio.gather(*verbs)
+                    tracked += len(verbs)
+                await asyncio.sleep(0.001)
+            stats = await client.flush()
+            assert stats.balanced
+            assert (stats.recovered, stats.dropped, stats.pending) == (2, 1, 0)
+            assert stats.delivered == tracked + 1
+    async with connect(storage=SQLiteStorage(spool)) as client:
+        assert (await client.flush()).delivered == 1
+    names = [event["event_type"] for event in emulator.events]
+    assert sorted(set(names)) == ["e", "e-0", "e-1"]
 
 
 # What is left when it is over -------------------------------------------------------

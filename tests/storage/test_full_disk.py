@@ -26,6 +26,7 @@ from tests.storage.conftest import Ids, opened
 
 __all__: list[str] = []
 
+Connect = Callable[..., Amplitude]
 MUCH = 10**9
 MB = 1024**2
 
@@ -264,3 +265,46 @@ async def test_a_start_on_a_full_disk_delivers_what_is_there(
         assert client.stats.delivered == 21
     assert "no room for a file of its own" in caplog.text
     assert len(emulator.events) == 21
+
+
+async def test_a_disk_without_a_free_byte_costs_nothing_but_doubles(
+    emulator: Emulator,
+    connect: Connect,
+    small_disk: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """All is delivered once; what could not be deleted by the end comes again.
+
+    Under the same insert_id, so that the server keeps one of both.
+    """
+    spool = small_disk / "spool"
+    emulator.faults.add(Fault(503, count=None))
+    async with connect(storage=SQLiteStorage(spool), max_storage_capacity=20) as client:
+        # More than its log has room for when they are deleted.
+        for number in range(100):
+            text = "x" * 5_000
+            properties = {"text": text}
+            user = f"user-{number % 7}"
+            await client.track("e", user_id=user, event_properties=properties)
+        await asyncio.to_thread(fill_up, small_disk, but=0)
+        assert free(small_disk) == 0
+        emulator.faults.clear()
+        for number in range(10):
+            await client.track("after", user_id=f"user-{number % 7}")
+        stats = await client.flush()
+        assert stats.balanced
+        assert (stats.delivered, stats.pending, stats.durable) == (110, 0, False)
+    first = [event["insert_id"] for event in emulator.events]
+    assert len(first) == len(set(first)) == 110
+    assert "delivered events may be sent again" in caplog.text
+    (small_disk / "ballast").unlink()
+
+    async with connect(storage=SQLiteStorage(spool)) as client:
+        stats = await client.flush()
+        assert stats.balanced
+        assert stats.delivered == stats.recovered
+    again = [event["insert_id"] for event in emulator.events][110:]
+    assert len(again) == len(set(again))
+    assert set(again) <= set(first)
+    async with connect(storage=SQLiteStorage(spool)) as client:
+        assert client.stats.recovered == 0

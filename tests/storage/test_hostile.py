@@ -49,10 +49,16 @@ class Rows(Storage):
     def __init__(self) -> None:
         self.rows: dict[int, Record] = {}
         self.letters: list[DeadLetter] = []
+        self.is_open = False
 
-    async def open(self, _: str, __: Callable[[int], int]) -> int:
-        """Start empty."""
-        return 0
+    async def open(self, _: str, allot: Callable[[int], int]) -> int:
+        """Go on with what is there, under new numbers."""
+        self.is_open = True
+        old, self.rows = list(self.rows.values()), {}
+        for record in old:
+            number = allot(1)
+            self.rows[number] = record._replace(id=number)
+        return len(old)
 
     async def append(self, records: Sequence[Record]) -> None:
         """Keep records."""
@@ -77,6 +83,7 @@ class Rows(Storage):
 
     async def close(self) -> None:
         """Keep all."""
+        self.is_open = False
 
 
 class Rig:
@@ -237,3 +244,120 @@ async def test_a_storage_that_does_not_open_says_so(fault: str) -> None:
     await rig.ends(rig.engine.flush(5.0), 5.0)
     assert rig.engine.stats.delivered == 3
     await rig.shut_down()
+
+
+async def test_what_can_never_be_forgotten_is_sent_once_by_each_process() -> None:
+    """As on a disk without a free byte: a delivered event comes again after a start."""
+
+    class Stuck(Rows):
+        async def settle(self, _: Sequence[int]) -> None:
+            raise StorageError("disk full")
+
+    rows = Stuck()
+    first = Rig(rows)
+    await first.engine.start()
+    first.down = True
+    await first.track(30)
+    first.down = False
+    await first.track(10, "bob")
+    await first.advance(100.0)
+    assert (await first.shut_down()).delivered == len(first.taken) == 40
+    assert set(first.taken.values()) == {1}
+
+    second = Rig(rows)
+    await second.engine.start()
+    await second.advance(100.0)
+    stats = await second.shut_down()
+    assert stats.recovered == stats.delivered == 40
+    assert second.taken == first.taken  # the same insert_ids
+
+
+# A storage that takes its time to open ------------------------------------------------
+
+
+async def test_a_slow_opening_holds_up_nobody() -> None:
+    """Verbs go on in memory; what was there joins in once the storage is open."""
+    rig = Rig(rows := Rows())
+    old = next(rig.records(1, "old"))
+    rows.rows[7] = old
+    rig.storage.script = {"open": "late"}
+    await rig.ends(rig.engine.start(), 0.3)
+    assert not rig.engine.stats.durable
+    await rig.track(3)
+    await rig.track(1, BAD)
+    await rig.ends(rig.engine.flush(5.0), 1.0)
+    assert rig.engine.stats.delivered == 3
+
+    rig.storage.let_go()
+    await rig.advance(5.0)
+    stats = rig.engine.stats
+    assert stats.durable
+    assert (stats.recovered, stats.delivered) == (1, 4)
+    assert old.insert_id in rig.taken
+    assert [letter.record.user_id for letter in rows.letters] == [BAD]
+    rig.down = True
+    await rig.track(2)
+    stats = await rig.shut_down()
+    assert stats.stored == len(rows.rows) == 2
+    assert not rows.is_open
+
+
+async def test_who_starts_waits_for_a_slow_opening() -> None:
+    """An explicit start hears what became of it, and can be repeated."""
+    rig = Rig(Rows())
+    rig.storage.script = {"open": "late"}
+    await rig.ends(rig.engine.start(), 0.3)
+    with pytest.raises(StorageError, match="HostileStorage has not opened within 30 s"):
+        await rig.ends(rig.engine.opened(), 30.5)
+    rig.storage.let_go()
+    await rig.ends(rig.engine.opened(), 0.1)
+    assert rig.engine.stats.durable
+    await rig.shut_down()
+
+
+@pytest.mark.parametrize("fault", [f for f in FAULTS if f in HOSTILITIES])
+async def test_an_opening_that_fails_late_is_tried_again(fault: str) -> None:
+    """Nobody waits for it any more: it is told, and tried by the clock."""
+
+    class Late(Rows):
+        async def open(self, name: str, allot: Callable[[int], int]) -> int:
+            if rig.clock.now() < begun + 10.0:
+                over = asyncio.Event()
+                rig.clock.call_later(5.0, over.set)
+                await over.wait()
+                error = HOSTILITIES[fault]()
+                raise error
+            return await super().open(name, allot)
+
+    rig = Rig(rows := Late())
+    begun = rig.clock.now()
+    await rig.ends(rig.engine.start(), 0.3)
+    await rig.track(2)
+    await rig.advance(10.0)
+    assert not rig.engine.stats.durable
+    await rig.advance(30.0)
+    assert rig.engine.stats.durable
+    rig.down = True
+    await rig.track(2)
+    await rig.shut_down()
+    assert len(rows.rows) == 2
+
+
+@pytest.mark.parametrize("fault", STALLING)
+@pytest.mark.parametrize("waits", [True, False])
+async def test_what_opens_after_the_end_is_closed(fault: str, *, waits: bool) -> None:
+    """A shutdown does not wait for it, and nothing stays open behind it."""
+    rig = Rig(rows := Rows())
+    rig.storage.script = {"open": fault}
+    starting = asyncio.ensure_future(rig.engine.start())
+    await rig.clock.settle()
+    if waits:
+        await rig.advance(0.3)
+        await starting
+        rig.down = True
+        await rig.track(2)
+    await rig.shut_down()
+    rig.storage.let_go()
+    await rig.clock.settle()
+    await starting
+    assert not rows.is_open

@@ -23,6 +23,7 @@ from amplitude_async import (
     Overflow,
     QueueFullError,
 )
+from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outages import TRY_AGAIN_INTERVAL
 from amplitude_async.delivery.reporting import Reporter
@@ -179,7 +180,7 @@ async def test_a_storage_that_works_again_is_used_again(
     """After a while one event finds out; what came in between was never stored."""
     clock, shelf = FakeClock(), Shelf()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     assert await journal.append(make_record(1))
     shelf.broken = StorageError("the shelf fell")
     assert not await journal.append(make_record(2))
@@ -252,7 +253,7 @@ async def test_an_append_that_stalls_is_waited_for_no_longer_than_for_room(
     """The event goes on in memory; what is written late is not left behind."""
     clock, shelf = FakeClock(), kind()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     shelf.slow.clear()
     first = asyncio.ensure_future(journal.append(make_record(1)))
     await clock.advance(0.5)
@@ -316,7 +317,7 @@ async def test_what_is_in_memory_only_is_not_called_stored() -> None:
     """Not even where an append that began before it ends well after it."""
     clock, shelf = FakeClock(), InLine()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     shelf.slow.clear()
     first = asyncio.ensure_future(journal.append(make_record(1)))
     await clock.advance(0.5)
@@ -338,7 +339,7 @@ async def test_what_synchronous_code_tracks_does_not_pile_up_before_a_storage() 
     """Nobody waits for it, but somebody must hold it."""
     clock, shelf = FakeClock(), Shelf()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     shelf.slow.clear()
     journal.append_soon(make_record(1))
     await clock.advance(2.0)
@@ -370,7 +371,7 @@ async def test_a_cancelled_error_of_a_storage_is_an_error_like_any_other() -> No
 
     clock, shelf = FakeClock(), Cancelling()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     assert not await journal.append(make_record(1))
     assert not journal.durable
     await journal.settled()
@@ -391,7 +392,7 @@ async def test_a_stuck_storage_keeps_nothing_of_a_request_alive() -> None:
     variable: contextvars.ContextVar[Request] = contextvars.ContextVar("request")
     clock, shelf = FakeClock(), Shelf()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     shelf.slow.clear()
     request = Request()
     gone = weakref.ref(request)
@@ -436,7 +437,7 @@ async def test_nothing_is_adopted_while_the_storage_is_broken() -> None:
     """Who cannot write cannot take over what others wrote."""
     clock, shelf = FakeClock(), Shelf()
     journal = Journal(shelf, "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
     shelf.broken = StorageError("the shelf fell")
     await journal.append(make_record(1))
 
@@ -455,7 +456,7 @@ async def test_a_storage_that_cannot_look_around_is_used_all_the_same(
 
     clock = FakeClock()
     journal = Journal(Blind(), "here", reporter(clock), clock, patience=1.0)
-    await journal.open(lambda _: 1)
+    await journal.open(lambda _: 1, lambda _: None)
 
     assert await journal.adopt(lambda _: 1) == 0
     assert journal.durable
@@ -813,6 +814,49 @@ async def test_a_damaged_record_is_dropped_and_blocks_nothing(
     assert stats.dropped_by_reason == {DropReason.INTERNAL: 1}
     await client.shutdown()
     assert [record.insert_id for record in shelf.shelf.values()] == ["i-2"]
+
+
+async def test_a_batch_that_we_fail_at_stays_on_the_disk(
+    emulator: Emulator, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DROPPED internal after three faults of ours at each start; one day it is sent.
+
+    Three times a start and no more: it neither keeps us busy nor holds up the others.
+    """
+    faults: list[None] = []
+    frame = AmplitudeEndpoint.frame
+
+    def fail(
+        self: AmplitudeEndpoint, bodies: Sequence[bytes], *args: Any, **others: Any
+    ) -> bytes:
+        if any(b"poison" in body for body in bodies):
+            faults.append(None)
+            raise RuntimeError("a fault of ours")
+        return frame(self, bodies, *args, **others)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AmplitudeEndpoint, "frame", fail)
+        async with connect() as client:
+            result = await (await client.track("poison", user_id="user-1"))
+            assert result.reason is DropReason.INTERNAL
+            await client.track("e-0", user_id="user-1")
+            assert (await client.flush()).delivered == 1
+        for start in (1, 2):
+            async with connect() as client:
+                assert client.stats.recovered == 1
+                stats = await client.flush()
+                assert stats.dropped_by_reason == {DropReason.INTERNAL: 1}
+                await client.track(f"e-{start}", user_id="user-1")
+                assert (await client.flush()).delivered == 1
+            assert client.stats.balanced
+    assert len(faults) == 9
+
+    async with connect() as client:
+        assert (await client.flush()).delivered == 1
+    names = [event["event_type"] for event in emulator.events]
+    assert names == ["e-0", "e-1", "e-2", "poison"]
+    async with connect() as client:
+        assert client.stats.recovered == 0
 
 
 # Purging ----------------------------------------------------------------------------

@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from amplitude_async import Amplitude, Identify
+from amplitude_async import Amplitude, Config, Identify
+from amplitude_async.delivery.endpoint import Response
 from amplitude_async.emulator import Emulator
-from amplitude_async.exceptions import StorageError
+from amplitude_async.exceptions import UnstorableError
 from amplitude_async.mparticle import Batch, CustomEvent, MParticle
 from amplitude_async.storage import Record, SQLiteStorage
 from amplitude_async.storage.spool.file import SpoolFile
+from amplitude_async.testing import FakeClock, ScriptedTransport
 from amplitude_async.testing.storage_contract import make_record
+from tests.conftest import engine_of
 
 __all__: list[str] = []
 
@@ -59,12 +62,42 @@ async def test_only_the_bad_one_of_a_transaction_fails(
 
     assert before is None
     assert after is None
-    assert isinstance(failed, StorageError)
+    assert isinstance(failed, UnstorableError)
     assert SURROGATE not in str(failed)
     found = await storage.fetch(0, 10, MUCH)
     assert [record.id for record in found] == [1, 3, 4]
     assert await storage.size() == 3  # what was not written takes no room
     await storage.close()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [poison(1), make_record(1)._replace(insert_id=object())],  # type: ignore[arg-type]
+    ids=["lone surrogate", "no SQLite type"],
+)
+@pytest.mark.parametrize("nowait", [False, True])
+async def test_one_that_cannot_be_written_is_no_outage(
+    bad: Record, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, nowait: bool
+) -> None:
+    """It goes on in memory and is delivered; those before and after it are durable."""
+    clock, storage = FakeClock(), SQLiteStorage(tmp_path)
+    transport = ScriptedTransport(then=Response(200), clock=clock)
+    config = Config(api_key="key", server_url="http://server.invalid/")
+    engine = engine_of(config, transport, clock, storage=storage)
+    await engine.start()
+    async with asyncio.timeout(5.0):
+        for one in (make_record(1), bad, make_record(2)):
+            if nowait and one is bad:
+                engine.offer_nowait(one)
+            else:
+                await engine.accept(one)
+    assert engine.stats.durable
+    assert engine.stats.pending == 3
+    assert await storage.size() == 2
+    await clock.advance(20.0)
+    assert engine.stats.delivered == 3
+    await engine.shutdown(1.0)
+    assert caplog.text.count("this event is in memory only") == 1
 
 
 async def test_whatever_a_transaction_raises_ends_every_wait(

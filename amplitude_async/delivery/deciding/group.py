@@ -204,11 +204,19 @@ class Group:
             self.parked.setdefault(record.identity, []).insert(0, record)
         self._grow(1, (record,))
 
+    @property
+    def newest(self) -> Record:
+        """The last event that would go; one at least must wait."""
+        return self._last_run()[-1]
+
     def pop_newest(self) -> Record:
         """Take out the last event that would have gone; one at least must wait."""
-        record = next(run for run in reversed(list(self._runs())) if run).pop()
+        record = self._last_run().pop()
         self._grow(-1, (record,))
         return record
+
+    def _last_run(self) -> list[Record]:
+        return next(run for run in reversed(list(self._runs())) if run)
 
     def put_back_halves(self, records: list[Record]) -> None:
         """Let events go next in two pieces, left then right."""

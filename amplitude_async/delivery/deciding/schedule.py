@@ -306,6 +306,15 @@ class Schedule:
         """Give an event up that cannot go back."""
         self._waiting.shed(record)
 
+    def give_way(self, group: Group, keeps: Callable[[int], bool]) -> None:
+        """Let a lane that was throttled again leave room for others.
+
+        Args:
+            group: the one that was answered.
+            keeps: says of an event whether it can go back to the storage.
+        """
+        self._waiting.give_way(group, keeps)
+
     @property
     def wants_more(self) -> bool:
         """True where a throttled identity can go on with what went back."""

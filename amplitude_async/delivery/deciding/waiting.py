@@ -435,6 +435,23 @@ class Waiting:
                 lane.park(record)
                 self._wake(lane)
 
+    def give_way(self, lane: Group, keeps: Callable[[int], bool]) -> None:
+        """Let a lane that was throttled again keep only what goes next.
+
+        Where others have run dry and there is no room for more of them: each of many
+        throttled identities has its turn.
+
+        Args:
+            lane: the group that was answered.
+            keeps: says of an event whether it can go back to the storage.
+        """
+        starved = self._behind.some_dry and not self._held.room
+        if not starved or lane.window is None or lane.life is not Life.RESTING:
+            return
+        while lane.count > lane.window and keeps(lane.newest.id):
+            self._leave(lane.pop_newest())
+        lane.forget_empty_pieces()
+
     def _wake(self, lane: Group) -> None:
         if lane.life is Life.IDLE and lane.goes_on:
             lane.resume()

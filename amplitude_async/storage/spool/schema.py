@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from amplitude_async.exceptions import StorageError
+from amplitude_async.exceptions import StorageError, UnstorableError
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -93,6 +93,10 @@ _SIGNS_OF_CORRUPTION = (
 # What they mean where the words say nothing: CORRUPT, NOTADB, TOOBIG, and reading that
 # failed or came to an end too early.
 _CODES_OF_CORRUPTION = frozenset({11, 26, 18, 266, 522})
+
+
+# What SQLite raises where it works, and was given a value that it cannot keep.
+_NOT_TAKEN = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError)
 
 
 class CorruptSpoolError(StorageError):
@@ -249,7 +253,11 @@ def translated(path: Path) -> Iterator[None]:
         # they name what is damaged.
         msg = f"{path}: holds text that is none: this is no usable spool"
         raise CorruptSpoolError(msg) from error
-    except (ValueError, OverflowError, MemoryError) as error:
+    except (UnicodeEncodeError, OverflowError) as error:
+        # Its own text may hold what is not for a log.
+        msg = f"{path}: cannot keep a value: {type(error).__name__}"
+        raise UnstorableError(msg) from error
+    except (ValueError, MemoryError) as error:
         problem = str(error) or type(error).__name__
         msg = f"{path}: {problem}: see whether the file is damaged"
         raise StorageError(msg) from error
@@ -265,6 +273,8 @@ def _explain(path: Path, error: sqlite3.Error) -> StorageError:
         or any(sign in lower for sign in _SIGNS_OF_CORRUPTION)
     ):
         return CorruptSpoolError(f"{path}: {problem}: this is no usable spool")
+    if isinstance(error, _NOT_TAKEN) or "binding parameter" in lower:
+        return UnstorableError(f"{path}: cannot keep a value: {problem}")
     if "full" in lower:
         remedy = "free space on the disk"
     elif "readonly" in lower or "unable to open" in lower:

@@ -22,8 +22,8 @@ from amplitude_async.exceptions import (
     StorageFullError,
 )
 from amplitude_async.storage.base import DeadLetter, Holdings, Record, Storage
-from amplitude_async.storage.spool.file import Amount
-from amplitude_async.storage.spool.sources import Sources, Tally
+from amplitude_async.storage.spool.allowance import Allowance
+from amplitude_async.storage.spool.sources import Sources
 from amplitude_async.storage.spool.thread import SpoolThread, answer
 
 __all__ = ["SQLiteStorage"]
@@ -99,39 +99,30 @@ class SQLiteStorage(Storage):
         self.default_max_age = age
         self.dead_letters = dead_letters
         self._synchronous = synchronous
-        self._max_events = max_events
-        self._max_bytes = max_bytes
         self._min_free_bytes = min_free_bytes
         self._thread: SpoolThread | None = None
+        self._allowance = Allowance(max_events, max_bytes)
         self._sources = Sources(
             self.directory,
+            self._allowance,
             full_sync=synchronous == "full",
             dead_letters=dead_letters,
             min_free_bytes=min_free_bytes,
         )
-        # Two counts and not one, since each is changed by a thread of its own: this by
-        # the loop's, the other by the spool's.
-        self._appended = Tally()
         self._pending: deque[_Append] = deque()
         self._posting: asyncio.AbstractEventLoop | None = None
         self._oldest: float | None = None
 
     def __repr__(self) -> str:
-        return f"<SQLiteStorage {str(self.directory)!r} {self._count} events>"
+        return (
+            f"<SQLiteStorage {str(self.directory)!r} {self._allowance.events} events>"
+        )
 
     def __del__(self) -> None:
         # Nobody closed it: its files are free for others, and its thread ends.
         thread = getattr(self, "_thread", None)
         if thread is not None:
             thread.post(self._sources.leave)
-
-    @property
-    def _count(self) -> int:
-        return self._appended.events - self._sources.settled.events
-
-    @property
-    def _bytes(self) -> int:
-        return self._appended.size - self._sources.settled.size
 
     def _run(self, function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
         """Call on the spool's thread, after all that was asked of it before."""
@@ -159,12 +150,10 @@ class SQLiteStorage(Storage):
             )
             raise StorageError(msg)
         # What a last time left in the directory is counted when it is adopted again.
-        self._appended.clear()
-        self._sources.settled.clear()
-        self._sources.held.clear()
+        self._allowance.begin()
         thread = self._thread = SpoolThread()
         try:
-            await self._run(self._sources.open, destination, self._quarter)
+            await self._run(self._sources.open, destination)
         except BaseException:
             # A waiter that was cancelled leaves no file behind that nobody can adopt.
             thread.post(self._sources.leave)
@@ -176,18 +165,13 @@ class SQLiteStorage(Storage):
         self._look_soon()
         return self._sources.number_claimed(allot)
 
-    @property
-    def _quarter(self) -> Amount:
-        # Each process takes what it has room for: the others take the rest.
-        return Amount(self._max_events // 4, self._max_bytes // 4)
-
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Take over files of processes that are gone, a few at a time.
 
         No more than a quarter of ``max_events`` and ``max_bytes``, unless that is in
         one file; the rest when there is room again.
         """
-        await self._run(self._sources.claim_orphans, self._quarter)
+        await self._run(self._sources.claim_orphans)
         self._look_soon()
         return self._sources.number_claimed(allot)
 
@@ -202,15 +186,8 @@ class SQLiteStorage(Storage):
         count, size = len(records), 0
         for record in records:
             size += len(record.body)
-        # Without a lock: at worst a limit is felt a moment early or late.
-        appended, settled = self._appended, self._sources.settled
-        events = appended.events + count - settled.events
-        total = appended.size + size - settled.size
-        if (
-            events > self._max_events or total > self._max_bytes or self._thread is None
-        ) and not self._has_room(events, total):
+        if self._thread is None or not self._allowance.take(count, size):
             raise self._no_room()
-        appended.add(count, size)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         self._pending.append(_Append(records, size, future))
@@ -220,23 +197,14 @@ class SQLiteStorage(Storage):
             loop.call_soon(self._post)
         return future
 
-    def _has_room(self, events: int, size: int) -> bool:
-        """Say whether so much is too much only for what was taken over."""
-        # One file of another process can be as large as a spool may be: half of the
-        # room stays for events of our own.
-        held = self._sources.held
-        events -= max(held.events - self._max_events // 2, 0)
-        size -= max(held.size - self._max_bytes // 2, 0)
-        within = events <= self._max_events and size <= self._max_bytes
-        return within and self._thread is not None
-
     def _no_room(self) -> StorageError:
         if self._thread is None:
             return StorageError(f"the spool {self.directory} is not open")
+        held = self._allowance
         return StorageFullError(
-            f"the spool {self.directory} holds {self._count} events of max_events="
-            f"{self._max_events} and {self._bytes} bytes of max_bytes="
-            f"{self._max_bytes}: raise the limit, or see why they are not delivered"
+            f"the spool {self.directory} holds {held.events} events of max_events="
+            f"{held.max_events} and {held.size} bytes of max_bytes="
+            f"{held.max_bytes}: raise the limit, or see why they are not delivered"
         )
 
     def _post(self) -> None:
@@ -282,7 +250,7 @@ class SQLiteStorage(Storage):
                 errors.append(error)
         for one, left_out in zip(group, errors, strict=True):
             if left_out is not None:
-                self._sources.settled.add(len(one.records), one.size)
+                self._allowance.give_back(len(one.records), one.size)
         return errors
 
     async def settle(self, ids: Sequence[int]) -> None:
@@ -295,9 +263,9 @@ class SQLiteStorage(Storage):
 
     def holdings(self) -> Holdings:
         """Say how much is stored and how old it is, as of the last write."""
-        if not self._count:
+        if not self._allowance.events:
             return Holdings()
-        return Holdings(self._bytes, self._oldest)
+        return Holdings(self._allowance.size, self._oldest)
 
     def _look_soon(self) -> None:
         """Find the oldest record again, after what was asked for before."""
@@ -330,7 +298,7 @@ class SQLiteStorage(Storage):
 
     async def size(self) -> int:
         """Count the unsettled records."""
-        return self._count
+        return self._allowance.events
 
     # Closing -----------------------------------------------------------------
 
@@ -362,8 +330,8 @@ class SQLiteStorage(Storage):
         return SQLiteStorage(
             self.directory,
             synchronous=self._synchronous,
-            max_events=self._max_events,
-            max_bytes=self._max_bytes,
+            max_events=self._allowance.max_events,
+            max_bytes=self._allowance.max_bytes,
             max_age=self.default_max_age or SIX_DAYS,
             dead_letters=self.dead_letters,
             min_free_bytes=self._min_free_bytes,

@@ -22,7 +22,7 @@ import pytest
 
 from amplitude_async.exceptions import StorageError
 from amplitude_async.storage import SQLiteStorage
-from amplitude_async.storage.spool import sources
+from amplitude_async.storage.spool import source
 from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import SpoolLock, new_spool_path
 from amplitude_async.testing.storage_contract import make_record
@@ -328,7 +328,7 @@ def test_closed_spools_leave_no_hooks(
     asyncio.run(use())
     gc.collect()
     assert hooks == []
-    assert not sources._KEPT_FROM_CHILDREN
+    assert not source._KEPT_FROM_CHILDREN
 
 
 async def test_closed_while_it_was_opened(tmp_path: Path) -> None:

@@ -40,9 +40,16 @@ class Reading:
     def __init__(self, custody: Custody, mending: Mending) -> None:
         self._custody = custody
         self._mending = mending
+        self.oldest: float | None = None
+        """When the oldest record was accepted, so far as that was found at once."""
 
-    def oldest(self) -> float | None:
-        """When the oldest record was accepted, so far as that is found at once."""
+    def look(self) -> None:
+        """Find the oldest record again."""
+        # It is only a figure: a file that makes trouble says so elsewhere.
+        with contextlib.suppress(StorageError):
+            self.oldest = self._first_accepted()
+
+    def _first_accepted(self) -> float | None:
         # Of many files that were taken over the first are the oldest.
         files = [source.file for source in self._custody.all()[:_FILES_LOOKED_AT]]
         found = [file.first_accepted() for file in files]

@@ -174,9 +174,14 @@ class Sources:
         """Read the rejected events in the own file."""
         return self._writing.dead_letters()
 
+    @property
     def oldest(self) -> float | None:
-        """When the oldest record was accepted, so far as that is found at once."""
-        return self._reading.oldest()
+        """When the oldest record was accepted, as of the last look."""
+        return self._reading.oldest
+
+    def look(self) -> None:
+        """Find the oldest record again."""
+        self._reading.look()
 
     def read(self, after: int, limit: int, max_bytes: int) -> list[Record]:
         """Read unsettled records above an id, in order of id."""

@@ -39,7 +39,6 @@ LONG_CLASSES = {
     "Intake": TO_BE_CUT,
     "Journal": TO_BE_CUT,
     "Schedule": TO_BE_CUT,
-    "SpoolFile": TO_BE_CUT,
     "Waiting": TO_BE_CUT,
 }
 MOST_ATTRIBUTES = 12

@@ -9,6 +9,7 @@ from amplitude_async.exceptions import StorageError
 from amplitude_async.storage.spool.custody import Custody
 from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import SUFFIX, SpoolLock
+from amplitude_async.storage.spool.receiving import inherit
 from amplitude_async.storage.spool.salvage import rescue
 from amplitude_async.storage.spool.schema import CorruptSpoolError
 from amplitude_async.storage.spool.source import Source
@@ -156,7 +157,7 @@ class Orphans:
         if self._dead_letters and own is not None:
             # Where that cannot be, they stay with the file.
             with contextlib.suppress(StorageError):
-                own.file.inherit(file, self._dead_letters)
+                inherit(own.file, file, self._dead_letters)
         return Source(file, lock, extent) if extent.events else None
 
     def _rescue(self, path: Path, problem: CorruptSpoolError) -> Source | None:

@@ -16,6 +16,7 @@ from amplitude_async.storage.spool.making import (
     make_directory,
     make_locked,
 )
+from amplitude_async.storage.spool.receiving import receive
 from amplitude_async.storage.spool.schema import CorruptSpoolError, StrangeSpoolError
 
 __all__ = ["replace", "rescue"]
@@ -111,7 +112,7 @@ def _salvage(
     make_directory(directory)  # who deletes a file may have deleted that as well
     file, lock = made = make_locked(directory, destination, full_sync=full_sync)
     try:
-        file.receive(damaged, renumber=renumber)
+        receive(file, damaged, renumber=renumber)
     except BaseException:
         file.close()
         file.remove()

@@ -71,8 +71,10 @@ class Writing:
             self._told.once(logging.WARNING, self._custody.directory, message)
             return
         own = self._custody.open_own()
-        self._mending.sound(own, lambda file: file.bury(letters, self._dead_letters))
+        self._mending.sound(
+            own, lambda file: file.letters.bury(letters, self._dead_letters)
+        )
 
     def dead_letters(self) -> list[DeadLetter]:
         """Read the rejected events in the own file."""
-        return self._custody.open_own().file.dead_letters()
+        return self._custody.open_own().file.letters.read()

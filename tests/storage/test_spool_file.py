@@ -240,7 +240,7 @@ def test_a_drained_file_gives_space_back(spool: SpoolFile, path: Path) -> None:
     full = path.stat().st_size + Path(f"{path}-wal").stat().st_size
     spool.delete(range(1, 5_001))
     for _ in range(10):
-        spool.shrink()
+        spool.pages.shrink()
     spool.close()
 
     assert full > 15_000_000

@@ -5,7 +5,6 @@ Callers run it on a thread of their own.
 
 # ruff: noqa: S608 - all SQL is put together from constants of this package
 
-import contextlib
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,7 +23,7 @@ from amplitude_async.storage.spool.connection import (
 from amplitude_async.storage.spool.damage import readable_rows
 from amplitude_async.storage.spool.database import Database
 from amplitude_async.storage.spool.letters import Letters
-from amplitude_async.storage.spool.lock import ASIDE
+from amplitude_async.storage.spool.pages import Pages
 from amplitude_async.storage.spool.presence import Presence
 from amplitude_async.storage.spool.rows import (
     COLUMNS,
@@ -35,6 +34,7 @@ from amplitude_async.storage.spool.rows import (
     runs,
 )
 from amplitude_async.storage.spool.schema import translated
+from amplitude_async.storage.spool.side_files import sweep
 
 __all__ = ["Amount", "Extent", "SpoolFile"]
 
@@ -42,10 +42,6 @@ __all__ = ["Amount", "Extent", "SpoolFile"]
 # would cost a busy loop many times what the writing costs.
 _ROWS_AT_ONCE = 64
 _LAST_ROW = 2**63 - 1
-_SIDE_FILES = ("", "-wal", "-shm")
-# Give space back to the disk in small steps, and only where much is free.
-_MUCH_FREE = 2_048
-_PAGES_AT_ONCE = 1_000
 
 
 class Extent(NamedTuple):
@@ -75,6 +71,7 @@ class SpoolFile:
         self._database = Database(path, connection)
         self.presence = Presence(path)
         self.letters = Letters(self._database)
+        self.pages = Pages(self._database)
 
     # Opening and closing -----------------------------------------------------
 
@@ -216,23 +213,7 @@ class SpoolFile:
 
     def remove(self) -> None:
         """Delete the closed file and what SQLite keeps beside it."""
-        self.sweep(self.path)
-
-    @staticmethod
-    def sweep(path: Path) -> None:
-        """Delete a file that nobody has open, and what SQLite keeps beside it."""
-        for suffix in _SIDE_FILES:
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
-
-    @staticmethod
-    def set_aside(path: Path) -> Path:
-        """Rename a closed file so that nobody takes it for a spool; returns where."""
-        aside = path.with_suffix(ASIDE)
-        for suffix in _SIDE_FILES:
-            # A clean close has folded the other two into the first.
-            with contextlib.suppress(FileNotFoundError):
-                Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-        return aside
+        sweep(self.path)
 
     def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
         """Write all of a block or nothing of it; errors say what to do."""
@@ -321,12 +302,6 @@ class SpoolFile:
             f"SELECT id, length(body) FROM events WHERE id IN ({places})", ids
         )
 
-    @property
-    def reusable(self) -> int:
-        """How many bytes can be written before the file grows."""
-        pages = self._database.value("PRAGMA freelist_count")
-        return int(pages * self._database.value("PRAGMA page_size"))
-
     @contextmanager
     def _suspecting(self) -> Iterator[None]:
         """Look for damage where the disk seems to be full.
@@ -339,17 +314,6 @@ class SpoolFile:
             if getattr(error.__cause__, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
                 self.verify()
             raise
-
-    def shrink(self) -> None:
-        """Give the disk a little of the free space back, where there is much of it."""
-        free = self._database.value("PRAGMA freelist_count")
-        if free < _MUCH_FREE or free * 2 <= self._database.value("PRAGMA page_count"):
-            return
-        with translated(self.path):
-            steps = self._connection.execute(
-                f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})"
-            )
-            steps.fetchall()  # each step frees a page
 
     def extent(self) -> Extent:
         """Count the records; rows are 0 where there are none."""

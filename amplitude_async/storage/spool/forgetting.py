@@ -50,7 +50,7 @@ class Forgetting:
             own = self._custody.own
             if ids and own is not None:
                 self._delete(own, ids)
-                own.file.shrink()
+                own.file.pages.shrink()
         finally:
             self.delete_owed()
 

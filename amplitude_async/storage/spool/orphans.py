@@ -12,6 +12,7 @@ from amplitude_async.storage.spool.lock import SUFFIX, SpoolLock
 from amplitude_async.storage.spool.receiving import inherit
 from amplitude_async.storage.spool.salvage import rescue
 from amplitude_async.storage.spool.schema import CorruptSpoolError
+from amplitude_async.storage.spool.side_files import sweep
 from amplitude_async.storage.spool.source import Source
 from amplitude_async.storage.spool.space import Postponed
 from amplitude_async.storage.spool.strangers import is_empty, name_stranger
@@ -126,7 +127,7 @@ class Orphans:
                 # SQLite would clear the log away, in which there may be events.
                 msg = f"{path}: is empty, and its log is not: this is no usable spool"
                 raise CorruptSpoolError(msg)
-            SpoolFile.sweep(path)
+            sweep(path)
             return None
         # Not migrated at once: a file of another destination stays as it is.
         file = SpoolFile.open(path, migrate=False, wait=_STRANGERS_WAIT)

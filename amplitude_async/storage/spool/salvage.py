@@ -18,6 +18,7 @@ from amplitude_async.storage.spool.making import (
 )
 from amplitude_async.storage.spool.receiving import receive
 from amplitude_async.storage.spool.schema import CorruptSpoolError, StrangeSpoolError
+from amplitude_async.storage.spool.side_files import set_aside
 
 __all__ = ["replace", "rescue"]
 
@@ -46,7 +47,7 @@ def rescue(
     if not isinstance(problem, StrangeSpoolError):
         with contextlib.suppress(CorruptSpoolError):
             saved = _salvage_orphan(path, destination, full_sync=full_sync)
-    aside = SpoolFile.set_aside(path)
+    aside = set_aside(path)
     if saved is None:
         logger.error("%s; moved to %s, its events are not sent", problem, aside)
     else:
@@ -86,7 +87,7 @@ def replace(
         file.close()
     rest = "and nothing is left of the old file"
     if whole:
-        rest = f"the damaged file to {SpoolFile.set_aside(file.path)}"
+        rest = f"the damaged file to {set_aside(file.path)}"
     elif has_name:
         # Only what SQLite keeps beside it was deleted: what it had has moved.
         file.remove()

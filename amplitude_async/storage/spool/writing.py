@@ -62,7 +62,7 @@ class Writing:
 
     def _reusable(self) -> int:
         own = self._custody.own
-        return 0 if own is None else own.file.reusable
+        return 0 if own is None else own.file.pages.reusable
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Keep rejected events in the own file, while the disk has room for them."""

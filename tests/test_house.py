@@ -38,10 +38,7 @@ TO_BE_CUT = "grew with what a spool in trouble asks for; the next to be cut"
 LONG_CLASSES = {
     "Intake": TO_BE_CUT,
     "Journal": TO_BE_CUT,
-    "SQLiteStorage": TO_BE_CUT,
     "Schedule": TO_BE_CUT,
-    "Sources": TO_BE_CUT,
-    "SpoolFile": TO_BE_CUT,
     "Waiting": TO_BE_CUT,
 }
 MOST_ATTRIBUTES = 12
@@ -50,7 +47,6 @@ FULL_CLASSES = {
     "Ledger": "the emulator's counters, which are its contract",
     "PlainDestination": "its queue and its task are still told apart by attributes",
     "Room": "places that are taken, promised, kept for reading, and who waits",
-    "SQLiteStorage": TO_BE_CUT,
 }
 MOST_WRITES = 3.0
 WRITING_FOLDERS: dict[str, str] = {}

@@ -6,15 +6,11 @@ are gone are taken over, each record exactly once.
 """
 
 import asyncio
-import contextlib
 import os
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Literal, TypeVar
 
 from amplitude_async.exceptions import (
     ConfigurationError,
@@ -22,9 +18,10 @@ from amplitude_async.exceptions import (
     StorageFullError,
 )
 from amplitude_async.storage.base import DeadLetter, Holdings, Record, Storage
-from amplitude_async.storage.spool.file import Amount
-from amplitude_async.storage.spool.sources import Sources, Tally
-from amplitude_async.storage.spool.thread import SpoolThread, answer
+from amplitude_async.storage.spool.allowance import Allowance
+from amplitude_async.storage.spool.group_commit import GroupCommit
+from amplitude_async.storage.spool.sources import Sources
+from amplitude_async.storage.spool.thread import SpoolThread
 
 __all__ = ["SQLiteStorage"]
 
@@ -32,20 +29,6 @@ T = TypeVar("T")
 
 # Amplitude deduplicates for seven days: a day less leaves room for slow clocks.
 SIX_DAYS = 6 * 86400.0
-# So many seconds a transaction that failed may take to find out whose fault it was.
-_ONE_BY_ONE = 1.0
-
-
-class _Append(NamedTuple):
-    """Records that wait for the next transaction."""
-
-    records: Sequence[Record]
-    size: int
-    """Bytes of their bodies."""
-    written: "asyncio.Future[None]"
-
-
-_Ended: TypeAlias = "tuple[asyncio.Future[None], StorageError | None]"
 
 
 class SQLiteStorage(Storage):
@@ -99,49 +82,36 @@ class SQLiteStorage(Storage):
         self.default_max_age = age
         self.dead_letters = dead_letters
         self._synchronous = synchronous
-        self._max_events = max_events
-        self._max_bytes = max_bytes
         self._min_free_bytes = min_free_bytes
-        self._thread: SpoolThread | None = None
+        self._allowance = Allowance(max_events, max_bytes)
         self._sources = Sources(
             self.directory,
+            self._allowance,
             full_sync=synchronous == "full",
             dead_letters=dead_letters,
             min_free_bytes=min_free_bytes,
         )
-        # Two counts and not one, since each is changed by a thread of its own: this by
-        # the loop's, the other by the spool's.
-        self._appended = Tally()
-        self._pending: deque[_Append] = deque()
-        self._posting: asyncio.AbstractEventLoop | None = None
-        self._oldest: float | None = None
+        self._commits: GroupCommit | None = None
 
     def __repr__(self) -> str:
-        return f"<SQLiteStorage {str(self.directory)!r} {self._count} events>"
+        return (
+            f"<SQLiteStorage {str(self.directory)!r} {self._allowance.events} events>"
+        )
 
     def __del__(self) -> None:
         # Nobody closed it: its files are free for others, and its thread ends.
-        thread = getattr(self, "_thread", None)
-        if thread is not None:
-            thread.post(self._sources.leave)
-
-    @property
-    def _count(self) -> int:
-        return self._appended.events - self._sources.settled.events
-
-    @property
-    def _bytes(self) -> int:
-        return self._appended.size - self._sources.settled.size
+        commits = getattr(self, "_commits", None)
+        if commits is not None:
+            commits.post(self._sources.leave)
 
     def _run(self, function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
         """Call on the spool's thread, after all that was asked of it before."""
-        if self._thread is None:
-            msg = f"the spool {self.directory} is not open"
-            raise StorageError(msg)
-        # What was appended in this turn of the loop is not posted yet.
-        if self._pending:
-            self._post()
-        return self._thread.run(function, *args)
+        if self._commits is None:
+            raise self._not_open()
+        return self._commits.run(function, *args)
+
+    def _not_open(self) -> StorageError:
+        return StorageError(f"the spool {self.directory} is not open")
 
     # Opening -----------------------------------------------------------------
 
@@ -152,34 +122,30 @@ class SQLiteStorage(Storage):
             StorageError: the directory cannot be used, or the disk is full and has
                 nothing to deliver first; the message says what to do.
         """
-        if self._thread is not None:
+        if self._commits is not None:
             msg = (
                 f"the spool {self.directory} is open already: give each client its "
                 "own SQLiteStorage (they may share the directory)"
             )
             raise StorageError(msg)
         # What a last time left in the directory is counted when it is adopted again.
-        self._appended.clear()
-        self._sources.settled.clear()
-        self._sources.held.clear()
-        thread = self._thread = SpoolThread()
+        self._allowance.begin()
+        commits = GroupCommit(SpoolThread(), self._sources, self._allowance)
+        self._commits = commits
         try:
-            await self._run(self._sources.open, destination, self._quarter)
+            await commits.run(self._sources.open, destination)
         except BaseException:
             # A waiter that was cancelled leaves no file behind that nobody can adopt.
-            thread.post(self._sources.leave)
-            self._stop_thread()
+            commits.post(self._sources.leave)
+            commits.stop()
+            if self._commits is commits:
+                self._commits = None
             raise
-        if self._thread is not thread:
+        if self._commits is not commits:
             msg = f"the spool {self.directory} was closed while it was being opened"
             raise StorageError(msg)
         self._look_soon()
         return self._sources.number_claimed(allot)
-
-    @property
-    def _quarter(self) -> Amount:
-        # Each process takes what it has room for: the others take the rest.
-        return Amount(self._max_events // 4, self._max_bytes // 4)
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Take over files of processes that are gone, a few at a time.
@@ -187,7 +153,7 @@ class SQLiteStorage(Storage):
         No more than a quarter of ``max_events`` and ``max_bytes``, unless that is in
         one file; the rest when there is room again.
         """
-        await self._run(self._sources.claim_orphans, self._quarter)
+        await self._run(self._sources.claim_orphans)
         self._look_soon()
         return self._sources.number_claimed(allot)
 
@@ -199,90 +165,21 @@ class SQLiteStorage(Storage):
         Raises:
             StorageFullError: ``max_events`` or ``max_bytes`` is reached.
         """
-        count = len(records)
         size = sum([len(record.body) for record in records])
-        # Without a lock: at worst a limit is felt a moment early or late.
-        appended, settled = self._appended, self._sources.settled
-        events = appended.events + count - settled.events
-        total = appended.size + size - settled.size
-        if (
-            events > self._max_events or total > self._max_bytes or self._thread is None
-        ) and not self._has_room(events, total):
+        commits = self._commits
+        if commits is None:
+            raise self._not_open()
+        if not self._allowance.take(len(records), size):
             raise self._no_room()
-        appended.add(count, size)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._pending.append(_Append(records, size, future))
-        if self._posting is not loop:
-            # Not at once: what else appends in this turn of the loop comes along.
-            self._posting = loop
-            loop.call_soon(self._post)
-        return future
+        return commits.append(records, size)
 
-    def _has_room(self, events: int, size: int) -> bool:
-        """Say whether so much is too much only for what was taken over."""
-        # One file of another process can be as large as a spool may be: half of the
-        # room stays for events of our own.
-        held = self._sources.held
-        events -= max(held.events - self._max_events // 2, 0)
-        size -= max(held.size - self._max_bytes // 2, 0)
-        within = events <= self._max_events and size <= self._max_bytes
-        return within and self._thread is not None
-
-    def _no_room(self) -> StorageError:
-        if self._thread is None:
-            return StorageError(f"the spool {self.directory} is not open")
+    def _no_room(self) -> StorageFullError:
+        held = self._allowance
         return StorageFullError(
-            f"the spool {self.directory} holds {self._count} events of max_events="
-            f"{self._max_events} and {self._bytes} bytes of max_bytes="
-            f"{self._max_bytes}: raise the limit, or see why they are not delivered"
+            f"the spool {self.directory} holds {held.events} events of max_events="
+            f"{held.max_events} and {held.size} bytes of max_bytes="
+            f"{held.max_bytes}: raise the limit, or see why they are not delivered"
         )
-
-    def _post(self) -> None:
-        self._posting = None
-        if self._thread is not None:
-            self._thread.post(self._commit)
-
-    def _commit(self) -> None:
-        """Write what is pending in one transaction; runs on the spool's thread."""
-        group: list[_Append] = []
-        with contextlib.suppress(IndexError):
-            while True:
-                group.append(self._pending.popleft())
-        if not group:
-            return
-        errors = self._write(group)
-        if self._oldest is None:
-            self._look()
-        # The first of them may belong to a loop that is closed by now.
-        waiting: dict[asyncio.AbstractEventLoop, list[_Ended]] = {}
-        for one, error in zip(group, errors, strict=True):
-            loop = one.written.get_loop()
-            waiting.setdefault(loop, []).append((one.written, error))
-        for loop, ended in waiting.items():
-            answer(loop, partial(_end, ended))
-
-    def _write(self, group: list[_Append]) -> list[StorageError | None]:
-        """Write appends together, or one by one where one of them spoils it for all.
-
-        Returns:
-            What went wrong with each; None where it is written.
-        """
-        give_up_at = time.monotonic() + _ONE_BY_ONE
-        error = _insert(self._sources, group)
-        if error is None:
-            return [None] * len(group)
-        errors: list[StorageError | None] = []
-        for one in group:
-            # A disk that takes long to say no is not asked for each of them.
-            if len(group) > 1 and time.monotonic() < give_up_at:
-                errors.append(_insert(self._sources, [one]))
-            else:
-                errors.append(error)
-        for one, left_out in zip(group, errors, strict=True):
-            if left_out is not None:
-                self._sources.settled.add(len(one.records), one.size)
-        return errors
 
     async def settle(self, ids: Sequence[int]) -> None:
         """Forget records whose fate is decided."""
@@ -294,19 +191,14 @@ class SQLiteStorage(Storage):
 
     def holdings(self) -> Holdings:
         """Say how much is stored and how old it is, as of the last write."""
-        if not self._count:
+        if not self._allowance.events:
             return Holdings()
-        return Holdings(self._bytes, self._oldest)
+        return Holdings(self._allowance.size, self._sources.oldest)
 
     def _look_soon(self) -> None:
         """Find the oldest record again, after what was asked for before."""
-        if self._thread is not None:
-            self._thread.post(self._look)
-
-    def _look(self) -> None:
-        # It is only a figure: a file that makes trouble says so elsewhere.
-        with contextlib.suppress(StorageError):
-            self._oldest = self._sources.oldest()
+        if self._commits is not None:
+            self._commits.post(self._sources.look)
 
     # Dead letters ------------------------------------------------------------
 
@@ -329,7 +221,7 @@ class SQLiteStorage(Storage):
 
     async def size(self) -> int:
         """Count the unsettled records."""
-        return self._count
+        return self._allowance.events
 
     # Closing -----------------------------------------------------------------
 
@@ -339,60 +231,27 @@ class SQLiteStorage(Storage):
         Raises:
             StorageError: that failed; events of this spool die with the process.
         """
-        if self._thread is not None:
+        if self._commits is not None:
             await self._run(self._sources.confirm)
 
     async def close(self) -> None:
         """Finish writing, free the files and delete those with nothing left."""
-        if self._thread is None:
+        commits, self._commits = self._commits, None
+        if commits is None:
             return
         # Behind all that is queued: what was appended is written before the end.
-        left = self._run(self._sources.leave)
-        self._stop_thread()
+        left = commits.run(self._sources.leave)
+        commits.stop()
         await left
-
-    def _stop_thread(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.stop()
 
     def after_fork(self) -> "SQLiteStorage":
         """Build the child's own spool in the same directory."""
         return SQLiteStorage(
             self.directory,
             synchronous=self._synchronous,
-            max_events=self._max_events,
-            max_bytes=self._max_bytes,
+            max_events=self._allowance.max_events,
+            max_bytes=self._allowance.max_bytes,
             max_age=self.default_max_age or SIX_DAYS,
             dead_letters=self.dead_letters,
             min_free_bytes=self._min_free_bytes,
         )
-
-
-def _insert(sources: Sources, group: list[_Append]) -> StorageError | None:
-    """Write appends in one transaction; returns why nothing was written."""
-    records = [record for one in group for record in one.records]
-    try:
-        sources.insert(records, sum([one.size for one in group]))
-    except StorageError as error:
-        return error
-    except BaseException as error:  # noqa: BLE001 - nobody may wait for ever
-        # Without its text, which may hold an id.
-        problem = StorageError(
-            f"the spool cannot write an event: {type(error).__name__}"
-        )
-        problem.__cause__ = error
-        return problem
-    return None
-
-
-def _end(group: list[_Ended]) -> None:
-    """Tell everybody whose records were in one transaction."""
-    for future, error in group:
-        # A waiter that was cancelled settles its records itself.
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)

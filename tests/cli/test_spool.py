@@ -64,7 +64,7 @@ def leave(
     path = new_spool_path(directory)
     file = SpoolFile.create(path, destination, full_sync=False)
     file.insert(records)
-    file.bury(letters, 10_000)
+    file.letters.bury(letters, 10_000)
     file.close()
     return path
 

@@ -47,7 +47,7 @@ def leave(
     path = new_spool_path(directory)
     with closing(SpoolFile.create(path, destination, full_sync=False)) as file:
         file.insert(records)
-        file.bury(letters, 10)
+        file.letters.bury(letters, 10)
     return path
 
 

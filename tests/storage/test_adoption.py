@@ -24,7 +24,7 @@ from amplitude_async import Amplitude
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.exceptions import StorageError
 from amplitude_async.storage import SQLiteStorage
-from amplitude_async.storage.spool import sources
+from amplitude_async.storage.spool import source
 from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import SpoolLock, new_spool_path
 from amplitude_async.testing.storage_contract import make_record
@@ -376,7 +376,7 @@ def test_closed_spools_leave_no_hooks(
     asyncio.run(use())
     gc.collect()
     assert hooks == []
-    assert not sources._KEPT_FROM_CHILDREN
+    assert not source._KEPT_FROM_CHILDREN
 
 
 async def test_closed_while_it_was_opened(tmp_path: Path) -> None:

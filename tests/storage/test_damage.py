@@ -17,6 +17,7 @@ from amplitude_async.exceptions import StorageError
 from amplitude_async.storage import DeadLetter, Record, SQLiteStorage
 from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import new_spool_path
+from amplitude_async.storage.spool.receiving import receive
 from amplitude_async.testing.storage_contract import make_record
 from tests.storage.conftest import Ids
 
@@ -93,7 +94,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes, bytes
     path = tmp_path_factory.mktemp("whole") / "one.spool"
     with closing(SpoolFile.create(path, HERE, full_sync=False)) as file:
         file.insert(list(RECORDS.values())[:120])
-        file.bury([DeadLetter(make_record(900), 400, "bad", 5.0)], 10)
+        file.letters.bury([DeadLetter(make_record(900), 400, "bad", 5.0)], 10)
         with closing(SpoolFile.open(path)):
             pass
         file.insert(list(RECORDS.values())[120:])
@@ -170,7 +171,7 @@ def leave(directory: Path, *records: Record, destination: str = HERE) -> Path:
     path = new_spool_path(directory)
     with closing(SpoolFile.create(path, destination, full_sync=False)) as file:
         file.insert(records)
-        file.bury([DeadLetter(make_record(900), 400, "bad", 5.0)], 10)
+        file.letters.bury([DeadLetter(make_record(900), 400, "bad", 5.0)], 10)
     return path
 
 
@@ -304,7 +305,7 @@ def test_a_row_without_a_place_of_its_own_is_set_aside(
     file, path = live
     change(path, "UPDATE events SET id = ? WHERE id = 2", 2**41)
     with closing(SpoolFile.create(tmp_path / "two.spool", HERE, full_sync=False)) as to:
-        assert to.receive(file, renumber=False) == (len(RECORDS) - 1, 1)
+        assert receive(to, file, renumber=False) == (len(RECORDS) - 1, 1)
         assert to.quarantined() == 1
         assert to.extent()[2:] == (1, len(RECORDS))
 

@@ -14,6 +14,7 @@ from amplitude_async.exceptions import StorageError
 from amplitude_async.storage import DeadLetter
 from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import SpoolLock
+from amplitude_async.storage.spool.receiving import inherit
 from amplitude_async.storage.spool.schema import SCHEMA_VERSION, CorruptSpoolError
 from amplitude_async.testing.storage_contract import make_record
 
@@ -85,10 +86,10 @@ def test_a_file_of_version_one_is_brought_up_to_date(path: Path) -> None:
     version_one(path)
     with closing(SpoolFile.open(path)) as file:
         assert file.fetch(0, 10, MUCH) == [make_record(7)._replace(accepted_at=5.0)]
-        file.bury([letter(1)], keep=5)
-        assert len(file.dead_letters()) == 1
+        file.letters.bury([letter(1)], keep=5)
+        assert len(file.letters.read()) == 1
     with closing(SpoolFile.open(path)) as file:
-        assert file.buried() == 1
+        assert file.letters.count() == 1
 
 
 def version_one(path: Path) -> None:
@@ -201,15 +202,15 @@ def test_settled_records_are_counted(spool: SpoolFile) -> None:
 
 def test_dead_letters_are_kept_listed_and_forgotten(spool: SpoolFile) -> None:
     """The newest stay, with reason, answer and time."""
-    spool.bury([letter(number) for number in (1, 2)], keep=3)
-    spool.bury([letter(number) for number in (3, 4)], keep=3)
+    spool.letters.bury([letter(number) for number in (1, 2)], keep=3)
+    spool.letters.bury([letter(number) for number in (3, 4)], keep=3)
 
-    found = spool.dead_letters()
+    found = spool.letters.read()
     assert [one.record.insert_id for one in found] == ["i-2", "i-3", "i-4"]
     assert (found[0].code, found[0].message, found[0].rejected_at) == (400, "bad 2", 5)
     assert found[0].record.body == make_record(2).body
-    assert spool.exhume([found[0].record.id]) == 1
-    assert spool.buried() == 2
+    assert spool.letters.exhume([found[0].record.id]) == 1
+    assert spool.letters.count() == 2
 
 
 def test_one_file_inherits_from_another(spool: SpoolFile, tmp_path: Path) -> None:
@@ -218,13 +219,13 @@ def test_one_file_inherits_from_another(spool: SpoolFile, tmp_path: Path) -> Non
         SpoolFile.create(tmp_path / "b.spool", "here", full_sync=False)
     ) as other:
         other.insert([make_record(1), make_record(2)])
-        other.bury([letter(number) for number in range(10, 15)], keep=9)
+        other.letters.bury([letter(number) for number in range(10, 15)], keep=9)
         other.quarantine([1])
-        spool.bury([letter(1)], keep=9)
-        spool.inherit(other, keep=4)
+        spool.letters.bury([letter(1)], keep=9)
+        inherit(spool, other, keep=4)
 
-        assert (other.buried(), other.quarantined()) == (0, 0)
-        assert [one.record.insert_id for one in spool.dead_letters()] == [
+        assert (other.letters.count(), other.quarantined()) == (0, 0)
+        assert [one.record.insert_id for one in spool.letters.read()] == [
             f"i-{number}" for number in range(11, 15)
         ]
         assert spool.quarantined() == 1
@@ -239,7 +240,7 @@ def test_a_drained_file_gives_space_back(spool: SpoolFile, path: Path) -> None:
     full = path.stat().st_size + Path(f"{path}-wal").stat().st_size
     spool.delete(range(1, 5_001))
     for _ in range(10):
-        spool.shrink()
+        spool.pages.shrink()
     spool.close()
 
     assert full > 15_000_000

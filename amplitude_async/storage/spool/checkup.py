@@ -359,7 +359,7 @@ def _status(file: SpoolFile, *, alive: bool) -> FileStatus:
         events=held.events,
         bytes=held.size,
         oldest=oldest,
-        dead_letters=file.buried(),
+        dead_letters=file.letters.count(),
         quarantined=file.quarantined(),
     )
 

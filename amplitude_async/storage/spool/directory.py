@@ -293,7 +293,7 @@ def _items(path: Path, *, dead: bool) -> Iterator[Item]:
         with _viewed(path) as file:
             if last is None:
                 # Or a fast writer would keep the reader busy for ever.
-                last = file.last_letter() if dead else file.extent().last
+                last = file.letters.last() if dead else file.extent().last
             found = _slice(file, after, last, dead=dead)
         if not found:
             return
@@ -306,7 +306,7 @@ def _slice(file: SpoolFile, after: int, up_to: int, *, dead: bool) -> list[Item]
     place = (file.path.name, str(file.destination))
     bounds = (after, _SLICE_ROWS, _SLICE_BYTES)
     if dead:
-        letters = file.fetch_letters(*bounds, up_to=up_to)
+        letters = file.letters.fetch(*bounds, up_to=up_to)
         return [Item(*place, letter.record, letter) for letter in letters]
     records = file.fetch(*bounds, up_to=up_to)
     return [Item(*place, record, None) for record in records]
@@ -324,7 +324,7 @@ def _status(path: Path) -> FileStatus:
             events=held.events,
             bytes=held.size,
             oldest=file.oldest(),
-            dead_letters=file.buried(),
+            dead_letters=file.letters.count(),
             quarantined=file.quarantined(),
         )
 
@@ -367,7 +367,7 @@ class _Chosen(NamedTuple):
 
 def _choose(path: Path, wanted: Callable[[DeadLetter], bool]) -> _Chosen:
     with _viewed(path) as file:
-        letters = file.dead_letters() if file.buried() else []
+        letters = file.letters.read() if file.letters.count() else []
         return _Chosen(file.destination, [one for one in letters if wanted(one)])
 
 
@@ -376,7 +376,7 @@ def _exhume(path: Path, letters: Sequence[DeadLetter]) -> int:
     if not letters:
         return 0
     with closing(SpoolFile.open(path, migrate=False)) as file:
-        count = file.exhume(one.record.id for one in letters)
+        count = file.letters.exhume(one.record.id for one in letters)
     _tidy(path)
     return count
 

@@ -16,7 +16,9 @@ from amplitude_async.storage.spool.making import (
     make_directory,
     make_locked,
 )
+from amplitude_async.storage.spool.receiving import receive
 from amplitude_async.storage.spool.schema import CorruptSpoolError, StrangeSpoolError
+from amplitude_async.storage.spool.side_files import set_aside
 
 __all__ = ["replace", "rescue"]
 
@@ -45,7 +47,7 @@ def rescue(
     if not isinstance(problem, StrangeSpoolError):
         with contextlib.suppress(CorruptSpoolError):
             saved = _salvage_orphan(path, destination, full_sync=full_sync)
-    aside = SpoolFile.set_aside(path)
+    aside = set_aside(path)
     if saved is None:
         logger.error("%s; moved to %s, its events are not sent", problem, aside)
     else:
@@ -85,7 +87,7 @@ def replace(
         file.close()
     rest = "and nothing is left of the old file"
     if whole:
-        rest = f"the damaged file to {SpoolFile.set_aside(file.path)}"
+        rest = f"the damaged file to {set_aside(file.path)}"
     elif has_name:
         # Only what SQLite keeps beside it was deleted: what it had has moved.
         file.remove()
@@ -111,7 +113,7 @@ def _salvage(
     make_directory(directory)  # who deletes a file may have deleted that as well
     file, lock = made = make_locked(directory, destination, full_sync=full_sync)
     try:
-        file.receive(damaged, renumber=renumber)
+        receive(file, damaged, renumber=renumber)
     except BaseException:
         file.close()
         file.remove()

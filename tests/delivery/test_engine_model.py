@@ -172,7 +172,7 @@ class EngineMachine(RuleBasedStateMachine):
         body = json.dumps({"user_id": user, "n": number}).encode()
         record = Record(0, body, user, user, None, str(number), self.clock.wall())
         try:
-            delivery = await self.engine.accept(record)
+            delivery = await self.engine.intake.accept(record)
         except QueueFullError:
             return
         self.accepted.append((user, number, delivery))

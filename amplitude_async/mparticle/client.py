@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, Self, Unpack
 
 import aiohttp
@@ -23,7 +23,11 @@ from amplitude_async.mparticle.config import (
 )
 from amplitude_async.mparticle.door import MParticleDoor, Piece, check_historical
 from amplitude_async.mparticle.endpoint import MAX_BATCH_BYTES, MParticleEndpoint
-from amplitude_async.mparticle.exceptions import BatchError, error_of
+from amplitude_async.mparticle.exceptions import (
+    BatchError,
+    MParticleClosedError,
+    error_of,
+)
 from amplitude_async.mparticle.models.batch import Batch
 from amplitude_async.mparticle.models.enums import Pod
 from amplitude_async.mparticle.result import UploadResult
@@ -130,7 +134,7 @@ class MParticle(BaseClient):
             BadRequestError: the server refuses the content.
             PayloadTooLargeError: the batch is too large for the server.
             RetryExhaustedError: no success within ``flush_max_retries``.
-            ClientClosedError: the client was shut down.
+            MParticleClosedError: the client was shut down.
         """
         pieces = self._prepare(batch)
         # One result cannot tell of two requests of which one may fail.
@@ -164,9 +168,10 @@ class MParticle(BaseClient):
         Raises:
             TypeError: one of them is no Batch.
             BatchError: a batch breaks a rule; nothing was sent.
-            ClientClosedError: the client was shut down.
+            MParticleClosedError: the client was shut down.
         """
-        pieces = [piece for batch in batches for piece in self._prepare(batch)]
+        given = _several(batches, "upload_many")
+        pieces = [piece for batch in given for piece in self._prepare(batch)]
         return await self._upload_all("/bulkevents", pieces, bisect=bisect)
 
     async def upload_historical(self, batches: Iterable[Batch]) -> list[UploadResult]:
@@ -179,10 +184,10 @@ class MParticle(BaseClient):
             TypeError: one of them is no Batch.
             BatchError: a batch has no events, an event has no time, or one is too
                 young; nothing was sent.
-            ClientClosedError: the client was shut down.
+            MParticleClosedError: the client was shut down.
         """
         # All are checked before any is sent: the server would not say which it dropped.
-        given = list(batches)
+        given = _several(batches, "upload_historical")
         for number, batch in enumerate(given):
             _check_kind(batch)
             check_historical(batch, number, self._clock.wall())
@@ -200,7 +205,7 @@ class MParticle(BaseClient):
     async def _open(self) -> None:
         if self._is_ending:
             msg = "this client was shut down: construct a new one"
-            raise ClientClosedError(msg)
+            raise MParticleClosedError(msg)
         await self._ready()
 
     def _prepare(self, batch: Batch, *, old: bool = False) -> list[Piece]:
@@ -322,8 +327,21 @@ class MParticle(BaseClient):
 def _check_kind(batch: object) -> None:
     if not isinstance(batch, Batch):
         # Not the value: a dict of a batch could hold a key.
-        msg = f"batch is a {type(batch).__name__}: it must be a Batch"
+        remedy = ""
+        if isinstance(batch, Mapping):
+            remedy = ", read by Batch.model_validate"
+        elif isinstance(batch, (list, tuple)):
+            remedy = ", and upload_many takes several"
+        msg = f"batch is a {type(batch).__name__}: it must be a Batch{remedy}"
         raise TypeError(msg)
+
+
+def _several(batches: Iterable[Batch], verb: str) -> list[Batch]:
+    # One batch can be iterated over too, field by field.
+    if isinstance(batches, (Batch, Mapping)):
+        msg = f"{verb} takes several batches: pass a list, {verb}([batch])"
+        raise TypeError(msg)
+    return list(batches)
 
 
 _OPTED_OUT: Final = UploadResult(

@@ -12,7 +12,12 @@ from amplitude_async.mparticle.encoder import EncodedBatch, encode_stamped, new_
 from amplitude_async.mparticle.endpoint import MAX_BATCH_BYTES
 from amplitude_async.mparticle.exceptions import BatchError
 from amplitude_async.mparticle.limits import check_limits, truncate_names
-from amplitude_async.mparticle.models.batch import Batch, decode_batch, events_of
+from amplitude_async.mparticle.models.batch import (
+    Batch,
+    checked_batch,
+    decode_batch,
+    events_of,
+)
 from amplitude_async.mparticle.models.context import BatchContext
 from amplitude_async.storage.base import Record
 
@@ -20,6 +25,7 @@ __all__ = ["MParticleDoor", "Piece", "check_historical"]
 
 # mParticle HTTP API documentation, "Historical data": younger events are thrown away.
 HISTORICAL_MIN_AGE_MS: Final = 72 * 3_600_000
+_MAX_LABEL: Final = 80
 OLD_EVENT_MS: Final = 30 * 86_400_000
 
 
@@ -66,18 +72,15 @@ class MParticleDoor:
         try:
             return self._prepare(batch, wall, old=old)
         except ValidationError as error:
-            # Not the whole of it: that would repeat the event.
-            item = error.errors(include_url=False, include_context=False)[0]
-            where = ".".join(str(part) for part in item["loc"])
-            msg = f"something in the batch is no event, {where}: {item['msg']}"
-            raise BatchError(msg) from None
+            raise BatchError(_told(error)) from None
         except BatchError:
             raise
         except (TypeError, ValueError) as error:
             raise BatchError(f"the batch cannot be sent: {error!s:.300}") from error
 
     def _prepare(self, batch: Batch, wall: float, *, old: bool) -> list[Piece]:
-        batch = self._with_plan(batch)
+        # Dicts and lists may have been changed since they were validated.
+        batch = self._with_plan(checked_batch(batch))
         self._check_identity(batch)
         if not old:
             self._warn_of_age(batch, unix_ms(wall))
@@ -140,10 +143,14 @@ class MParticleDoor:
             return self.seal(batch, record_id, wall)
         # A plugin may have changed it since it was prepared.
         try:
-            encoded = encode_stamped(batch, wall=wall)
+            batch = checked_batch(batch)
+            piece = _piece(batch, encode_stamped(batch, wall=wall))
+            # A copy that a plugin made is not validated before it is read again.
+            piece.to_batch()
+        except ValidationError as error:
+            return Refusal(_told(error))
         except (TypeError, ValueError) as error:
             return Refusal(f"the batch cannot be sent: {error!s:.300}")
-        piece = _piece(batch, encoded)
         if len(piece.body) > MAX_BATCH_BYTES:
             return Refusal(
                 f"the batch has {len(piece.body)} bytes, mParticle takes at most "
@@ -165,6 +172,13 @@ class MParticleDoor:
             request_id,
             wall,
         )
+
+
+def _told(error: ValidationError) -> str:
+    """Say where a batch is wrong; not the whole of it, which would repeat the event."""
+    item = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part)[:_MAX_LABEL] for part in item["loc"])
+    return f"the batch cannot be sent, {where}: {item['msg']:.300}"
 
 
 def _piece(batch: Batch, encoded: EncodedBatch) -> Piece:

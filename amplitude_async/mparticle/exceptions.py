@@ -1,23 +1,25 @@
 """What the direct calls of the mParticle client raise.
 
-MParticleError
+MParticleError                        its ``result`` tells the whole story
 ├── BatchError (also a ValueError)    the batch breaks a rule; nothing was sent
 ├── AuthError                         401 or 403: wrong key, secret or input
 ├── BadRequestError                   400, other 4xx and 3xx: trying again is in vain
 ├── PayloadTooLargeError              413 for a single batch
+├── MParticleClosedError (also a ClientClosedError)   the client was shut down
 └── RetryExhaustedError               no success within the retries, or before shutdown
     ├── RateLimitedError              the last answer was 429
     ├── ServerError                   the last answer was another failure
     └── TransportError                there was no answer
 """
 
-from amplitude_async.exceptions import AmplitudeError
+from amplitude_async.exceptions import AmplitudeError, ClientClosedError
 from amplitude_async.mparticle.result import UploadResult
 
 __all__ = [
     "AuthError",
     "BadRequestError",
     "BatchError",
+    "MParticleClosedError",
     "MParticleError",
     "PayloadTooLargeError",
     "RateLimitedError",
@@ -33,7 +35,9 @@ class MParticleError(AmplitudeError):
 
     def __init__(self, message: str, result: UploadResult | None = None) -> None:
         super().__init__(message)
-        self.result = result
+        self.result = result or UploadResult(
+            ok=False, status=0, message=message, attempts=0
+        )
 
 
 class BatchError(MParticleError, ValueError):
@@ -53,6 +57,10 @@ class BadRequestError(MParticleError):
 
 class PayloadTooLargeError(MParticleError):
     """A single batch is too large for the server."""
+
+
+class MParticleClosedError(MParticleError, ClientClosedError):
+    """The client was shut down; nothing was sent."""
 
 
 class RetryExhaustedError(MParticleError):

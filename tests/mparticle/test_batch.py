@@ -520,12 +520,13 @@ def test_no_part_is_ever_too_big(sizes: list[int], limit: int) -> None:
     batch = batch_of(*(CustomEvent(event_name="x" * size) for size in sizes))
     # Short ids leave as much room as events without any would.
     encoded = encode_stamped(batch, wall=WALL, new_id=lambda: "i")
-    parts = encoded.split(limit, new_id=lambda: "i")
+    parts = encoded.split(limit)
 
     assert [event for part in parts for event in part.events] == encoded.events
     assert all(len(part.body) <= limit for part in parts)
     for part, following in pairwise(parts):
-        fuller = EncodedBatch(part.head, [*part.events, following.events[0]], "i")
+        key = part.source_request_id
+        fuller = EncodedBatch(part.head, [*part.events, following.events[0]], key)
         assert len(fuller.body) > limit
 
 

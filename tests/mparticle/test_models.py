@@ -52,6 +52,8 @@ OPTIONAL = {
     ("GDPRConsentState", "timestamp_unixtime_ms"): "filled in at construction",
     ("CCPAConsentState", "timestamp_unixtime_ms"): "filled in at construction",
     ("CustomEvent", "custom_event_type"): "other, as in both SDKs",
+    ("ProfileEvent", "previous_mpid"): "the Python SDK has no such field",
+    ("ProfileEvent", "current_mpid"): "the Python SDK has no such field",
     ("UserIdentityChangeEvent", "new"): "None is sent as null",
     ("UserIdentityChangeEvent", "old"): "None is sent as null",
 }

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import assert_type
+from typing import Any, assert_type
 from uuid import UUID
 
 import aiohttp
@@ -242,6 +242,16 @@ async def second_vendor() -> None:
         assert_type(await mparticle.send(batch), Delivery)
         assert_type(await mparticle.flush(), Stats)
         await mparticle.send("batch")  # type: ignore[arg-type]
+        await mparticle.upload_many(batch)  # type: ignore[arg-type]
+        happened = [CustomEvent(event_name=name) for name in ("Opened", "Closed")]
+        shortly = Batch(
+            environment="development",
+            user_identities={"customer_id": "c-1"},
+            consent_state={"gdpr": {}},
+            events=happened,
+        )
+        shortly.events.append(happened[0])
+        assert_type(shortly.to_wire(), dict[str, Any])
         async with Amplitude("key", plugins=[MParticleDestination(mparticle)]):
             pass
 

@@ -5,7 +5,7 @@ form, and `Batch.model_validate` reads both forms.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import pydantic_core
 from pydantic import (
@@ -15,12 +15,15 @@ from pydantic import (
     PlainValidator,
     Tag,
     TypeAdapter,
+    ValidationError,
+    ValidationInfo,
     WithJsonSchema,
-    model_validator,
+    field_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from amplitude_async.encoding import with_members
+from amplitude_async.mparticle.models.changes import checked, under
 from amplitude_async.mparticle.models.commerce import CommerceEvent
 from amplitude_async.mparticle.models.consent import ConsentState
 from amplitude_async.mparticle.models.context import (
@@ -50,6 +53,8 @@ from amplitude_async.mparticle.models.events import (
     UserIdentityChangeEvent,
 )
 from amplitude_async.mparticle.models.fields import (
+    FilledId,
+    Given,
     Int64,
     Moment,
     Mpid,
@@ -66,11 +71,12 @@ from amplitude_async.mparticle.models.lifecycle import (
     PushRegistrationEvent,
     UninstallEvent,
 )
-from amplitude_async.wire import Id, WireModel
+from amplitude_async.wire import WireModel
 
 __all__ = [
     "Batch",
     "Event",
+    "checked_batch",
     "decode_batch",
     "encode_batch",
     "encode_head",
@@ -80,6 +86,7 @@ __all__ = [
 ]
 
 _GENERIC: Final = "generic"
+_NOBODY: Final = (None, "")
 
 
 def _environment(value: object) -> Environment:
@@ -139,14 +146,23 @@ Event: TypeAlias = Annotated[
 """Any event, told apart by its `event_type`; a `GenericEvent` where that is unknown."""
 
 _EVENT: Final[TypeAdapter[Any]] = TypeAdapter(Event)
-_NO_EVENTS: Final = {"events"}
-_NO_CONSENT: Final = {"events", "consent_state"}
+_OPPOSITES: Final = {
+    "user_attributes": "deleted_user_attributes",
+    "deleted_user_attributes": "user_attributes",
+}
 
 _EnvironmentField: TypeAlias = Annotated[
     Environment | Any,
     PlainValidator(_environment),
     WithJsonSchema({"type": "string", "enum": [str(value) for value in Environment]}),
 ]
+
+
+if TYPE_CHECKING:
+    # A list of one kind of event is no list of all kinds, to a type checker.
+    _Events: TypeAlias = list[Event] | Any
+else:
+    _Events = list[Event]
 
 
 class Batch(WireModel):
@@ -158,10 +174,10 @@ class Batch(WireModel):
     environment: _EnvironmentField
     """Development or production. There is no default: the server's is production."""
 
-    events: list[Event] = Field(default_factory=list)
+    events: _Events = Field(default_factory=list)
     """What happened. May be empty, but not for the historical endpoint."""
 
-    user_identities: UserIdentities | None = None
+    user_identities: Given[UserIdentities] | None = None
     """Who the user is. This, `mpid`, `mp_deviceid` or a device id is needed."""
 
     mpid: Mpid | None = None
@@ -179,22 +195,22 @@ class Batch(WireModel):
     deleted_user_attributes: list[str] | None = None
     """Names of attributes to forget."""
 
-    consent_state: ConsentState | None = None
+    consent_state: Given[ConsentState] | None = None
     """What the user has agreed to. Keys of a partner feed cannot change it."""
 
-    device_info: DeviceInformation | None = None
+    device_info: Given[DeviceInformation] | None = None
     """The device."""
 
-    application_info: ApplicationInformation | None = None
+    application_info: Given[ApplicationInformation] | None = None
     """The app."""
 
-    context: BatchContext | None = None
+    context: Given[BatchContext] | None = None
     """Data plan and place."""
 
     ip: str | None = None
     """Address of the user's device, version 4 or 6."""
 
-    source_request_id: Id | None = None
+    source_request_id: FilledId | None = None
     """The server drops a second batch with the same one, for 30 days or more.
 
     Filled in when the batch is sent. Never give it to two different batches.
@@ -209,7 +225,7 @@ class Batch(WireModel):
     partner_identities: dict[str, str] | None = None
     """Names registered with mParticle to identities; others can fail the request."""
 
-    attribution_info: AttributionInfo | None = None
+    attribution_info: Given[AttributionInfo] | None = None
     """To whom the install is credited."""
 
     api_key: str | None = Field(default=None, repr=False)
@@ -239,17 +255,19 @@ class Batch(WireModel):
     schema_version: Int64 | None = None
     """Part of what the server sends out; the published schema forbids it."""
 
-    @model_validator(mode="after")
-    def _keeps_or_forgets(self) -> Self:
+    # Here and not after the model, so that an assignment that raises changes nothing.
+    @field_validator("user_attributes", "deleted_user_attributes")
+    @classmethod
+    def _keeps_or_forgets(cls, value: Any, info: ValidationInfo) -> Any:
         # The server does not say which of the two it would do.
-        if self.deleted_user_attributes and self.user_attributes:
-            both = self.user_attributes.keys() & set(self.deleted_user_attributes)
-            if both:
-                raise ValueError(
-                    f"{sorted(both)} in user_attributes and in "
-                    "deleted_user_attributes: remove each from one of the two"
-                )
-        return self
+        other = _OPPOSITES[str(info.field_name)]
+        both = {*(value or ())} & {*(info.data.get(other) or ())}
+        if both:
+            raise ValueError(
+                f"{sorted(both)} in user_attributes and in "
+                "deleted_user_attributes: remove each from one of the two"
+            )
+        return value
 
     def to_wire(self) -> dict[str, Any]:
         """Give the batch as it is sent: a new dict."""
@@ -262,7 +280,8 @@ class Batch(WireModel):
 
         Queued batches of one identity reach the server in order.
         """
-        return next((str(one) for one in self._identities() if one is not None), None)
+        given = self._identities()
+        return next((str(one) for one in given if one not in _NOBODY), None)
 
     @property
     def has_identity(self) -> bool:
@@ -295,19 +314,55 @@ def events_of(batch: Batch) -> list[Envelope]:
     ]
 
 
+def checked_batch(batch: Batch) -> Batch:
+    """Check what was changed in place since the batch and its events were made.
+
+    Returns:
+        The batch itself where all is as it should be, otherwise a copy.
+
+    Raises:
+        pydantic.ValidationError: Something cannot be sent; the error says where.
+    """
+    head = checked(batch, attributes="user_attributes", but="events")
+    events: list[Envelope] = []
+    as_given = True
+    try:
+        for given in batch.events:
+            if isinstance(given, Envelope):
+                event = checked(given, attributes="custom_attributes")
+                as_given = as_given and event is given
+            else:
+                event = _EVENT.validate_python(given)
+                as_given = False
+            events.append(event)
+    except ValidationError as error:
+        raise under(error, "events", len(events)) from None
+    return head if as_given else head.model_copy(update={"events": events})
+
+
 def encode_batch(batch: Batch) -> bytes:
     """Encode a batch as it is sent.
 
     Raises:
-        pydantic.ValidationError: Something was appended that is no event.
+        pydantic.ValidationError: Something was put into it that cannot be sent.
     """
+    batch = checked_batch(batch)
     return join_batch(encode_head(batch), map(encode_event, events_of(batch)))
 
 
-def encode_head(batch: Batch) -> bytes:
-    """Encode all of a batch but its events."""
+def encode_head(batch: Batch, *, but: str | None = None) -> bytes:
+    """Encode all of a batch but its events.
+
+    Args:
+        batch: Checked by `checked_batch`.
+        but: A further field to leave out.
+    """
     consent = batch.consent_state
-    left_out = _NO_CONSENT if consent is not None and consent.is_empty else _NO_EVENTS
+    left_out: dict[str, Any] = {"events": True}
+    if but is not None:
+        left_out[but] = True
+    if consent is not None:
+        left_out["consent_state"] = consent.is_empty or consent.empty_maps
     head: bytes = batch.__pydantic_serializer__.to_json(
         batch, exclude=left_out, exclude_none=True, by_alias=True, warnings=False
     )

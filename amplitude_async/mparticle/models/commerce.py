@@ -205,10 +205,13 @@ class CommerceEvent(BaseEvent):
     @field_validator(*_VARIANTS)
     @classmethod
     def _one_variant_at_most(cls, variant: Any, info: ValidationInfo) -> Any:
-        if variant is not None:
-            for name in _VARIANTS:
-                if name != info.field_name and info.data.get(name) is not None:
-                    raise ValueError(f"{name} is set already: {_ONE_OF_THEM}")
+        others = [name for name in _VARIANTS if name != info.field_name]
+        given = [name for name in others if info.data.get(name) is not None]
+        if variant is not None and given:
+            raise ValueError(f"{given[0]} is set already: {_ONE_OF_THEM}")
+        # Where all are there it is an assignment, or the last that is read.
+        if variant is None and not given and info.data.keys() >= set(others):
+            raise ValueError(_ONE_OF_THEM)
         return variant
 
     @model_validator(mode="after")

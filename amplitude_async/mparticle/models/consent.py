@@ -5,7 +5,6 @@ agreement under the GDPR and an opt-out from the sale of data under the CCPA.
 """
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import BeforeValidator, Field
@@ -63,22 +62,17 @@ class CCPAConsentState(_ConsentRecord):
         return cls(consented=False, **fields)
 
 
-def _none_if_empty(value: object) -> object:
-    return None if isinstance(value, Mapping) and not value else value
-
-
 def _under_its_purpose(value: object) -> object:
     if isinstance(value, CCPAConsentState):
         return {CCPAPurpose.DATA_SALE_OPT_OUT: value}
-    return _none_if_empty(value)
+    return value
 
 
-_ByPurpose: TypeAlias = Annotated[
-    dict[str, GDPRConsentState] | None, BeforeValidator(_none_if_empty)
-]
 if TYPE_CHECKING:
+    _Decisions: TypeAlias = dict[str, GDPRConsentState] | Any
     _DataSale: TypeAlias = dict[CCPAPurpose, CCPAConsentState] | Any
 else:
+    _Decisions = dict[str, GDPRConsentState] | None
     # Any in the union would let anything through.
     _DataSale = Annotated[
         dict[CCPAPurpose, CCPAConsentState] | None, BeforeValidator(_under_its_purpose)
@@ -88,8 +82,11 @@ else:
 class ConsentState(WireModel):
     """The user's decisions, by regulation. Empty maps are not sent."""
 
-    gdpr: _ByPurpose = None
-    """Purpose, as named in the workspace's privacy settings, to decision."""
+    gdpr: _Decisions = None
+    """Purpose, as named in the workspace's privacy settings, to decision.
+
+    Purposes may be added one by one: ``state.gdpr["ads"] = GDPRConsentState(...)``.
+    """
 
     ccpa: _DataSale = None
     """The one purpose ``data_sale_opt_out`` to decision; a bare record will do."""
@@ -98,3 +95,8 @@ class ConsentState(WireModel):
     def is_empty(self) -> bool:
         """Whether there is no decision at all."""
         return not self.gdpr and not self.ccpa
+
+    @property
+    def empty_maps(self) -> set[str]:
+        """The regulations under which there is no decision."""
+        return {name for name in ("gdpr", "ccpa") if not getattr(self, name)}

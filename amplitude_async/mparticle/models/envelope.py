@@ -5,8 +5,9 @@ In Python an event is flat. On the wire its fields lie inside ``data``, beside t
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self
 
 import pydantic_core
 from pydantic import Field, field_validator
@@ -20,8 +21,10 @@ from amplitude_async.mparticle.models.device import DeviceCurrentState
 from amplitude_async.mparticle.models.enums import DataConnectionType, EventType
 from amplitude_async.mparticle.models.fields import (
     Attributes,
+    FilledId,
     Flag,
     Flags,
+    Given,
     Int64,
     Known,
     LifetimeValue,
@@ -29,8 +32,9 @@ from amplitude_async.mparticle.models.fields import (
     MomentOrZero,
     Name,
     UuidText,
+    moment_or_zero,
 )
-from amplitude_async.wire import Id, WireModel
+from amplitude_async.wire import WireModel
 
 __all__ = [
     "BaseEvent",
@@ -42,6 +46,8 @@ __all__ = [
 
 _ENVELOPE_KEYS: Final = frozenset({"event_type", "data"})
 _NOT_DATA: Final = {"event_type"}
+_NOTHING: Final = (None, "")
+_TIME: Final = "timestamp_unixtime_ms"
 
 # Listed event types whose shape no document gives.
 _UNSHAPED: Final = frozenset({EventType.PUSH_REACTION, EventType.PRE_ATTRIBUTION})
@@ -59,6 +65,16 @@ class Envelope(WireModel):
         wire: dict[str, Any] = pydantic_core.from_json(encode_event(self))
         return wire
 
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Name those under which the data has nothing, or empty text."""
+        return [name for name in names if getattr(self, name, None) in _NOTHING]
+
+    def without(self, names: Sequence[str]) -> Self:
+        """Give the event with nothing at all under names of its data."""
+        # What is None stays off the wire anyway.
+        there = [name for name in names if getattr(self, name, None) is not None]
+        return self.model_copy(update=dict.fromkeys(there)) if there else self
+
     @abstractmethod
     def encode_data(self) -> bytes:
         """Encode the object that stands under ``data``."""
@@ -70,10 +86,15 @@ class BaseEvent(Envelope):
     explicit_nulls: ClassVar[tuple[str, ...]] = ()
     """Fields that are sent as null where they are None."""
 
+    positional: ClassVar[tuple[str, ...]] = ()
+    """Fields that may be given without their name, in this order."""
+
     if not TYPE_CHECKING:
 
-        def __init__(self, /, **fields: Any) -> None:
+        def __init__(self, /, *values: Any, **fields: Any) -> None:
             __tracebackhide__ = True
+            if values:
+                fields = self._with_names(values, fields)
             # One event has a text field called data: the envelope's is an object.
             inner = fields.get("data")
             if isinstance(inner, Mapping) and fields.keys() <= _ENVELOPE_KEYS:
@@ -83,10 +104,29 @@ class BaseEvent(Envelope):
                     fields.setdefault("event_type", outer["event_type"])
             super().__init__(**fields)
 
+        @classmethod
+        def _with_names(
+            cls, values: tuple[Any, ...], fields: dict[str, Any]
+        ) -> dict[str, Any]:
+            named = dict(zip(cls.positional, values, strict=False))
+            twice = sorted(named.keys() & fields.keys())
+            if twice or len(values) > len(named):
+                own = cls.positional or tuple(
+                    name for name, one in cls.model_fields.items() if one.is_required()
+                )
+                usage = ", ".join(f"{name}=..." for name in own or ("name",))
+                raise TypeError(
+                    f"{twice[0]} is given twice: give it once"
+                    if twice
+                    else f"{cls.__name__} takes its fields by name: "
+                    f"{cls.__name__}({usage})"
+                )
+            return {**named, **fields}
+
     timestamp_unixtime_ms: Moment | None = None
     """When it happened; absent, it is filled in when the batch is sent."""
 
-    source_message_id: Id | None = None
+    source_message_id: FilledId | None = None
     """Identifier for de-duplication downstream; filled in when the batch is sent."""
 
     session_uuid: UuidText | None = None
@@ -107,10 +147,10 @@ class BaseEvent(Envelope):
     At most 100; names up to 256 characters, values up to 4,096.
     """
 
-    location: GeoLocation | None = None
+    location: Given[GeoLocation] | None = None
     """Where it happened."""
 
-    device_current_state: DeviceCurrentState | None = None
+    device_current_state: Given[DeviceCurrentState] | None = None
     """Readings of the device at that moment."""
 
     event_id: Int64 | None = None
@@ -161,10 +201,19 @@ class GenericEvent(Envelope):
     data: Flags
     """The object that stands under ``data``: any JSON values."""
 
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Name those under which the data has nothing, or empty text."""
+        return [name for name in names if self.data.get(name) in _NOTHING]
+
+    def without(self, names: Sequence[str]) -> Self:
+        """Give the event with nothing at all under names of its data."""
+        data = {key: value for key, value in self.data.items() if key not in names}
+        return self.model_copy(update={"data": data})
+
     @property
     def timestamp_unixtime_ms(self) -> int | None:
         """When it happened, where `data` says so in whole milliseconds."""
-        moment = self.data.get("timestamp_unixtime_ms")
+        moment = self.data.get(_TIME)
         # Nobody has checked what stands there.
         return moment if type(moment) is int else None
 
@@ -173,6 +222,17 @@ class GenericEvent(Envelope):
         """Identifier for de-duplication, where `data` has one."""
         given = self.data.get("source_message_id")
         return given if isinstance(given, str) else None
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _tells_its_time(cls, data: Any) -> Any:
+        # All else is sent as it is, but a moment means the same in every event.
+        moment = data.get(_TIME) if isinstance(data, Mapping) else None
+        if type(moment) is float and moment.is_integer():
+            moment = int(moment)
+        if isinstance(moment, bool) or not isinstance(moment, (datetime, int, float)):
+            return data
+        return {**data, _TIME: moment_or_zero(moment)}
 
     @field_validator("event_type")
     @classmethod

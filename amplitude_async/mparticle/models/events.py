@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from amplitude_async.mparticle.models.enums import (
     CustomEventType,
@@ -44,6 +50,7 @@ __all__ = [
 ]
 
 _ATTRIBUTION: Final = "attribution"
+_NO_CHANGE: Final = "new and old are both None: give at least one of them"
 
 
 class MediaInfo(WireModel):
@@ -76,6 +83,8 @@ class MediaInfo(WireModel):
 
 class CustomEvent(BaseEvent):
     """Something with a name of your own happened."""
+
+    positional: ClassVar[tuple[str, ...]] = ("event_name", "custom_event_type")
 
     event_type: Literal["custom_event"] = Field(default="custom_event", frozen=True)
     """Always ``custom_event``."""
@@ -124,6 +133,8 @@ class CustomEvent(BaseEvent):
 
 class ScreenViewEvent(BaseEvent):
     """A screen or page was shown."""
+
+    positional: ClassVar[tuple[str, ...]] = ("screen_name",)
 
     event_type: Literal["screen_view"] = Field(default="screen_view", frozen=True)
     """Always ``screen_view``."""
@@ -257,15 +268,18 @@ class NetworkPerformanceEvent(BaseEvent):
 
 
 class ProfileEvent(BaseEvent):
-    """A profile was created, changed or deleted, or a user logged in or out."""
+    """A profile was created, changed or deleted, or a user logged in or out.
+
+    Name both users, as the published schema does, or neither, as the Python SDK does.
+    """
 
     event_type: Literal["profile"] = Field(default="profile", frozen=True)
     """Always ``profile``."""
 
-    previous_mpid: Mpid
+    previous_mpid: Mpid | None = None
     """The mParticle user before."""
 
-    current_mpid: Mpid
+    current_mpid: Mpid | None = None
     """The mParticle user now."""
 
     profile_event_type: Annotated[str, Known(ProfileEventType)]
@@ -276,6 +290,20 @@ class ProfileEvent(BaseEvent):
 
     previous_profile_name: str | None = None
     """Name before. Known to the Python SDK alone, in no published schema."""
+
+    # Not where it is made or assigned to, which may be one by one.
+    def encode_data(self) -> bytes:
+        """Encode the object that stands under ``data``.
+
+        Raises:
+            ValueError: One of the two users is missing.
+        """
+        if (self.previous_mpid is None) != (self.current_mpid is None):
+            raise ValueError(
+                "one of previous_mpid and current_mpid is missing: give both, or "
+                "neither, as mParticle's Python SDK does"
+            )
+        return super().encode_data()
 
 
 class UserAttributeChangeEvent(BaseEvent):
@@ -320,8 +348,20 @@ class UserIdentityChangeEvent(BaseEvent):
     old: UserIdentity | None = None
     """The identity before; None, sent as null, where there was none."""
 
+    # Here too and not after the model alone, so that an assignment that raises changes
+    # nothing.
+    @field_validator("new", "old")
+    @classmethod
+    def _leaves_something(
+        cls, value: UserIdentity | None, info: ValidationInfo
+    ) -> UserIdentity | None:
+        other = "old" if info.field_name == "new" else "new"
+        if value is None and other in info.data and info.data[other] is None:
+            raise ValueError(_NO_CHANGE)
+        return value
+
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
         if self.new is None and self.old is None:
-            raise ValueError("new and old are both None: give at least one of them")
+            raise ValueError(_NO_CHANGE)
         return self

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Final, TypeAlias, cast
+from math import isfinite
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from pydantic import (
@@ -36,8 +37,10 @@ __all__ = [
     "Attributes",
     "CurrencyCode",
     "Duration",
+    "FilledId",
     "Flag",
     "Flags",
+    "Given",
     "Identity",
     "Int64",
     "Known",
@@ -54,6 +57,8 @@ __all__ = [
     "UserAttributeValue",
     "UserAttributes",
     "UuidText",
+    "are_plain",
+    "moment_or_zero",
 ]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,6 +68,10 @@ _DAY_MS: Final = 86_400_000
 # Seconds since the epoch stay below it for three thousand years, and milliseconds
 # have been above it since 1973.
 _SECONDS_BELOW: Final = 10**11
+
+# A length of time of eleven days and a half; read as seconds, a point in time of 2001.
+# No session lasts so long, and no point in time of today is so short.
+_DURATION_BELOW: Final = 10**9
 
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
@@ -125,7 +134,12 @@ def _moment(value: object) -> int:
     return moment
 
 
-def _moment_or_zero(value: object) -> int:
+def moment_or_zero(value: object) -> int:
+    """Turn a moment into milliseconds since the epoch; 0 stands for none.
+
+    Raises:
+        pydantic_core.PydanticCustomError: It is no moment, or one in seconds.
+    """
     return 0 if type(value) is int and value == 0 else _moment(value)
 
 
@@ -140,11 +154,11 @@ def _duration(value: object) -> int:
             value,
             "should be whole milliseconds or a timedelta: use timedelta(seconds=...)",
         )
-    if not 0 <= length < _SECONDS_BELOW:
+    if not 0 <= length < _DURATION_BELOW:
         raise _unusable(
             "not_a_duration",
             value,
-            "should be a length of time of at least 0 and less than three years, in "
+            "should be a length of time of at least 0 and less than eleven days, in "
             "milliseconds, not a point in time: subtract the start",
         )
     return length
@@ -157,9 +171,7 @@ _INTEGER: Final = WithJsonSchema({"type": "integer"})
 Moment: TypeAlias = Annotated[int | Any, PlainValidator(_moment), _INTEGER]
 """Milliseconds since the epoch; an aware datetime becomes them."""
 
-MomentOrZero: TypeAlias = Annotated[
-    int | Any, PlainValidator(_moment_or_zero), _INTEGER
-]
+MomentOrZero: TypeAlias = Annotated[int | Any, PlainValidator(moment_or_zero), _INTEGER]
 """A moment, or the 0 that mParticle's own SDKs send for "no such moment"."""
 
 Duration: TypeAlias = Annotated[int | Any, PlainValidator(_duration), _INTEGER]
@@ -254,6 +266,24 @@ Identity: TypeAlias = Annotated[
 """Text that is not empty; int and UUID become text."""
 
 
+FilledId: TypeAlias = Annotated[
+    str | Any,
+    Lenient(
+        (
+            core_schema.str_schema(min_length=1),
+            core_schema.no_info_after_validator_function(
+                lambda _: None, core_schema.literal_schema([""])
+            ),
+            *ID_CHOICES[1:],
+        ),
+        "an id should be text, an int or a UUID: convert it with str()",
+        "str",
+        {"type": "string"},
+    ),
+]
+"""An id that is filled in where there is none; empty text is none."""
+
+
 def _currency(value: str) -> str:
     if len(value) == 3 and value.isascii() and value.isalpha():
         return value
@@ -290,6 +320,16 @@ UuidText: TypeAlias = Annotated[
     WithJsonSchema({"type": "string", "format": "uuid"}),
 ]
 """A UUID as hyphenated text; a UUID object or text without hyphens becomes it."""
+
+
+if TYPE_CHECKING:
+    _Model = TypeVar("_Model")
+    Given: TypeAlias = _Model | Any
+else:
+    _Model = TypeVar("_Model")
+    # Any in the union would let anything through.
+    Given = Annotated[_Model, "a dict becomes one"]
+"""A model, for which a caller may give a dict."""
 
 
 class Known:
@@ -350,6 +390,27 @@ def _scalar(value: object, key: str) -> Scalar:
             "int_too_big", value, f"as {key!r} exceeds 64 bits: send it as text"
         )
     return scalar
+
+
+def are_plain(attributes: dict[Any, Any]) -> bool:
+    """Tell whether attributes are what goes on the wire, without a look at lists."""
+    for name, value in attributes.items():
+        # Text that is not ASCII takes the long way, where it is not in the way.
+        if type(name) is not str or not name or not name.isascii():
+            return False
+        kind = type(value)
+        if kind is str:
+            if not value.isascii():
+                return False
+        elif kind is int:
+            if not _INT64_MIN <= value <= _INT64_MAX:
+                return False
+        elif kind is float:
+            if not isfinite(value):
+                return False
+        elif kind is not bool and value is not None:
+            return False
+    return True
 
 
 def _items(value: object) -> Iterable[tuple[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AliasChoices, Field
 
 from amplitude_async.mparticle.models.enums import IdentityType
-from amplitude_async.mparticle.models.fields import Flag, Identity, Known, Moment
+from amplitude_async.mparticle.models.fields import Flag, Identity, Known, MomentOrZero
 from amplitude_async.wire import WireModel
 
 __all__ = ["UserIdentities", "UserIdentity"]
@@ -92,8 +92,8 @@ class UserIdentity(WireModel):
     identity: Identity
     """Its value."""
 
-    timestamp_unixtime_ms: Moment
-    """When it was set."""
+    timestamp_unixtime_ms: MomentOrZero
+    """When it was set; 0, as the Go SDK sends it, where that is unknown."""
 
     created_this_batch: Flag | None = None
     """Whether this batch brought it."""

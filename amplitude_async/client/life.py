@@ -107,7 +107,12 @@ class Life:
         )
 
     def _make_roster(self, implicit: Plugin | None) -> Roster:
-        reporter = Reporter(self._config.logger, self._clock, self._endpoint.name)
+        reporter = Reporter(
+            self._config.logger,
+            self._clock,
+            self._endpoint.name,
+            self._config.redactor,
+        )
         receive = partial(
             PlainDestination,
             door=self._door,
@@ -131,7 +136,11 @@ class Life:
         return LoopClock()
 
     def _make_transport(self, session: aiohttp.ClientSession | None) -> Transport:
-        return AiohttpTransport(session, trust_env=self._config.trust_env)
+        return AiohttpTransport(
+            session,
+            trust_env=self._config.trust_env,
+            redact=self._config.redactor,
+        )
 
     def _in_child(self) -> None:
         """Make whatever a forked child must not share with its parent."""

@@ -102,7 +102,7 @@ class PlainDestination:
         self._decode = decode
         self._clock = clock
         self._client_id = client_id
-        self._reporter = Reporter(config.logger, clock, plugin.name)
+        self._reporter = Reporter(config.logger, clock, plugin.name, config.redactor)
         self._counters = Counters()
         self._ledger = Ledger()
         self._backlog = _Backlog()
@@ -233,6 +233,7 @@ class PlainDestination:
                 message = f"plugin {self.name!r} took longer than {limit:g} s"
                 return Outcome.rejected(message, attempts=1)
             message = f"plugin {self.name!r} raised {named(error)}"
+            message = self._reporter.redact(message)
             self._reporter.error("plugin", "execute raised %r", error, traceback=error)
             return Outcome.rejected(message[:300], attempts=1)
         message = f"plugin {self.name!r} returned"

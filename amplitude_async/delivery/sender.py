@@ -13,6 +13,7 @@ from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Counters
 from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_body
+from amplitude_async.redaction import Body
 from amplitude_async.storage.base import Record
 
 __all__ = ["Post", "Sender"]
@@ -52,7 +53,7 @@ class Post:
             The answer, and how many bytes went out.
         """
         if self._compress and len(body) > GZIP_THRESHOLD:
-            body = await gzip_body(body)
+            body = Body(await gzip_body(body))
             headers = {**headers, **GZIP_HEADER}
         if self._counters is not None:
             self._counters.request(len(body))
@@ -111,7 +112,7 @@ class Sender:
     async def _send(self, group: Group) -> None:
         endpoint, clock = self._endpoint, self._clock
         records = group.piece
-        body = endpoint.frame([record.body for record in records], clock.wall())
+        body = Body(endpoint.frame([record.body for record in records], clock.wall()))
         started = clock.now()
         response, size = await self._post.send(endpoint.url, body, endpoint.headers)
         if self._stopped or not self._is_here():

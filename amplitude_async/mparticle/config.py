@@ -89,6 +89,9 @@ class MParticleConfig(DeliveryConfig):
                     "opt_out=True and no key for development and CI"
                 )
                 raise ValueError(msg)
+            if not secret.get_secret_value().isprintable():
+                msg = f"{name} holds a line end or control character: take it out"
+                raise ValueError(msg)
         if self.api_key is not None and ":" in self.api_key.get_secret_value():
             msg = "api_key holds a colon, where Basic authentication ends it: check it"
             raise ValueError(msg)

@@ -239,6 +239,7 @@ class DeliveryConfig(BaseModel):
         if not isinstance(obj, Mapping):
             msg = f"options are a {type(obj).__name__}: give a mapping"
             raise ConfigurationError(msg)
+        obj = sealed(cls, obj)
         return cls(**obj)
 
     @classmethod
@@ -248,6 +249,9 @@ class DeliveryConfig(BaseModel):
         Raises:
             ConfigurationError: it is none, a value is wrong or an option unknown.
         """
+        json_data = seal(
+            bytes(json_data) if isinstance(json_data, bytearray) else json_data
+        )
         try:
             given = json.loads(json_data)
         except ValueError:
@@ -255,6 +259,7 @@ class DeliveryConfig(BaseModel):
         if not isinstance(given, dict):
             msg = "options are no JSON object: give one"
             raise ConfigurationError(msg)
+        given = sealed(cls, given)
         return cls(**given)
 
     @field_validator("server_url")

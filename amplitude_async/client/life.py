@@ -172,9 +172,13 @@ class Life:
         return self._state in _ENDING
 
     def __repr__(self) -> str:
-        stats = self.stats
+        kind = type(self).__name__
+        try:
+            stats, url = self.stats, self._endpoint.url
+        except AttributeError:
+            return f"<{kind} half-built>"  # as a traceback of its constructor shows it
         return (
-            f"<{type(self).__name__} {self._state} url={self._endpoint.url!r} "
+            f"<{kind} {self._state} url={url!r} "
             f"pending={stats.pending} delivered={stats.delivered}>"
         )
 

@@ -282,9 +282,13 @@ def _proxy_of(target: URL) -> str | None:
 def _secrets_of(session: aiohttp.ClientSession) -> Iterator[str]:
     """Name what a session of the caller's would add to each request."""
     yield from secrets_of_headers(session.headers)
-    if session.auth is not None:
-        yield session.auth.password
-        yield session.auth.encode().partition(" ")[2]
+    # The class of these is on its way out of aiohttp: what is there is asked.
+    for name in ("_default_auth", "_default_proxy_auth"):
+        auth = getattr(session, name, None)
+        if auth is not None:
+            yield auth.password
+            yield auth.encode().partition(" ")[2]
+    yield from secrets_of_url(str(getattr(session, "_default_proxy", None) or ""))
 
 
 def _shear(fault: Exception) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from amplitude_async.config import DeliveryConfig, DeliveryFields, parse_http_url
 from amplitude_async.mparticle.models.context import DataPlanContext
 from amplitude_async.mparticle.models.enums import Pod
+from amplitude_async.redaction import masked_url
 
 __all__ = ["MParticleConfig", "MParticleConfigFields", "MParticleFields"]
 
@@ -59,7 +60,7 @@ class MParticleConfig(DeliveryConfig):
         if url.query_string or url.fragment:
             msg = "must end with its path: no query, no fragment"
             raise ValueError(msg)
-        return value.rstrip("/?#")
+        return masked_url(value.rstrip("/?#"))
 
     @field_validator("server_url")
     @classmethod

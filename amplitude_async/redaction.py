@@ -10,6 +10,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import chain
 from typing import Any, Final, Self, SupportsIndex, TypeVar
 from urllib.parse import quote, quote_plus, unquote
@@ -23,12 +24,15 @@ __all__ = [
     "seal",
     "secrets_of_headers",
     "secrets_of_url",
+    "without_ids",
     "without_values",
 ]
 
 MASK: Final = "**********"
 # A shorter secret is a placeholder such as "key": taken out, it would garble words.
 SHORTEST: Final = 8
+# As short as the server takes them by default; numbers such as 42 are everywhere.
+SHORTEST_ID: Final = 5
 _USERINFO = re.compile(r"(\w://)[^/?#\s'\"]*@")
 # Followed by what no word of prose is like.
 _CREDENTIALS = re.compile(
@@ -40,7 +44,9 @@ _LITERAL = re.compile(
     re.DOTALL,
 )
 # "field=value: What is wrong with it", at the start or after others of the kind.
-_ASSIGNED = re.compile(r"(^|; )([^\s=]+)=.*?(?=: [A-Z][a-z]+ [a-z]|$)", re.DOTALL)
+_ASSIGNED = re.compile(r"(^|; )(\w[^\s=]*)=.*?(?=: [A-Z][a-z]+ [a-z]|$)", re.DOTALL)
+# What pydantic says of a value it refused.
+_INPUT = re.compile(r"input_value=.*?(?=, input_type|\]|$)", re.DOTALL)
 # Headers whose values say what is sent, and who sends it.
 _HARMLESS_HEADERS: Final = frozenset(
     {
@@ -120,11 +126,24 @@ class Redactor:
 
     def body(self, body: bytes) -> bytes:
         """Give an answer's body without secrets; JSON stays JSON."""
-        text = body.decode("utf-8", "replace")
+        text = given = body.decode("utf-8", "replace")
         if "\\" in text:
-            text = _unescaped(text)
+            # Escapes have many forms, and half of one is no JSON any more.
+            with suppress(ValueError, RecursionError):
+                tree = json.loads(text)
+                if self(plain := json.dumps(tree, ensure_ascii=False)) != plain:
+                    text = json.dumps(self._tree(tree))
         clean = self(text)
-        return body if clean == text else clean.encode("utf-8", "replace")
+        return body if clean == given else clean.encode("utf-8", "replace")
+
+    def _tree(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self(value)
+        if isinstance(value, list):
+            return [self._tree(item) for item in value]
+        if isinstance(value, dict):
+            return {self(name): self._tree(item) for name, item in value.items()}
+        return value
 
     def knowing(self, secrets: Iterable[str]) -> "Redactor":
         """Make one that knows these as well."""
@@ -145,7 +164,16 @@ def masked_url(url: str) -> str:
 
 def without_values(message: str) -> str:
     """Give a message about an event as a log may have it: the names, no values."""
-    return _ASSIGNED.sub(r"\1\2=(hidden)", _LITERAL.sub("(hidden)", message))
+    message = _INPUT.sub("input_value=(hidden)", _LITERAL.sub("(hidden)", message))
+    return _ASSIGNED.sub(r"\1\2=(hidden)", message)
+
+
+def without_ids(message: str, ids: Iterable[str | None]) -> str:
+    """Give a server's text without the ids of those it speaks of."""
+    for known in ids:
+        if known and len(known) >= SHORTEST_ID and known in message:
+            message = re.sub(rf"(?<!\w){re.escape(known)}(?!\w)", "(hidden)", message)
+    return message
 
 
 def seal(value: T) -> T:
@@ -201,11 +229,3 @@ def _forms(secret: str) -> set[str]:
         quote(secret, errors="replace"),
         quote_plus(secret, errors="replace"),
     }
-
-
-def _unescaped(text: str) -> str:
-    """Write JSON with the fewest escapes; what is no JSON stays as it is."""
-    try:
-        return json.dumps(json.loads(text), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return text

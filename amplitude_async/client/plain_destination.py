@@ -26,6 +26,7 @@ from amplitude_async.delivery.shares import Drained, Shares
 from amplitude_async.delivery.stats import Counters, Stats
 from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.plugins import DestinationPlugin, call_hook
+from amplitude_async.redaction import without_values
 from amplitude_async.storage.base import Record
 
 __all__ = ["PlainDestination"]
@@ -260,7 +261,9 @@ class PlainDestination:
         if outcome.reason in QUIET_REASONS:
             self._reporter.debug("%d events: %s", count, outcome.message)
         elif outcome.status is not DeliveryStatus.DELIVERED:
-            self._reporter.warning(outcome.status, "%s", outcome.message, count=count)
+            at_door = outcome.status is DeliveryStatus.REJECTED and not outcome.attempts
+            text = without_values(outcome.message) if at_door else outcome.message
+            self._reporter.warning(outcome.status, "%s", text, count=count)
 
     # Lifecycle ---------------------------------------------------------------
 

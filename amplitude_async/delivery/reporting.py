@@ -77,6 +77,7 @@ class Reporter:
         text = f"{self._name}: {_filled(message, args)} [{cause} x{unspoken}]"
         text = self.redact(text)
         if traceback is not None:
+            traceback = _without_inputs(traceback)
             told = "".join(format_exception(traceback))
             clean = self.redact(told)
             if clean != told:
@@ -108,9 +109,23 @@ def named(error: BaseException) -> str:
     """
     name = type(error).__name__
     try:
-        return f"{name}: {error}"
+        return f"{name}: {_without_inputs(error)}"
     except Exception:  # noqa: BLE001 - there are no words for it
         return name
+
+
+def _without_inputs(error: BaseException) -> BaseException:
+    """Let an error of a pydantic model name fields, and not the values of an event."""
+    items = getattr(error, "errors", None)
+    if not isinstance(error, ValueError) or not callable(items):
+        return error
+    try:
+        words = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in items()
+        )
+    except Exception:  # noqa: BLE001 - another kind of error, and not ours to mend
+        return error
+    return ValueError(words).with_traceback(error.__traceback__)
 
 
 def _filled(message: str, args: tuple[object, ...]) -> str:

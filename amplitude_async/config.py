@@ -130,7 +130,10 @@ def parse_http_url(value: str) -> "URL":
     """
     from yarl import URL  # noqa: PLC0415 - with aiohttp, loaded only when needed
 
-    url = URL(value)
+    try:
+        url = URL(value)
+    except ValueError:
+        url = URL()  # its words may repeat a password
     if url.scheme not in {"http", "https"} or not url.host:
         msg = "must be an http:// or https:// URL with a host"
         raise ValueError(msg)
@@ -171,7 +174,7 @@ class DeliveryConfig(BaseModel):
     max_event_age: PositiveSeconds = 86400.0
     """Seconds until a waiting event is DROPPED expired; 6 days with SQLiteStorage."""
     server_url: str | None = None
-    """Where to send instead of the official address: an http(s) URL, query kept."""
+    """Where to send instead: an http(s) URL without user and password, query kept."""
     storage: Any = None
     """A Storage or a callable that makes one; None keeps events in memory."""
     opt_out: bool = False

@@ -34,6 +34,7 @@ SHORTEST: Final = 8
 # As short as the server takes them by default; numbers such as 42 are everywhere.
 SHORTEST_ID: Final = 5
 _USERINFO = re.compile(r"(\w://)[^/?#\s'\"]*@")
+_BEFORE_HOST = re.compile(r"^(\w*:?//)?.*@", re.DOTALL)
 # Followed by what no word of prose is like.
 _CREDENTIALS = re.compile(
     r"\b((?i:basic|bearer))\s+(?=\S*(?:\d|[a-z][A-Z]|=))[\w+/=.~-]{8,}"
@@ -155,10 +156,13 @@ class Redactor:
 
 def masked_url(url: str) -> str:
     """Give an address whose ``repr`` has no query, fragment, user or password."""
-    shown = _USERINFO.sub(r"\1", url)
-    bare = re.split(r"[?#]", shown, maxsplit=1)[0]
-    if bare != shown:
-        shown = f"{bare}?{MASK}"
+    bare, *hidden = re.split(r"[?#]", url, maxsplit=1)
+    # Written wrongly, a password may hold anything: what could be one is not shown.
+    shown = _BEFORE_HOST.sub(r"\1", bare)
+    if hidden and "@" in hidden[0]:
+        shown = MASK
+    elif hidden:
+        shown = f"{shown}?{MASK}"
     return url if shown == url else MaskedText(url, shown)
 
 

@@ -481,6 +481,21 @@ BAD = {
     "a password in the address": with_options(
         Amplitude, api_key=KEY, server_url=f"http://me:{URL_PASSWORD}@host/?t={QUERY}"
     ),
+    "a password that ends the host": with_options(
+        Amplitude, api_key=KEY, server_url=f"http://me:{URL_PASSWORD}/x@host/"
+    ),
+    "a password that looks like a query": with_options(
+        Amplitude, api_key=KEY, server_url=f"http://me:?{URL_PASSWORD}@host/"
+    ),
+    "a password without a scheme": with_options(
+        Amplitude, api_key=KEY, server_url=f"me:{URL_PASSWORD}@host"
+    ),
+    "a password in a base that is none": with_options(
+        MParticle,
+        api_key=KEY,
+        api_secret=SECRET,
+        base_url=f"http://me:{URL_PASSWORD}:x@host",
+    ),
     "an address of another kind": with_options(
         Amplitude, api_key=KEY, server_url=f"ftp://me:{URL_PASSWORD}@host/?t={QUERY}"
     ),

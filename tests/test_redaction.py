@@ -111,6 +111,11 @@ def test_a_body_works_and_shows_its_size() -> None:
         ("http://host/path#secret", f"http://host/path?{MASK}"),
         ("http://me:secret@host/path", "http://host/path"),
         ("ftp://me:sec@ret@host", "ftp://host"),
+        ("http://me:sec/ret@host", "http://host"),
+        ("me:secret@host", "host"),
+        ("//me:secret@host/path", "//host/path"),
+        ("http://me:sec?ret@host", MASK),
+        ("no address", "no address"),
     ],
 )
 def test_an_address_shows_where_it_leads(url: str, shown: str) -> None:

@@ -67,6 +67,7 @@ TOUCHES_DEPENDENCIES = (
     "tests/faults",
     "tests/lifecycle",
     "tests/mparticle",
+    "tests/test_canaries.py",
     "tests/test_config_table.py",
     "tests/test_encoding.py",
     "tests/test_examples.py",

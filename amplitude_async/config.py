@@ -1,23 +1,35 @@
 """Delivery options both clients inherit: frozen, and they fail early and clearly."""
 
 import difflib
+import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, TypeVar
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationError,
+    field_serializer,
     field_validator,
+    model_validator,
 )
 
 from amplitude_async.exceptions import ConfigurationError
+from amplitude_async.redaction import (
+    SHORTEST,
+    Redactor,
+    masked_url,
+    seal,
+    secrets_of_headers,
+    secrets_of_url,
+)
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -32,9 +44,11 @@ __all__ = [
     "near_miss",
     "parse_http_url",
     "read_environment",
+    "sealed",
 ]
 
 _SECRET_FIELDS = frozenset({"api_key", "api_secret", "headers"})
+_URL_FIELDS = frozenset({"server_url", "base_url"})
 
 
 class Overflow(StrEnum):
@@ -92,6 +106,22 @@ def describe_errors(model: type[BaseModel], error: ValidationError) -> str:
     return "; ".join(lines)
 
 
+def sealed(model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Mask the secrets among options, also those under a name that is none.
+
+    Whoever prints the local variables of a traceback sees no key: not even where the
+    options are wrong, and the traceback is that of their error.
+    """
+    public = model.model_fields.keys() - _SECRET_FIELDS
+    return {name: _sealed(name, options[name], public) for name in options}
+
+
+def _sealed(name: str, value: object, public: Collection[str]) -> object:
+    if name in _URL_FIELDS and isinstance(value, str):
+        return masked_url(value)
+    return value if name in public else seal(value)
+
+
 def parse_http_url(value: str) -> "URL":
     """Read an address that requests can go to.
 
@@ -100,7 +130,10 @@ def parse_http_url(value: str) -> "URL":
     """
     from yarl import URL  # noqa: PLC0415 - with aiohttp, loaded only when needed
 
-    url = URL(value)
+    try:
+        url = URL(value)
+    except ValueError:
+        url = URL()  # its words may repeat a password
     if url.scheme not in {"http", "https"} or not url.host:
         msg = "must be an http:// or https:// URL with a host"
         raise ValueError(msg)
@@ -141,7 +174,7 @@ class DeliveryConfig(BaseModel):
     max_event_age: PositiveSeconds = 86400.0
     """Seconds until a waiting event is DROPPED expired; 6 days with SQLiteStorage."""
     server_url: str | None = None
-    """Where to send instead of the official address: an http(s) URL, query kept."""
+    """Where to send instead: an http(s) URL without user and password, query kept."""
     storage: Any = None
     """A Storage or a callable that makes one; None keeps events in memory."""
     opt_out: bool = False
@@ -183,17 +216,99 @@ class DeliveryConfig(BaseModel):
         Raises:
             ConfigurationError: a value is wrong or an option is unknown.
         """
+        options = sealed(type(self), options)
         try:
             super().__init__(**options)
+            return
         except ValidationError as error:
-            raise ConfigurationError(describe_errors(type(self), error)) from None
+            problem = describe_errors(type(self), error)
+        # Not inside: the error it came from holds what was given.
+        raise ConfigurationError(problem)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        del value
+        msg = f"{name}: the configuration is frozen, give it to a new one"
+        raise ConfigurationError(msg)
+
+    @classmethod
+    def model_validate(cls, obj: Any, **_: Any) -> Self:
+        """Make a configuration from a mapping.
+
+        Raises:
+            ConfigurationError: a value is wrong or an option is unknown.
+        """
+        if isinstance(obj, cls):
+            return obj
+        if not isinstance(obj, Mapping):
+            msg = f"options are a {type(obj).__name__}: give a mapping"
+            raise ConfigurationError(msg)
+        obj = sealed(cls, obj)
+        return cls(**obj)
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **_: Any) -> Self:
+        """Make a configuration from JSON.
+
+        Raises:
+            ConfigurationError: it is none, a value is wrong or an option unknown.
+        """
+        json_data = seal(
+            bytes(json_data) if isinstance(json_data, bytearray) else json_data
+        )
+        try:
+            given = json.loads(json_data)
+        except ValueError:
+            given = None
+        if not isinstance(given, dict):
+            msg = "options are no JSON object: give one"
+            raise ConfigurationError(msg)
+        given = sealed(cls, given)
+        return cls(**given)
 
     @field_validator("server_url")
     @classmethod
     def _http_url(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_http_url(value)
-        return value
+        if value is None:
+            return None
+        parse_http_url(value)
+        # Its query may hold a token.
+        return masked_url(value)
+
+    @model_validator(mode="after")
+    def _url_has_no_password(self) -> Self:
+        # Not where fields are validated: their errors repeat the value.
+        url = self.server_url
+        if url is not None and parse_http_url(url).authority.rpartition("@")[1]:
+            msg = (
+                "server_url holds a user or password: leave them out, and pass "
+                "headers={'Authorization': ...} where the server wants them"
+            )
+            raise ValueError(msg)
+        return self
+
+    @field_validator("headers", mode="before")
+    @classmethod
+    def _told_headers(cls, value: object) -> object:
+        # As model_dump gives them, so that a dump can be read back.
+        if not isinstance(value, Mapping):
+            return value
+        return {
+            name: text.get_secret_value() if isinstance(text, SecretStr) else text
+            for name, text in value.items()
+        }
+
+    @field_validator("headers")
+    @classmethod
+    def _masked_headers(cls, value: dict[str, str]) -> dict[str, str]:
+        return seal(value)
+
+    @field_serializer("headers")
+    def _dumped_headers(self, value: dict[str, str]) -> dict[str, SecretStr]:
+        return {name: SecretStr(str(text)) for name, text in value.items()}
+
+    @field_serializer("server_url", when_used="json-unless-none")
+    def _dumped_url(self, value: str) -> str:
+        return getattr(value, "shown", value)
 
     @field_validator("storage")
     @classmethod
@@ -202,6 +317,19 @@ class DeliveryConfig(BaseModel):
             return value
         msg = "must be a Storage, such as SQLiteStorage('spool/'), or a callable"
         raise ValueError(msg)
+
+    @property
+    def redactor(self) -> Redactor:
+        """What takes the secrets of these options out of a text."""
+        secrets = [*secrets_of_headers(self.headers)]
+        for url in (self.server_url, getattr(self, "base_url", None)):
+            secrets += secrets_of_url(url or "")
+        for name in ("api_key", "api_secret", "authorization"):
+            value = getattr(self, name, None)
+            text = value.get_secret_value() if isinstance(value, SecretStr) else value
+            secrets += [text or "", (text or "").partition(" ")[2]]
+        # A shorter one is a placeholder such as "key": without it words are garbled.
+        return Redactor(secret for secret in secrets if len(secret) >= SHORTEST)
 
     def backoff_ceiling(self, failures: int) -> float:
         """Upper bound of the wait before retry number ``failures`` (1, 2, ...).
@@ -228,6 +356,7 @@ def merge_config(
         ConfigurationError: an option is wrong.
         TypeError: the base is not a configuration of this kind.
     """
+    options = sealed(model, options)
     if base is None:
         return model(**options)
     if not isinstance(base, model):
@@ -258,10 +387,11 @@ def read_environment(model: type[DeliveryConfig], prefix: str) -> dict[str, Any]
     }
     settings = create_model("Environment", __base__=BaseSettings, **fields)
     try:
-        return EnvSettingsSource(settings, env_prefix=prefix)()
+        return sealed(model, EnvSettingsSource(settings, env_prefix=prefix)())
     except SettingsError as error:
         msg = f"{error}; it must hold JSON (prefix {prefix})"
-        raise ConfigurationError(msg) from None
+    # Not inside: the error behind it holds what the variable holds.
+    raise ConfigurationError(msg)
 
 
 class DeliveryFields(TypedDict, total=False):

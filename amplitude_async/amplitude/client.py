@@ -30,13 +30,14 @@ from amplitude_async.amplitude.identify import Identify
 from amplitude_async.amplitude.revenue import Revenue
 from amplitude_async.amplitude.typed import TypedEvent
 from amplitude_async.client.base import BaseClient
-from amplitude_async.config import merge_config, read_environment
+from amplitude_async.config import merge_config, read_environment, sealed
 from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.encoding import unix_ms
 from amplitude_async.plugins import Plugin
+from amplitude_async.redaction import seal
 from amplitude_async.storage.base import Record
 
 __all__ = ["Amplitude"]
@@ -85,12 +86,14 @@ class Amplitude(BaseClient):
         plugins: Iterable[Plugin | Callable[[Any], Any]] = (),
         **options: Unpack[ConfigFields],
     ) -> None:
-        given: dict[str, Any] = dict(options)
+        # No local variable may hold a key in plain: see `redaction`.
+        given = sealed(Config, options)
+        del options
         if api_key is not None:
-            given["api_key"] = api_key
+            given["api_key"] = api_key = seal(api_key)
         merged = merge_config(Config, config, given)
         endpoint = AmplitudeEndpoint(merged)
-        reporter = Reporter(merged.logger, LoopClock(), endpoint.name)
+        reporter = Reporter(merged.logger, LoopClock(), endpoint.name, merged.redactor)
         room = endpoint.max_bytes - endpoint.frame_bytes
         door = AmplitudeDoor(merged, room, reporter)
         super().__init__(
@@ -118,8 +121,9 @@ class Amplitude(BaseClient):
             ConfigurationError: a variable or option is wrong.
         """
         found = read_environment(Config, ENVIRONMENT_PREFIX)
-        config = Config(**{**found, **options})
-        return cls(config=config, session=session, plugins=plugins)
+        found |= sealed(Config, options)
+        del options
+        return cls(config=Config(**found), session=session, plugins=plugins)
 
     @property
     def config(self) -> Config:

@@ -80,6 +80,9 @@ class Config(DeliveryConfig):
         elif not key.get_secret_value().strip():
             msg = "api_key is empty: pass the project's API key"
             raise ValueError(msg)
+        elif not key.get_secret_value().isprintable():
+            msg = "api_key holds a line end or another control character: take it out"
+            raise ValueError(msg)
         return self
 
     @property

@@ -20,6 +20,7 @@ from amplitude_async.encoding import (
     unix_ms,
     with_members,
 )
+from amplitude_async.redaction import without_values
 from amplitude_async.storage.base import Record
 
 __all__ = ["FORBIDDEN_IDS", "AmplitudeDoor"]
@@ -173,7 +174,9 @@ class AmplitudeDoor:
         )
         if len(short) == len(given):
             return problem
-        self._reporter.warning("short_id", "the server drops an id: %s", problem)
+        self._reporter.warning(
+            "short_id", "the server drops an id: %s", without_values(problem)
+        )
         return ""
 
 

@@ -25,6 +25,7 @@ from amplitude_async.delivery.endpoint import (
     interpret_trouble,
     retry_after,
 )
+from amplitude_async.redaction import Body
 from amplitude_async.storage.base import Record
 
 __all__ = ["AmplitudeEndpoint", "interpret"]
@@ -58,13 +59,18 @@ class AmplitudeEndpoint:
             "User-Agent": f"amplitude-async/{__version__}",
             **config.headers,
         }
-        key = config.api_key.get_secret_value() if config.api_key else ""
         options = b""
         if config.min_id_length is not None:
             options = b'"options":{"min_id_length":%d},' % config.min_id_length
-        self._prefix = b'{"api_key":%b,%b"client_upload_time":"' % (
-            json.dumps(key).encode(),
-            options,
+        # No local variable may hold the key in plain: see `redaction`.
+        self._prefix = Body(
+            b'{"api_key":%b,%b"client_upload_time":"'
+            % (
+                json.dumps(
+                    config.api_key.get_secret_value() if config.api_key else ""
+                ).encode(),
+                options,
+            )
         )
         self.frame_bytes = len(self._prefix) + 64
         self._fingerprint = f"{urlsplit(self.url).hostname} {config.fingerprint}"
@@ -79,8 +85,8 @@ class AmplitudeEndpoint:
         """
         moment = datetime.fromtimestamp(wall, UTC)
         text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        head = b'%b%b","events":[' % (self._prefix, text.encode())
-        return b"".join((head, b",".join(bodies), b"]}"))
+        start = b'%b","events":[' % text.encode()
+        return b"".join((self._prefix, start, b",".join(bodies), b"]}"))
 
     def interpret(
         self, response: Response, records: Sequence[Record], wall: float

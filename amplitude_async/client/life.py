@@ -107,7 +107,12 @@ class Life:
         )
 
     def _make_roster(self, implicit: Plugin | None) -> Roster:
-        reporter = Reporter(self._config.logger, self._clock, self._endpoint.name)
+        reporter = Reporter(
+            self._config.logger,
+            self._clock,
+            self._endpoint.name,
+            self._config.redactor,
+        )
         receive = partial(
             PlainDestination,
             door=self._door,
@@ -131,7 +136,11 @@ class Life:
         return LoopClock()
 
     def _make_transport(self, session: aiohttp.ClientSession | None) -> Transport:
-        return AiohttpTransport(session, trust_env=self._config.trust_env)
+        return AiohttpTransport(
+            session,
+            trust_env=self._config.trust_env,
+            redact=self._config.redactor,
+        )
 
     def _in_child(self) -> None:
         """Make whatever a forked child must not share with its parent."""
@@ -163,9 +172,13 @@ class Life:
         return self._state in _ENDING
 
     def __repr__(self) -> str:
-        stats = self.stats
+        kind = type(self).__name__
+        try:
+            stats, url = self.stats, self._endpoint.url
+        except AttributeError:
+            return f"<{kind} half-built>"  # as a traceback of its constructor shows it
         return (
-            f"<{type(self).__name__} {self._state} url={self._endpoint.url!r} "
+            f"<{kind} {self._state} url={url!r} "
             f"pending={stats.pending} delivered={stats.delivered}>"
         )
 

@@ -26,6 +26,7 @@ from amplitude_async.delivery.shares import Drained, Shares
 from amplitude_async.delivery.stats import Counters, Stats
 from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.plugins import DestinationPlugin, call_hook
+from amplitude_async.redaction import without_values
 from amplitude_async.storage.base import Record
 
 __all__ = ["PlainDestination"]
@@ -102,7 +103,7 @@ class PlainDestination:
         self._decode = decode
         self._clock = clock
         self._client_id = client_id
-        self._reporter = Reporter(config.logger, clock, plugin.name)
+        self._reporter = Reporter(config.logger, clock, plugin.name, config.redactor)
         self._counters = Counters()
         self._ledger = Ledger()
         self._backlog = _Backlog()
@@ -233,6 +234,7 @@ class PlainDestination:
                 message = f"plugin {self.name!r} took longer than {limit:g} s"
                 return Outcome.rejected(message, attempts=1)
             message = f"plugin {self.name!r} raised {named(error)}"
+            message = self._reporter.redact(message)
             self._reporter.error("plugin", "execute raised %r", error, traceback=error)
             return Outcome.rejected(message[:300], attempts=1)
         message = f"plugin {self.name!r} returned"
@@ -259,7 +261,9 @@ class PlainDestination:
         if outcome.reason in QUIET_REASONS:
             self._reporter.debug("%d events: %s", count, outcome.message)
         elif outcome.status is not DeliveryStatus.DELIVERED:
-            self._reporter.warning(outcome.status, "%s", outcome.message, count=count)
+            at_door = outcome.status is DeliveryStatus.REJECTED and not outcome.attempts
+            text = without_values(outcome.message) if at_door else outcome.message
+            self._reporter.warning(outcome.status, "%s", text, count=count)
 
     # Lifecycle ---------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import aiohttp
 
 from amplitude_async.delivery.endpoint import excerpt
 from amplitude_async.delivery.reporting import named
+from amplitude_async.redaction import Redactor
 
 __all__ = ["MAX_ANSWER_BYTES", "describe_fault", "read_bounded", "unpack"]
 
@@ -49,11 +50,13 @@ def unpack(body: bytes, encoding: str) -> bytes:
     return b"(unreadable, Content-Encoding: %b)" % excerpt(encoding).encode()
 
 
-def describe_fault(fault: BaseException) -> str:
+def describe_fault(fault: BaseException, redact: Redactor | None = None) -> str:
     """Say in words what the network did; of an address no more than scheme and host.
 
     Paths, queries and user names may be secrets.
     """
     if isinstance(fault, aiohttp.InvalidURL):
         return type(fault).__name__
-    return excerpt(_URL.sub(r"\1\2", named(fault)))
+    # Before it is cut: the half of a secret is no secret that one would find.
+    text = (redact or Redactor())(named(fault))
+    return excerpt(_URL.sub(r"\1\2", text))

@@ -18,6 +18,7 @@ from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.room import Room
 from amplitude_async.delivery.shares import Shares, SizedIterable
 from amplitude_async.delivery.stats import Counters
+from amplitude_async.redaction import without_values
 from amplitude_async.storage.base import DeadLetter, Record
 
 __all__ = ["Books"]
@@ -237,7 +238,9 @@ class Books:
             self.report_refusal(outcome.code, outcome.message, count)
         elif status is DeliveryStatus.REJECTED:
             log = self._reporter.error if outcome.code else self._reporter.warning
-            log("rejected", "event rejected: %s", outcome.message, count=count)
+            # A check of our own names the value, which is no business of the log's.
+            text = outcome.message if outcome.code else without_values(outcome.message)
+            log("rejected", "event rejected: %s", text, count=count)
         elif outcome.reason in QUIET_REASONS or status is DeliveryStatus.STORED:
             self._reporter.debug("%d events: %s", count, outcome.message)
         else:

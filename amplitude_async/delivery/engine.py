@@ -50,7 +50,7 @@ class Engine:
         max_age: float,
         client_id: int,
     ) -> None:
-        reporter = Reporter(config.logger, clock, endpoint.name)
+        reporter = Reporter(config.logger, clock, endpoint.name, config.redactor)
         self._site = Site(
             endpoint, config, transport, clock, reporter, rng, max_age, client_id
         )

@@ -19,6 +19,9 @@ _BLANK_LINE = b"\r\n\r\n"
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d ([2-9]\d\d)(?: [^\r\n]*)?\r?\n")
 # So many 1xx answers to one request are a flood, and would keep the loop busy.
 MAX_HEADS = 100
+# Of one answer, with all that is no body: chunks of one byte cost six each and take the
+# loop's time. A body is read up to 128 KiB, and one packet brings 256 KiB at the most.
+MAX_WIRE_BYTES = 512 * 1024
 
 
 class Passage(Payload):
@@ -83,6 +86,7 @@ class HeadFirst(ResponseHandler):
     """What the answer's status line said, once it was there."""
     _in_head = False
     _heads = 0
+    _bytes = 0
     _seam = b""
 
     def set_response_params(self, **params: Any) -> None:
@@ -91,12 +95,19 @@ class HeadFirst(ResponseHandler):
         self.status = 0
         self._in_head = True
         self._heads = 0
+        self._bytes = 0
         self._seam = b""
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the server."""
         if data:
+            self._bytes += len(data)
+            if self._bytes > MAX_WIRE_BYTES:
+                # Not `close`, after which nobody tells who waits for the body.
+                if isinstance(self.transport, asyncio.Transport):
+                    self.transport.abort()
+                return
             self.heard = True
             if self._in_head:
                 data = self._feed_heads(data)

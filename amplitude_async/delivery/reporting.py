@@ -3,9 +3,11 @@
 import asyncio
 import logging
 from contextlib import suppress
+from traceback import format_exception
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.exceptions import AmplitudeError
+from amplitude_async.redaction import Redactor
 
 __all__ = ["Reporter", "in_words", "log_quietly", "named"]
 
@@ -13,21 +15,32 @@ QUIET_INTERVAL = 60.0
 
 
 class Reporter:
-    """Logs a cause at once, then at most once a minute with what was kept quiet."""
+    """Logs a cause at once, then at most once a minute with what was kept quiet.
 
-    def __init__(self, logger: logging.Logger, clock: Clock, name: str) -> None:
+    Args:
+        redact: takes secrets out of every line; by default what looks like credentials.
+    """
+
+    def __init__(
+        self,
+        logger: logging.Logger,
+        clock: Clock,
+        name: str,
+        redact: Redactor | None = None,
+    ) -> None:
         self._logger = logger
         self._clock = clock
         self._name = name
+        self.redact = redact or Redactor()
+        """Takes secrets out of a text that goes elsewhere, such as into a result."""
         self._spoken: dict[str, float] = {}
         self._unspoken: dict[str, int] = {}
 
     def debug(self, message: str, *args: object) -> None:
         """Log one line per batch; built only where DEBUG is on."""
         if self._is_on(logging.DEBUG):
-            log_quietly(
-                self._logger, logging.DEBUG, f"{self._name}: {_filled(message, args)}"
-            )
+            text = self.redact(f"{self._name}: {_filled(message, args)}")
+            log_quietly(self._logger, logging.DEBUG, text)
 
     def warning(self, cause: str, message: str, *args: object, count: int = 1) -> None:
         """Log trouble that may pass."""
@@ -62,6 +75,14 @@ class Reporter:
         self._spoken[cause] = now
         self._unspoken[cause] = 0
         text = f"{self._name}: {_filled(message, args)} [{cause} x{unspoken}]"
+        text = self.redact(text)
+        if traceback is not None:
+            traceback = _without_inputs(traceback)
+            told = "".join(format_exception(traceback))
+            clean = self.redact(told)
+            if clean != told:
+                # A handler would print the error itself, and with it the secret.
+                text, traceback = f"{text}\n{clean}", None
         log_quietly(self._logger, level, text, traceback)
 
     def _is_on(self, level: int) -> bool:
@@ -88,9 +109,23 @@ def named(error: BaseException) -> str:
     """
     name = type(error).__name__
     try:
-        return f"{name}: {error}"
+        return f"{name}: {_without_inputs(error)}"
     except Exception:  # noqa: BLE001 - there are no words for it
         return name
+
+
+def _without_inputs(error: BaseException) -> BaseException:
+    """Let an error of a pydantic model name fields, and not the values of an event."""
+    items = getattr(error, "errors", None)
+    if not isinstance(error, ValueError) or not callable(items):
+        return error
+    try:
+        words = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in items()
+        )
+    except Exception:  # noqa: BLE001 - another kind of error, and not ours to mend
+        return error
+    return ValueError(words).with_traceback(error.__traceback__)
 
 
 def _filled(message: str, args: tuple[object, ...]) -> str:

@@ -3,16 +3,25 @@
 import asyncio
 import contextvars
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from amplitude_async.delivery.answer import describe_fault
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.group import Group
-from amplitude_async.delivery.endpoint import Broken, Endpoint, Response, Verdict
+from amplitude_async.delivery.endpoint import (
+    Accept,
+    Broken,
+    Endpoint,
+    Response,
+    Sort,
+    Verdict,
+)
 from amplitude_async.delivery.outcome import Settlement
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Counters
 from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_body
+from amplitude_async.redaction import Body, without_ids
 from amplitude_async.storage.base import Record
 
 __all__ = ["Post", "Sender"]
@@ -52,7 +61,7 @@ class Post:
             The answer, and how many bytes went out.
         """
         if self._compress and len(body) > GZIP_THRESHOLD:
-            body = await gzip_body(body)
+            body = Body(await gzip_body(body))
             headers = {**headers, **GZIP_HEADER}
         if self._counters is not None:
             self._counters.request(len(body))
@@ -111,7 +120,7 @@ class Sender:
     async def _send(self, group: Group) -> None:
         endpoint, clock = self._endpoint, self._clock
         records = group.piece
-        body = endpoint.frame([record.body for record in records], clock.wall())
+        body = Body(endpoint.frame([record.body for record in records], clock.wall()))
         started = clock.now()
         response, size = await self._post.send(endpoint.url, body, endpoint.headers)
         if self._stopped or not self._is_here():
@@ -134,7 +143,8 @@ class Sender:
     def _interpret(self, response: Response, records: Sequence[Record]) -> Verdict:
         """Say what an answer means; one that is beyond us broke the request."""
         try:
-            return self._endpoint.interpret(response, records, self._clock.wall())
+            verdict = self._endpoint.interpret(response, records, self._clock.wall())
+            return _anonymous(verdict, records)
         except Exception as fault:  # noqa: BLE001 - a fault of ours, logged
             message = f"HTTP {response.status} not understood: {describe_fault(fault)}"
             self._reporter.error("answer", "%s", message, traceback=fault)
@@ -167,3 +177,21 @@ class Sender:
 
     def __repr__(self) -> str:
         return f"<Sender {len(self._tasks)} out>"
+
+
+def _anonymous(verdict: Verdict, records: Sequence[Record]) -> Verdict:
+    """Take the ids of a request's events out of what the server said of them.
+
+    It is logged, and which event it means the result knows anyway.
+    """
+    if isinstance(verdict, Accept):
+        return verdict
+    ids = {
+        i for r in records for i in (r.user_id, r.device_id, r.identity, r.insert_id)
+    }
+    if isinstance(verdict, Sort):
+        # One text stands for many events.
+        texts = {t: without_ids(t, ids) for t in set(verdict.rejected.values())}
+        rejected = {index: texts[t] for index, t in verdict.rejected.items()}
+        verdict = replace(verdict, rejected=rejected)
+    return replace(verdict, message=without_ids(verdict.message, ids))

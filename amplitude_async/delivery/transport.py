@@ -3,7 +3,9 @@
 import asyncio
 import importlib
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from traceback import format_tb
 from typing import Any, Protocol
 from urllib.request import getproxies_environment, proxy_bypass
 
@@ -13,6 +15,12 @@ from yarl import URL
 from amplitude_async.delivery.answer import describe_fault, read_bounded, unpack
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.delivery.passage import Passage, own_session
+from amplitude_async.redaction import (
+    Redactor,
+    masked_url,
+    secrets_of_headers,
+    secrets_of_url,
+)
 
 __all__ = ["AiohttpTransport", "Transport", "gzip_body"]
 
@@ -130,10 +138,10 @@ class Exchange:
         body = unpack(self.body, headers.get("content-encoding", ""))
         return Response(status, body, headers)
 
-    def failure(self, fault: Exception, timeout: float) -> Response:
+    def failure(self, fault: Exception, timeout: float, redact: Redactor) -> Response:
         """Say why no complete answer came."""
         sent = not isinstance(fault, _NO_CONNECTION)
-        error = describe_fault(fault)
+        error = describe_fault(fault, redact)
         if isinstance(fault, TimeoutError):
             sent = sent and self.passage.begun
             missing = "complete answer" if sent else "connection"
@@ -150,8 +158,15 @@ class AiohttpTransport:
     """One ``aiohttp.ClientSession``, its own or the caller's."""
 
     def __init__(
-        self, session: aiohttp.ClientSession | None = None, *, trust_env: bool = True
+        self,
+        session: aiohttp.ClientSession | None = None,
+        *,
+        trust_env: bool = True,
+        redact: Redactor | None = None,
     ) -> None:
+        self._redact = redact or Redactor()
+        if session is not None:
+            self._redact = self._redact.knowing(_secrets_of(session))
         self._injected = session
         self._session = session
         self._fresh: aiohttp.ClientSession | None = None
@@ -184,12 +199,27 @@ class AiohttpTransport:
                     exchange = Exchange(url, body, headers, proxy)
                     await exchange.run(self._unused(), own=True)
         except Exception as fault:
-            if exchange.accepted:
-                return exchange.answer()
-            if not isinstance(fault, _NETWORK):
-                raise
-            return exchange.failure(fault, timeout)
-        return exchange.answer()
+            if not exchange.accepted:
+                if not isinstance(fault, _NETWORK):
+                    _shear(fault)
+                    raise
+                return self._clean(exchange.failure(fault, timeout, self._redact))
+        return self._clean(exchange.answer())
+
+    def _clean(self, response: Response) -> Response:
+        """Take out what a server or proxy repeats of our secrets; a success has none.
+
+        Before anything reads it: what is cut or taken apart later would hide a part.
+        """
+        if response.error is None and 200 <= response.status < 300:
+            return response
+        redact = self._redact
+        return replace(
+            response,
+            body=redact.body(response.body) if response.body else b"",
+            headers={n: redact(value) for n, value in response.headers.items()},
+            error=None if response.error is None else redact(response.error),
+        )
 
     def _unused(self) -> aiohttp.ClientSession:
         """Give a session whose connections nobody has used before."""
@@ -205,10 +235,11 @@ class AiohttpTransport:
         if self._injected is not None or not self._trust_env:
             return None
         if url not in self._proxies:
-            target = URL(url, encoded=True)
-            known = getproxies_environment()
-            bypassed = proxy_bypass(target.host or "")
-            self._proxies[url] = None if bypassed else known.get(target.scheme)
+            proxy = _proxy_of(URL(url, encoded=True))
+            if proxy is not None:
+                self._redact = self._redact.knowing(secrets_of_url(proxy))
+                proxy = masked_url(proxy)
+            self._proxies[url] = proxy
         return self._proxies[url]
 
     async def close(self) -> None:
@@ -238,6 +269,35 @@ class AiohttpTransport:
     def injected(self) -> bool:
         """True where the caller brought the session and with it the loop."""
         return self._injected is not None
+
+
+def _proxy_of(target: URL) -> str | None:
+    """Read the environment: the proxy for an address, None where it goes directly."""
+    proxy = getproxies_environment().get(target.scheme)
+    # NO_PROXY may name a host alone or one of its ports.
+    ways = (target.host or "", f"{target.host}:{target.port}")
+    return None if proxy is None or any(map(proxy_bypass, ways)) else proxy
+
+
+def _secrets_of(session: aiohttp.ClientSession) -> Iterator[str]:
+    """Name what a session of the caller's would add to each request."""
+    yield from secrets_of_headers(session.headers)
+    # The class of these is on its way out of aiohttp: what is there is asked.
+    for name in ("_default_auth", "_default_proxy_auth"):
+        auth = getattr(session, name, None)
+        if auth is not None:
+            yield auth.password
+            yield auth.encode().partition(" ")[2]
+    yield from secrets_of_url(str(getattr(session, "_default_proxy", None) or ""))
+
+
+def _shear(fault: Exception) -> None:
+    """Take an error out of the network library, whose frames hold headers in plain.
+
+    Where it was raised is told as text, which has no local variables.
+    """
+    fault.add_note("".join(format_tb(fault.__traceback__)))
+    fault.__cause__ = fault.__context__ = fault.__traceback__ = None
 
 
 def _headers_within(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from amplitude_async.client.base import BaseClient
 from amplitude_async.client.destination import EngineDestination, Refusal
-from amplitude_async.config import merge_config, read_environment
+from amplitude_async.config import merge_config, read_environment, sealed
 from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DropReason, Outcome
@@ -32,6 +32,7 @@ from amplitude_async.mparticle.models.batch import Batch
 from amplitude_async.mparticle.models.enums import Pod
 from amplitude_async.mparticle.result import UploadResult
 from amplitude_async.mparticle.upload import Uploader, pack
+from amplitude_async.redaction import masked_url, seal
 from amplitude_async.storage.base import Record
 
 __all__ = ["MParticle"]
@@ -78,6 +79,11 @@ class MParticle(BaseClient):
         session: aiohttp.ClientSession | None = None,
         **options: Unpack[MParticleConfigFields],
     ) -> None:
+        # No local variable may hold a key in plain: see `redaction`.
+        api_key, api_secret = seal(api_key), seal(api_secret)
+        base_url = masked_url(base_url) if isinstance(base_url, str) else base_url
+        given = sealed(MParticleConfig, options)
+        del options
         named = {
             "api_key": api_key,
             "api_secret": api_secret,
@@ -85,10 +91,10 @@ class MParticle(BaseClient):
             "pod": pod,
             "base_url": base_url,
         }
-        given = {k: v for k, v in named.items() if v is not None}
-        merged = merge_config(MParticleConfig, config, {**options, **given})
+        given |= {k: v for k, v in named.items() if v is not None}
+        merged = merge_config(MParticleConfig, config, given)
         endpoint = MParticleEndpoint(merged)
-        reporter = Reporter(merged.logger, LoopClock(), endpoint.name)
+        reporter = Reporter(merged.logger, LoopClock(), endpoint.name, merged.redactor)
         door = MParticleDoor(merged, reporter)
         super().__init__(merged, endpoint, door, session=session)
         self._uploader = Uploader(
@@ -120,7 +126,9 @@ class MParticle(BaseClient):
             ConfigurationError: a variable or option is wrong.
         """
         found = read_environment(MParticleConfig, "MPARTICLE_")
-        return cls(config=MParticleConfig(**{**found, **options}), session=session)
+        found |= sealed(MParticleConfig, options)
+        del options
+        return cls(config=MParticleConfig(**found), session=session)
 
     # Direct uploads ----------------------------------------------------------
 

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from amplitude_async.config import DeliveryConfig, DeliveryFields, parse_http_url
 from amplitude_async.mparticle.models.context import DataPlanContext
 from amplitude_async.mparticle.models.enums import Pod
+from amplitude_async.redaction import masked_url
 
 __all__ = ["MParticleConfig", "MParticleConfigFields", "MParticleFields"]
 
@@ -59,7 +60,7 @@ class MParticleConfig(DeliveryConfig):
         if url.query_string or url.fragment:
             msg = "must end with its path: no query, no fragment"
             raise ValueError(msg)
-        return value.rstrip("/?#")
+        return masked_url(value.rstrip("/?#"))
 
     @field_validator("server_url")
     @classmethod
@@ -88,6 +89,9 @@ class MParticleConfig(DeliveryConfig):
                     f"{name} is missing: pass the {name} of the input, or "
                     "opt_out=True and no key for development and CI"
                 )
+                raise ValueError(msg)
+            if not secret.get_secret_value().isprintable():
+                msg = f"{name} holds a line end or control character: take it out"
                 raise ValueError(msg)
         if self.api_key is not None and ":" in self.api_key.get_secret_value():
             msg = "api_key holds a colon, where Basic authentication ends it: check it"

@@ -126,7 +126,12 @@ class MParticleDestination(EngineDestination):
             raise ValueError(msg)
         self._client = mparticle
         self._was_started = False
-        reporter = Reporter(mparticle.config.logger, mparticle.clock, "mparticle")
+        reporter = Reporter(
+            mparticle.config.logger,
+            mparticle.clock,
+            "mparticle",
+            mparticle.config.redactor,
+        )
         mapper = mapping or _DefaultMapping(environment or "", reporter)
         door = _MappingDoor(mparticle, mapper, reporter)
         super().__init__("mparticle", door, mparticle.queue, mparticle.clock)

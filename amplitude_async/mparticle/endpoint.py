@@ -19,6 +19,7 @@ from amplitude_async.delivery.endpoint import (
 from amplitude_async.mparticle.config import MParticleConfig
 from amplitude_async.mparticle.models.batch import Batch, decode_batch
 from amplitude_async.mparticle.result import ApiError, ApiErrorResponse
+from amplitude_async.redaction import seal
 from amplitude_async.storage.base import Record
 
 __all__ = ["MParticleEndpoint", "interpret", "parse_errors", "tell"]
@@ -76,7 +77,7 @@ def _headers(config: MParticleConfig) -> dict[str, str]:
     """Add the caller's headers, which cannot replace what the API needs."""
     needed = {
         "Content-Type": "application/json",
-        "Authorization": config.authorization,
+        "Authorization": seal(config.authorization),
     }
     replaceable = {
         "Accept": "application/json",

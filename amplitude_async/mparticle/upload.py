@@ -24,6 +24,7 @@ from amplitude_async.mparticle.endpoint import (
     tell,
 )
 from amplitude_async.mparticle.result import UploadResult
+from amplitude_async.redaction import Body
 
 __all__ = ["Parcel", "Uploader", "pack"]
 
@@ -130,7 +131,7 @@ class Uploader:
 
     async def upload(self, path: str, parcel: Parcel, *, bulk: bool) -> UploadResult:
         """Send one request until it succeeds, is refused or the retries are spent."""
-        body = b"[%b]" % b",".join(parcel.bodies) if bulk else parcel.bodies[0]
+        body = Body(b"[%b]" % b",".join(parcel.bodies) if bulk else parcel.bodies[0])
         self._active += 1
         try:
             return await self._persist(path, body, parcel.ids)

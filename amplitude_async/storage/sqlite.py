@@ -94,6 +94,8 @@ class SQLiteStorage(Storage):
         self._commits: GroupCommit | None = None
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_allowance"):
+            return "<SQLiteStorage half-built>"  # a traceback of its constructor
         return (
             f"<SQLiteStorage {str(self.directory)!r} {self._allowance.events} events>"
         )

@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
 from amplitude_async import (
     Amplitude,
@@ -160,8 +159,9 @@ def test_durations() -> None:
 def test_a_configuration_is_frozen() -> None:
     """Neither the model nor the client's property can be changed afterwards."""
     client = Amplitude(KEY, flush_interval=5)
-    with pytest.raises(ValidationError, match="frozen"):
+    with pytest.raises(ConfigurationError, match=r"flush_interval: .*frozen") as caught:
         client.config.flush_interval = 1.0  # type: ignore[misc]
+    assert caught.value.__context__ is None
     with pytest.raises(AttributeError):
         client.config = Config(api_key=KEY)  # type: ignore[misc]
     assert client.config.flush_interval == 5.0

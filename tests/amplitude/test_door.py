@@ -177,7 +177,7 @@ def test_a_short_id_beside_a_good_one_is_warned_about(
         record = admitted(event(user_id="user-1", device_id="42"))
 
     assert record.user_id == "user-1"
-    assert "device_id '42'" in caplog.text
+    assert "device_id (hidden) has 2 characters" in caplog.text
 
 
 def test_an_event_larger_than_a_request_is_refused() -> None:

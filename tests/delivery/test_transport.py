@@ -951,6 +951,9 @@ async def test_a_cancelled_request_is_cancelled() -> None:
     [
         ({"http_proxy": "{proxy}"}, True),
         ({"http_proxy": "{proxy}", "no_proxy": "api.invalid"}, False),
+        ({"http_proxy": "{proxy}", "no_proxy": "x, api.invalid:80"}, False),
+        ({"http_proxy": "{proxy}", "no_proxy": "api.invalid:8080"}, True),
+        ({"http_proxy": "{proxy}", "no_proxy": ".invalid:80"}, False),
         ({"https_proxy": "{proxy}"}, False),
     ],
 )

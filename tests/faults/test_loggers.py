@@ -126,6 +126,76 @@ async def test_a_handler_that_reads_the_account_sees_it_add_up(
     assert all(watching.seen)
 
 
+NAMED = {
+    "400": Fault(
+        400,
+        body={
+            "error": "user-1 and 'device-1' sent bad fields",
+            "events_with_invalid_fields": {"user-2": [1]},
+        },
+        count=2,
+    ),
+    "429": Fault(429, body={"error": "user-3: slow down"}, count=2),
+    "quota": Fault(
+        429, body={"error": "user-3", "exceeded_daily_quota_users": {"user-3": 1}}
+    ),
+    "403": Fault(403, body="blocked: user-4", count=3),
+    "500": Fault(500, body="no user-5 in (user-6)", count=None),
+    "401": Fault(401, body="user-7?", count=None),
+}
+DIRTY: list[dict[str, Any]] = [
+    {"user_id": "none"},
+    {"user_id": "abc"},
+    {"user_id": "secret-user", "device_id": "dev"},
+    {"user_id": "secret-user", "price": {"secret-key": None, "other": 4711.5}},
+    {"user_id": ["secret-user"]},
+    {"user_id": "secret-user", "time": "secret-time"},
+    {"user_id": "secret-user", "event_properties": {"a": float("nan")}},
+    {"user_id": "secret-user", "event_properties": {"a": b"secret-bytes"}},
+]
+
+
+@pytest.mark.parametrize("name", NAMED)
+async def test_no_id_is_logged_where_the_server_names_it(
+    name: str,
+    connect: Connect,
+    emulator: Emulator,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A line above DEBUG says what happened, and not to whom."""
+    emulator.faults.add(NAMED[name])
+    client = connect(flush_max_retries=2)
+    await track_ten(client)
+    await client.shutdown(1.0)
+
+    loud = [r.getMessage() for r in caplog.records if r.levelno > logging.DEBUG]
+    assert len(loud) > 1
+    assert not [line for line in loud if "user-" in line]
+
+
+async def test_no_value_is_logged_where_the_door_refuses_it(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The result names field and value; the log names the field."""
+
+    async def careless(event: Any) -> Any:
+        event.user_id = {"id": event.user_id}
+        return event
+
+    client = connect()
+    for fields in DIRTY:
+        await client.track("e", **fields)
+    # One line a minute for each cause: a new client tells of each.
+    for fields in DIRTY:
+        await connect().track("e", **fields)
+    await connect(plugins=[careless]).track("e", user_id="secret-user")
+
+    loud = [r.getMessage() + str(r.exc_text) for r in caplog.records if r.levelno > 10]
+    assert len(loud) > len(DIRTY)
+    for value in ("secret", "'abc'", "'dev'", "'none'", "4711"):
+        assert not [line for line in loud if value in line]
+
+
 @pytest.mark.parametrize("code", [401, 404, 405])
 async def test_a_refusal_is_one_line_with_the_number_of_events(
     code: int,

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any, TypeVar
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
+from .browsers import OWN_HEADERS, refuse_other_json
 from .ledger import Ledger, ReceivedRequest
 from .page import PAGE
 from .script import FaultScript, parse_faults
@@ -22,7 +23,9 @@ _MAX_LIMIT = 10_000
 # The page is one file: whatever it would load from elsewhere is a mistake.
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'; img-src data:"
+    "connect-src 'self'; img-src data:; "
+    # Or another page could lay itself over this one and have its button pressed.
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 
 
@@ -54,7 +57,7 @@ class Control:
         ]
 
     async def _page(self, _: web.Request) -> web.Response:
-        headers = {"Content-Security-Policy": _POLICY}
+        headers = {**OWN_HEADERS, "Content-Security-Policy": _POLICY}
         return web.Response(text=PAGE, content_type="text/html", headers=headers)
 
     async def _events(self, request: web.Request) -> web.Response:
@@ -80,6 +83,9 @@ class Control:
         return _json({"faults": self._faults.describe()})
 
     async def _add_faults(self, request: web.Request) -> web.Response:
+        refusal = refuse_other_json(request)
+        if refusal is not None:
+            return refusal
         try:
             faults = parse_faults(json.loads(await request.read()))
         except ValueError as error:
@@ -91,7 +97,10 @@ class Control:
         self._faults.clear()
         return _json({"faults": []})
 
-    async def _post_reset(self, _: web.Request) -> web.Response:
+    async def _post_reset(self, request: web.Request) -> web.Response:
+        refusal = refuse_other_json(request)
+        if refusal is not None:
+            return refusal
         self._reset()
         return _json(asdict(self._ledger().stats))
 
@@ -139,5 +148,4 @@ def _number(request: web.Request, name: str, default: int | None) -> int | None:
 
 
 def _json(value: object, status: int = 200) -> web.Response:
-    headers = {hdrs.CACHE_CONTROL: "no-store"}
-    return web.json_response(value, status=status, headers=headers)
+    return web.json_response(value, status=status, headers=OWN_HEADERS)

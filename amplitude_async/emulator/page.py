@@ -168,7 +168,9 @@ const poll = async () => {
   setTimeout(poll, 1000);
 };
 byId("reset").addEventListener("click",
-  () => fetch("/_emulator/reset", {method: "POST"}).catch(() => {}));
+  () => fetch("/_emulator/reset", {
+    method: "POST", body: "{}", headers: {"Content-Type": "application/json"},
+  }).catch(() => {}));
 poll();
 </script>
 </body>

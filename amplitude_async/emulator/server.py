@@ -16,8 +16,9 @@ from typing import Self
 from aiohttp import web
 
 from .amplitude_api import BATCH_PATH, HTTP_API_PATH, AmplitudeApi
+from .browsers import Guard
 from .control import Control
-from .exchange import Exchange
+from .exchange import Exchange, find_vendor
 from .judgement import JsonObject, Vendor
 from .ledger import EmulatorStats, Ledger, ReceivedRequest
 from .mparticle_api import MPARTICLE_PATH, MParticleApi
@@ -36,7 +37,8 @@ _STOP_TIMEOUT = 1.0
 class Emulator:
     """A local Amplitude and mParticle server that keeps what it is sent.
 
-    Use it as `async with Emulator() as emulator:` and send to `emulator.url`.
+    Use it as `async with Emulator() as emulator:` and send to `emulator.httpapi_url`,
+    or with an mParticle client to `emulator.mparticle_url`.
 
     Args:
         host: address to listen on, a loopback address unless `allow_remote`.
@@ -53,6 +55,8 @@ class Emulator:
         keep_requests: newest requests kept in `requests`.
         seed: of the draws for `Fault.rate`.
         allow_remote: allow a host that other machines can reach.
+        allowed_hosts: host names by which its own pages may be read, besides IP
+            addresses, `localhost` and `host`; events are taken under any name.
     """
 
     def __init__(  # noqa: PLR0913 - all but two by keyword
@@ -71,6 +75,7 @@ class Emulator:
         keep_requests: int = 10_000,
         seed: int = 0,
         allow_remote: bool = False,
+        allowed_hosts: Collection[str] = (),
     ) -> None:
         if not allow_remote and not _is_loopback(host):
             msg = (
@@ -78,6 +83,10 @@ class Emulator:
                 "or pass allow_remote=True if that is wanted"
             )
             raise ValueError(msg)
+        if isinstance(allowed_hosts, str):
+            msg = f"allowed_hosts is {allowed_hosts!r}: give a list of host names"
+            raise ValueError(msg)  # noqa: TRY004 - a bad value, like the others
+        self._own_names = (host, *allowed_hosts)
         self._host = host
         self._port = port
         self._clock = clock
@@ -261,7 +270,11 @@ class Emulator:
             clock=self._clock,
             pause=self._pause,
         )
-        app = web.Application()
+        guard = Guard(
+            self._own_names,
+            ingests=lambda path: find_vendor(self._vendors, path) is not None,
+        )
+        app = web.Application(middlewares=[guard.middleware])
         app.add_routes(control.routes())
         app.router.add_route("*", "/{path:.*}", exchange.receive)
         return app

@@ -160,6 +160,7 @@ def _arrival(head: ReceivedRequest, body: Body) -> Arrival:
         headers=head.headers,
         body=body.data,
         too_large=body.too_large,
+        note=body.note,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 from .amplitude_api import AmplitudeApi, error_body, silenced_body, throttled_body
 from .judgement import JsonObject
 from .ledger import ReceivedRequest
+from .reading import text_of
 
 __all__ = ["Fault", "HangUp"]
 
@@ -398,7 +399,7 @@ def _indexes(request: ReceivedRequest, ids: Mapping[str, Collection[str]]) -> li
     return [
         index
         for index, event in enumerate(request.events)
-        if any(str(event.get(field)) in wanted for field, wanted in ids.items())
+        if any(text_of(event.get(field)) in wanted for field, wanted in ids.items())
     ]
 
 
@@ -408,7 +409,7 @@ def _numbers(
     """Count the events of each wanted id, in order of first appearance."""
     numbers: dict[str, int] = {}
     for event in request.events:
-        name = str(event.get(field))
+        name = text_of(event.get(field))
         if name in wanted:
             numbers[name] = numbers.get(name, 0) + 1
     return numbers

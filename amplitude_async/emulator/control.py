@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ __all__ = ["Control"]
 _Item = TypeVar("_Item")
 _DEFAULT_LIMIT = 100
 _MAX_LIMIT = 10_000
+_MAX_ANSWER = 8_000_000
 # The page is one file: whatever it would load from elsewhere is a mistake.
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -73,8 +74,7 @@ class Control:
     async def _requests(self, request: web.Request) -> web.Response:
         ledger = self._ledger()
         total = ledger.stats.requests
-        shown = [_summary(one) for one in ledger.requests]
-        return _listing(request, "requests", shown, total)
+        return _listing(request, "requests", ledger.requests, total, show=_summary)
 
     async def _stats(self, _: web.Request) -> web.Response:
         return _json(asdict(self._ledger().stats))
@@ -87,7 +87,7 @@ class Control:
         if refusal is not None:
             return refusal
         try:
-            faults = parse_faults(json.loads(await request.read()))
+            faults = parse_faults(_document(await request.read()))
         except ValueError as error:
             return _json({"error": str(error)}, status=400)
         self._faults.add(*faults)
@@ -121,7 +121,12 @@ def _summary(request: ReceivedRequest) -> dict[str, Any]:
 
 
 def _listing(
-    request: web.Request, name: str, kept: Sequence[_Item], total: int
+    request: web.Request,
+    name: str,
+    kept: Sequence[_Item],
+    total: int,
+    *,
+    show: Callable[[_Item], object] = lambda item: item,
 ) -> web.Response:
     """Answer the newest items, or those after a number of items already seen."""
     try:
@@ -131,10 +136,38 @@ def _listing(
         return _json({"error": str(error)}, status=400)
     assert limit is not None  # noqa: S101 - it has a default
     limit = min(limit, _MAX_LIMIT)
-    # Items older than the kept ones are gone, but they were counted.
-    gone = total - len(kept)
-    start = max(0, len(kept) - limit if after is None else after - gone)
-    return _json({name: list(islice(kept, start, start + limit)), "total": total})
+    if after is None:
+        shown = _shown(map(show, islice(reversed(kept), limit)))[::-1]
+    else:
+        # Items older than the kept ones are gone, but they were counted.
+        start = max(0, after - (total - len(kept)))
+        shown = _shown(map(show, islice(kept, start, start + limit)))
+    items = ", ".join(shown)
+    text = f'{{{json.dumps(name)}: [{items}], "total": {json.dumps(total)}}}'
+    return web.Response(text=text, content_type="application/json", headers=OWN_HEADERS)
+
+
+def _shown(items: Iterable[object]) -> list[str]:
+    """Return items as JSON, up to so much as a page can show."""
+    shown: list[str] = []
+    size = 0
+    for item in items:
+        text = _text(item)
+        size += len(text)
+        if shown and size > _MAX_ANSWER:
+            break
+        if len(text) > _MAX_ANSWER:
+            text = json.dumps({"not_shown": f"{len(text):,} characters of JSON"})
+        shown.append(text)
+    return shown
+
+
+def _text(item: object) -> str:
+    try:
+        return json.dumps(item)
+    except RecursionError:
+        # It could be read only just: writing it takes a little more.
+        return json.dumps({"not_shown": "nested too deep"})
 
 
 def _number(request: web.Request, name: str, default: int | None) -> int | None:
@@ -145,6 +178,17 @@ def _number(request: web.Request, name: str, default: int | None) -> int | None:
         msg = f"{name} is {text[:40]!r}: give a whole number, 0 or more"
         raise ValueError(msg)
     return int(text)
+
+
+def _document(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except RecursionError:
+        msg = 'body is nested too deep: send a fault such as {"status": 503}'
+        raise ValueError(msg) from None
+    except ValueError as error:
+        msg = f'body is no JSON ({error}): send a fault such as {{"status": 503}}'
+        raise ValueError(msg) from None
 
 
 def _json(value: object, status: int = 200) -> web.Response:

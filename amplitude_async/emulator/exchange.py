@@ -12,6 +12,7 @@ from .browsers import ingestion_headers, preflight
 from .faults import Fault
 from .judgement import Arrival, JsonObject, Judgement, Vendor
 from .ledger import Ledger, ReceivedRequest
+from .reading import weigh
 from .script import FaultScript, Turn
 from .wire import Answer, Body, Pause, encode, hang_up, read_body, send
 
@@ -93,7 +94,7 @@ class Exchange:
         draft = _complete(head, judgement, body)
         fault = turn.after_reading(draft)
         if fault is None or fault.stores():
-            judgement = self._store(vendor, judgement, draft.received_at)
+            judgement = self._store(vendor, judgement, draft)
             draft = replace(draft, status=judgement.status, note=judgement.note)
         if fault is None:
             self._ledger().record(draft)
@@ -113,10 +114,13 @@ class Exchange:
             received_at=self._clock(),
         )
 
-    def _store(self, vendor: Vendor, judgement: Judgement, now: float) -> Judgement:
+    def _store(
+        self, vendor: Vendor, judgement: Judgement, draft: ReceivedRequest
+    ) -> Judgement:
+        now = draft.received_at
         if judgement.accepted and vendor.meter is not None:
             judgement = vendor.api.judge_rate(judgement, vendor.meter, now)
-        self._ledger().ingest(judgement, now)
+        self._ledger().ingest(judgement, now, draft.weight)
         return judgement
 
     async def _drop(
@@ -178,7 +182,13 @@ def _complete(
         options=judgement.options,
         client_upload_time=judgement.client_upload_time,
         note=judgement.note,
+        weight=_weight_kept(judgement, body),
     )
+
+
+def _weight_kept(judgement: Judgement, body: Body) -> int:
+    keeps = judgement.events or judgement.options or judgement.client_upload_time
+    return weigh(body.data) if keeps and body.data is not None else 0
 
 
 def _respond(judgement: Judgement, usual: Mapping[str, str]) -> web.Response:

@@ -53,6 +53,8 @@ class Emulator:
         rate_limit_per_second: mParticle batches per second, None for any number.
         keep: newest events kept in `events`, and batches in `batches`.
         keep_requests: newest requests kept in `requests`.
+        keep_bytes: memory that what is kept of each of the three may take, as it is
+            estimated; `stats` counts what was forgotten.
         seed: of the draws for `Fault.rate`.
         allow_remote: allow a host that other machines can reach.
         allowed_hosts: host names by which its own pages may be read, besides IP
@@ -73,6 +75,7 @@ class Emulator:
         rate_limit_per_second: float | None = None,
         keep: int = 100_000,
         keep_requests: int = 10_000,
+        keep_bytes: int = 256 * 1024 * 1024,
         seed: int = 0,
         allow_remote: bool = False,
         allowed_hosts: Collection[str] = (),
@@ -96,7 +99,7 @@ class Emulator:
             Vendor(AmplitudeApi(api_keys), meter),
             Vendor(mparticle, _batch_meter(rate_limit_per_second)),
         )
-        self._new_ledger = partial(Ledger, keep, keep_requests)
+        self._new_ledger = partial(Ledger, keep, keep_requests, keep_bytes)
         self._ledger = self._new_ledger()
         self.faults = FaultScript(seed)
         """The faults to come: `add`, `clear`, `pending`."""

@@ -72,10 +72,18 @@ def emulator(
     allow_remote: Annotated[
         bool, typer.Option("--allow-remote", help="Let other machines connect.")
     ] = False,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A host name by which its pages may be read; may be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Run a local Amplitude server until Ctrl-C or SIGTERM."""
     try:
-        server = Emulator(host, port, allow_remote=allow_remote)
+        server = Emulator(
+            host, port, allow_remote=allow_remote, allowed_hosts=allowed_host or ()
+        )
     except ValueError:
         raise refusal(
             f"--host {host} can be reached by other machines: use 127.0.0.1, or add "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any, TypeVar
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
+from .browsers import OWN_HEADERS, refuse_other_json
 from .ledger import Ledger, ReceivedRequest
 from .page import PAGE
 from .script import FaultScript, parse_faults
@@ -19,10 +20,13 @@ __all__ = ["Control"]
 _Item = TypeVar("_Item")
 _DEFAULT_LIMIT = 100
 _MAX_LIMIT = 10_000
+_MAX_ANSWER = 8_000_000
 # The page is one file: whatever it would load from elsewhere is a mistake.
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'; img-src data:"
+    "connect-src 'self'; img-src data:; "
+    # Or another page could lay itself over this one and have its button pressed.
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 
 
@@ -54,7 +58,7 @@ class Control:
         ]
 
     async def _page(self, _: web.Request) -> web.Response:
-        headers = {"Content-Security-Policy": _POLICY}
+        headers = {**OWN_HEADERS, "Content-Security-Policy": _POLICY}
         return web.Response(text=PAGE, content_type="text/html", headers=headers)
 
     async def _events(self, request: web.Request) -> web.Response:
@@ -70,8 +74,7 @@ class Control:
     async def _requests(self, request: web.Request) -> web.Response:
         ledger = self._ledger()
         total = ledger.stats.requests
-        shown = [_summary(one) for one in ledger.requests]
-        return _listing(request, "requests", shown, total)
+        return _listing(request, "requests", ledger.requests, total, show=_summary)
 
     async def _stats(self, _: web.Request) -> web.Response:
         return _json(asdict(self._ledger().stats))
@@ -80,8 +83,11 @@ class Control:
         return _json({"faults": self._faults.describe()})
 
     async def _add_faults(self, request: web.Request) -> web.Response:
+        refusal = refuse_other_json(request)
+        if refusal is not None:
+            return refusal
         try:
-            faults = parse_faults(json.loads(await request.read()))
+            faults = parse_faults(_document(await request.read()))
         except ValueError as error:
             return _json({"error": str(error)}, status=400)
         self._faults.add(*faults)
@@ -91,7 +97,10 @@ class Control:
         self._faults.clear()
         return _json({"faults": []})
 
-    async def _post_reset(self, _: web.Request) -> web.Response:
+    async def _post_reset(self, request: web.Request) -> web.Response:
+        refusal = refuse_other_json(request)
+        if refusal is not None:
+            return refusal
         self._reset()
         return _json(asdict(self._ledger().stats))
 
@@ -112,7 +121,12 @@ def _summary(request: ReceivedRequest) -> dict[str, Any]:
 
 
 def _listing(
-    request: web.Request, name: str, kept: Sequence[_Item], total: int
+    request: web.Request,
+    name: str,
+    kept: Sequence[_Item],
+    total: int,
+    *,
+    show: Callable[[_Item], object] = lambda item: item,
 ) -> web.Response:
     """Answer the newest items, or those after a number of items already seen."""
     try:
@@ -122,10 +136,38 @@ def _listing(
         return _json({"error": str(error)}, status=400)
     assert limit is not None  # noqa: S101 - it has a default
     limit = min(limit, _MAX_LIMIT)
-    # Items older than the kept ones are gone, but they were counted.
-    gone = total - len(kept)
-    start = max(0, len(kept) - limit if after is None else after - gone)
-    return _json({name: list(islice(kept, start, start + limit)), "total": total})
+    if after is None:
+        shown = _shown(map(show, islice(reversed(kept), limit)))[::-1]
+    else:
+        # Items older than the kept ones are gone, but they were counted.
+        start = max(0, after - (total - len(kept)))
+        shown = _shown(map(show, islice(kept, start, start + limit)))
+    items = ", ".join(shown)
+    text = f'{{{json.dumps(name)}: [{items}], "total": {json.dumps(total)}}}'
+    return web.Response(text=text, content_type="application/json", headers=OWN_HEADERS)
+
+
+def _shown(items: Iterable[object]) -> list[str]:
+    """Return items as JSON, up to so much as a page can show."""
+    shown: list[str] = []
+    size = 0
+    for item in items:
+        text = _text(item)
+        size += len(text)
+        if shown and size > _MAX_ANSWER:
+            break
+        if len(text) > _MAX_ANSWER:
+            text = json.dumps({"not_shown": f"{len(text):,} characters of JSON"})
+        shown.append(text)
+    return shown
+
+
+def _text(item: object) -> str:
+    try:
+        return json.dumps(item)
+    except RecursionError:
+        # It could be read only just: writing it takes a little more.
+        return json.dumps({"not_shown": "nested too deep"})
 
 
 def _number(request: web.Request, name: str, default: int | None) -> int | None:
@@ -138,6 +180,16 @@ def _number(request: web.Request, name: str, default: int | None) -> int | None:
     return int(text)
 
 
+def _document(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except RecursionError:
+        msg = 'body is nested too deep: send a fault such as {"status": 503}'
+        raise ValueError(msg) from None
+    except ValueError as error:
+        msg = f'body is no JSON ({error}): send a fault such as {{"status": 503}}'
+        raise ValueError(msg) from None
+
+
 def _json(value: object, status: int = 200) -> web.Response:
-    headers = {hdrs.CACHE_CONTROL: "no-store"}
-    return web.json_response(value, status=status, headers=headers)
+    return web.json_response(value, status=status, headers=OWN_HEADERS)

@@ -8,13 +8,15 @@ from dataclasses import replace
 from aiohttp import hdrs, web
 
 from .amplitude_api import error_body
+from .browsers import ingestion_headers, preflight
 from .faults import Fault
 from .judgement import Arrival, JsonObject, Judgement, Vendor
 from .ledger import Ledger, ReceivedRequest
+from .reading import weigh
 from .script import FaultScript, Turn
 from .wire import Answer, Body, Pause, encode, hang_up, read_body, send
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "find_vendor"]
 
 _NO_BODY = frozenset({204, 304})
 
@@ -47,18 +49,19 @@ class Exchange:
 
     async def receive(self, request: web.Request) -> web.StreamResponse:
         """Answer one request to any path but the emulator's own."""
-        path = request.path
-        for vendor in self._vendors:
-            limit = vendor.api.body_limit(path)
-            if limit is not None:
-                break
-        else:
+        found = find_vendor(self._vendors, request.path)
+        if found is None:
             body = error_body(404, "Invalid request path")
             return self._turn_away(request, 404, body)
+        granted = preflight(request)
+        if granted is not None:
+            return granted
+        vendor, limit = found
         if request.method != hdrs.METH_POST:
             body = vendor.api.error_body(405, "Method not allowed")
             response = self._turn_away(request, 405, body)
             response.headers[hdrs.ALLOW] = hdrs.METH_POST
+            response.headers.update(ingestion_headers(request))
             return response
         return await self._serve(request, vendor, limit)
 
@@ -91,14 +94,16 @@ class Exchange:
         draft = _complete(head, judgement, body)
         fault = turn.after_reading(draft)
         if fault is None or fault.stores():
-            judgement = self._store(vendor, judgement, draft.received_at)
+            judgement = self._store(vendor, judgement, draft)
             draft = replace(draft, status=judgement.status, note=judgement.note)
         if fault is None:
             self._ledger().record(draft)
-            return _respond(judgement)
+            return _respond(judgement, ingestion_headers(request))
         if fault.hang_up in ("before", "after"):
             return await self._drop(request, fault, draft)
         answer = _disturbed(fault, draft, judgement, vendor)
+        usual = ingestion_headers(request)
+        answer = replace(answer, headers=_merged(usual, "", answer.headers))
         return await self._disturb(request, fault, draft, answer)
 
     def _draft(self, request: web.Request) -> ReceivedRequest:
@@ -109,10 +114,13 @@ class Exchange:
             received_at=self._clock(),
         )
 
-    def _store(self, vendor: Vendor, judgement: Judgement, now: float) -> Judgement:
+    def _store(
+        self, vendor: Vendor, judgement: Judgement, draft: ReceivedRequest
+    ) -> Judgement:
+        now = draft.received_at
         if judgement.accepted and vendor.meter is not None:
             judgement = vendor.api.judge_rate(judgement, vendor.meter, now)
-        self._ledger().ingest(judgement, now)
+        self._ledger().ingest(judgement, now, draft.weight)
         return judgement
 
     async def _drop(
@@ -140,6 +148,15 @@ class Exchange:
         return await send(request, answer, self._pause)
 
 
+def find_vendor(vendors: Sequence[Vendor], path: str) -> tuple[Vendor, int] | None:
+    """Return whose path it is and the most bytes a body may have there."""
+    for vendor in vendors:
+        limit = vendor.api.body_limit(path)
+        if limit is not None:
+            return vendor, limit
+    return None
+
+
 def _arrival(head: ReceivedRequest, body: Body) -> Arrival:
     return Arrival(
         path=head.path,
@@ -147,6 +164,7 @@ def _arrival(head: ReceivedRequest, body: Body) -> Arrival:
         headers=head.headers,
         body=body.data,
         too_large=body.too_large,
+        note=body.note,
     )
 
 
@@ -164,12 +182,18 @@ def _complete(
         options=judgement.options,
         client_upload_time=judgement.client_upload_time,
         note=judgement.note,
+        weight=_weight_kept(judgement, body),
     )
 
 
-def _respond(judgement: Judgement) -> web.Response:
+def _weight_kept(judgement: Judgement, body: Body) -> int:
+    keeps = judgement.events or judgement.options or judgement.client_upload_time
+    return weigh(body.data) if keeps and body.data is not None else 0
+
+
+def _respond(judgement: Judgement, usual: Mapping[str, str]) -> web.Response:
     payload, content_type = encode(judgement.body)
-    headers = _merged(judgement.headers, content_type, {})
+    headers = _merged(judgement.headers, content_type, usual)
     return web.Response(status=judgement.status, body=payload, headers=headers)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from http import HTTPStatus
@@ -12,10 +14,13 @@ from typing import Literal
 from .amplitude_api import AmplitudeApi, error_body, silenced_body, throttled_body
 from .judgement import JsonObject
 from .ledger import ReceivedRequest
+from .reading import text_of
 
 __all__ = ["Fault", "HangUp"]
 
 HangUp = Literal["before", "during", "after"]
+# More than anybody waits for or counts, and few enough digits to be written anywhere.
+_LARGEST = 10**15
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -106,6 +111,7 @@ class Fault:
             or callable(self.body)
         ):
             raise _bad("body", self.body, "give bytes, text, a dict or a function")
+        _check_body(self.body)
         _check_headers(self.headers)
         self._check_together()
 
@@ -138,7 +144,7 @@ class Fault:
         count: int | None = 1,
     ) -> Fault:
         """Answer 429 to requests with one of these ids, naming ids and events."""
-        if type(eps_threshold) is not int or eps_threshold < 1:
+        if not _is_count(eps_threshold):
             raise _bad("eps_threshold", eps_threshold, "give 1 or more")
         ids = _ids(user_ids=user_ids, device_ids=device_ids)
 
@@ -210,7 +216,7 @@ class Fault:
     @classmethod
     def too_large(cls, max_events: int, *, count: int | None = None) -> Fault:
         """Answer 413 to every request with more events, or batches, than that."""
-        if type(max_events) is not int or max_events < 0:
+        if not _is_count(max_events, least=0):
             raise _bad("max_events", max_events, "give a number of events")
         return cls(
             413,
@@ -270,7 +276,7 @@ class Fault:
             raise _bad("status", status, "give an error status such as 503 or 429")
         headers = {}
         if retry_after is not None:
-            if type(retry_after) is not int or retry_after < 0:
+            if not _is_count(retry_after, least=0):
                 raise _bad("retry_after", retry_after, "give whole seconds, 0 or more")
             headers["Retry-After"] = str(retry_after)
         return cls(
@@ -320,6 +326,15 @@ class Fault:
             raise _bad("endless", self.endless, "leave it out, or leave out hang_up")
 
 
+def _check_body(body: object) -> None:
+    if not isinstance(body, dict):
+        return
+    try:
+        json.dumps(body)
+    except (TypeError, ValueError, RecursionError):
+        raise _bad("body", body, "give what can be written as JSON") from None
+
+
 def _check_status(status: object) -> None:
     if status is None:
         return
@@ -329,7 +344,7 @@ def _check_status(status: object) -> None:
 
 
 def _check_count(count: object) -> None:
-    if count is not None and (type(count) is not int or count < 1):
+    if count is not None and not _is_count(count):
         raise _bad("count", count, "give 1 or more, or None for ever")
 
 
@@ -339,7 +354,7 @@ def _check_room(per_second: object, at_once: object) -> None:
     ):
         remedy = "give requests a second, above 0, or None for any number"
         raise _bad("requests_per_second", per_second, remedy)
-    if at_once is not None and (type(at_once) is not int or at_once < 1):
+    if at_once is not None and not _is_count(at_once):
         raise _bad("at_once", at_once, "give 1 or more, or None for any number")
 
 
@@ -358,11 +373,25 @@ def _check_headers(headers: object) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and not math.isnan(value)  # type: ignore[arg-type]
+    # An int may be longer than a float can be, which no wait and no rate is.
+    if type(value) is int:
+        return -_LARGEST <= value <= _LARGEST
+    return type(value) is float and not math.isnan(value)
+
+
+def _is_count(value: object, least: int = 1) -> bool:
+    return type(value) is int and least <= value <= _LARGEST
 
 
 def _bad(name: str, value: object, remedy: str) -> ValueError:
-    return ValueError(f"fault {name} is {value!r}: {remedy}")
+    return ValueError(f"fault {name} is {_shortly(value)}: {remedy}")
+
+
+def _shortly(value: object) -> str:
+    try:
+        return reprlib.repr(value)
+    except Exception:  # noqa: BLE001 - a value of others; the message says enough
+        return f"a {type(value).__name__}"
 
 
 def _phrase(status: int) -> str:
@@ -398,7 +427,7 @@ def _indexes(request: ReceivedRequest, ids: Mapping[str, Collection[str]]) -> li
     return [
         index
         for index, event in enumerate(request.events)
-        if any(str(event.get(field)) in wanted for field, wanted in ids.items())
+        if any(text_of(event.get(field)) in wanted for field, wanted in ids.items())
     ]
 
 
@@ -408,7 +437,7 @@ def _numbers(
     """Count the events of each wanted id, in order of first appearance."""
     numbers: dict[str, int] = {}
     for event in request.events:
-        name = str(event.get(field))
+        name = text_of(event.get(field))
         if name in wanted:
             numbers[name] = numbers.get(name, 0) + 1
     return numbers

@@ -32,6 +32,9 @@ class Arrival:
     too_large: bool = False
     """Whether reading stopped because the body was past the limit of the path."""
 
+    note: str = ""
+    """Why the body was not read to its end, or not decoded."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:

@@ -22,6 +22,7 @@ from typing import Any
 from .judgement import Arrival, JsonObject, Judgement
 from .mparticle_rules import find_problem, is_historical
 from .rates import RateMeter
+from .reading import UnreadableError, parse
 
 __all__ = [
     "BULK_PATH",
@@ -145,12 +146,13 @@ class MParticleApi:
             )
         if arrival.too_large:
             return _refused(413, f"request has more than {MAX_REQUEST_BYTES} bytes")
+        body = arrival.body or b""
         try:
-            text = (arrival.body or b"").decode()
-            document = json.loads(text, parse_constant=_no_constant)
-        # RecursionError: nested deeper than the parser can follow.
-        except (ValueError, RecursionError):
-            return _refused(400, "request body is not valid JSON")
+            document = parse(body)
+        except UnreadableError as error:
+            wrong = "request body is not valid JSON"
+            return _refused(400, wrong, f"{wrong}: {error}")
+        text = body.decode()
         if arrival.path == EVENTS_PATH:
             return self._judge_batches(
                 [document], [_size(text.strip())], arrival, api_key
@@ -242,8 +244,3 @@ def _sizes(text: str, batches: list[Any]) -> list[int]:
 
 def _size(text: str) -> int:
     return len(text.encode())
-
-
-def _no_constant(name: str) -> object:
-    # NaN and Infinity are Python's extension of JSON.
-    raise ValueError(name)

@@ -7,6 +7,7 @@ no more of them than that they may fail; values of enumerations are open likewis
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
@@ -137,7 +138,7 @@ def _environment_problems(environment: object) -> Iterator[str]:
     if environment is None or environment == "":
         yield "environment is missing or empty"
     elif environment not in _ENVIRONMENTS:
-        shown = repr(environment)[:40]
+        shown = reprlib.repr(environment)[:40]
         yield f"environment is {shown}: use {' or '.join(_ENVIRONMENTS)}"
 
 

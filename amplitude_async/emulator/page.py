@@ -126,7 +126,7 @@ const eventRow = (one) => [
   make("td", one.event_type, "code"),
   make("td", one.user_id, "code"),
   make("td", one.device_id, "code"),
-  make("td", propertiesOf(one), "code"),
+  make("td", one.not_shown ?? propertiesOf(one), "code"),
 ];
 const batchRow = (one) => [
   make("td", one.environment, "soft"),
@@ -144,6 +144,8 @@ const counters = (stats) => {
     ["batch duplicates", stats.batch_duplicates],
     ["bytes received", stats.bytes_received], ["faults fired", stats.faults_fired],
     ["connections dropped", stats.connections_dropped],
+    ["no longer kept", stats.events_forgotten + stats.batches_forgotten
+                       + stats.requests_forgotten],
   ].map(([name, value]) => [name, value.toLocaleString()]);
   shown.push(["answers", statuses.join(", ") || "none"]);
   byId("counters").replaceChildren(...shown.map(([name, value]) => {
@@ -168,7 +170,9 @@ const poll = async () => {
   setTimeout(poll, 1000);
 };
 byId("reset").addEventListener("click",
-  () => fetch("/_emulator/reset", {method: "POST"}).catch(() => {}));
+  () => fetch("/_emulator/reset", {
+    method: "POST", body: "{}", headers: {"Content-Type": "application/json"},
+  }).catch(() => {}));
 poll();
 </script>
 </body>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import random
+import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from types import TracebackType
@@ -181,16 +182,18 @@ def parse_faults(value: object) -> list[Fault]:
 
 def _parse(value: object) -> Fault:
     if not isinstance(value, dict):
-        msg = f'a fault must be a JSON object, got {value!r}: send {{"status": 503}}'
+        shown = reprlib.repr(value)
+        msg = f'a fault must be a JSON object, got {shown}: send {{"status": 503}}'
         raise ValueError(msg)  # noqa: TRY004 - one error type for a bad request
     given = dict(value)
     kind = given.pop("kind", None)
     if kind is None:
-        known = {one.name for one in fields(Fault)} - _PYTHON_ONLY
-        _check_keys(given, known, "a fault")
+        keys = {one.name for one in fields(Fault)} - _PYTHON_ONLY
+        _check_keys(given, keys, "a fault")
         return Fault(**given)
     if kind not in _KINDS:
-        msg = f"fault kind is {kind!r}: use one of {', '.join(_KINDS)}, or leave it out"
+        known = ", ".join(_KINDS)
+        msg = f"fault kind is {reprlib.repr(kind)}: use one of {known}, or leave it out"
         raise ValueError(msg)
     build = getattr(Fault, kind)
     _check_keys(given, set(inspect.signature(build).parameters), f"a {kind} fault")
@@ -206,5 +209,6 @@ def _parse(value: object) -> Fault:
 def _check_keys(given: Mapping[str, object], known: set[str], what: str) -> None:
     unknown = sorted(set(given) - known)
     if unknown:
-        msg = f"{what} has no key {unknown[0]!r}: use {', '.join(sorted(known))}"
+        shown = reprlib.repr(unknown[0])
+        msg = f"{what} has no key {shown}: use {', '.join(sorted(known))}"
         raise ValueError(msg)

@@ -16,8 +16,9 @@ from typing import Self
 from aiohttp import web
 
 from .amplitude_api import BATCH_PATH, HTTP_API_PATH, AmplitudeApi
+from .browsers import Guard
 from .control import Control
-from .exchange import Exchange
+from .exchange import Exchange, find_vendor
 from .judgement import JsonObject, Vendor
 from .ledger import EmulatorStats, Ledger, ReceivedRequest
 from .mparticle_api import MPARTICLE_PATH, MParticleApi
@@ -36,7 +37,8 @@ _STOP_TIMEOUT = 1.0
 class Emulator:
     """A local Amplitude and mParticle server that keeps what it is sent.
 
-    Use it as `async with Emulator() as emulator:` and send to `emulator.url`.
+    Use it as `async with Emulator() as emulator:` and send to `emulator.httpapi_url`,
+    or with an mParticle client to `emulator.mparticle_url`.
 
     Args:
         host: address to listen on, a loopback address unless `allow_remote`.
@@ -51,8 +53,12 @@ class Emulator:
         rate_limit_per_second: mParticle batches per second, None for any number.
         keep: newest events kept in `events`, and batches in `batches`.
         keep_requests: newest requests kept in `requests`.
+        keep_bytes: memory that what is kept of each of the three may take, as it is
+            estimated; `stats` counts what was forgotten.
         seed: of the draws for `Fault.rate`.
         allow_remote: allow a host that other machines can reach.
+        allowed_hosts: host names by which its own pages may be read, besides IP
+            addresses, `localhost` and `host`; events are taken under any name.
     """
 
     def __init__(  # noqa: PLR0913 - all but two by keyword
@@ -69,8 +75,10 @@ class Emulator:
         rate_limit_per_second: float | None = None,
         keep: int = 100_000,
         keep_requests: int = 10_000,
+        keep_bytes: int = 256 * 1024 * 1024,
         seed: int = 0,
         allow_remote: bool = False,
+        allowed_hosts: Collection[str] = (),
     ) -> None:
         if not allow_remote and not _is_loopback(host):
             msg = (
@@ -78,6 +86,10 @@ class Emulator:
                 "or pass allow_remote=True if that is wanted"
             )
             raise ValueError(msg)
+        if isinstance(allowed_hosts, str):
+            msg = f"allowed_hosts is {allowed_hosts!r}: give a list of host names"
+            raise ValueError(msg)  # noqa: TRY004 - a bad value, like the others
+        self._own_names = (host, *allowed_hosts)
         self._host = host
         self._port = port
         self._clock = clock
@@ -87,7 +99,7 @@ class Emulator:
             Vendor(AmplitudeApi(api_keys), meter),
             Vendor(mparticle, _batch_meter(rate_limit_per_second)),
         )
-        self._new_ledger = partial(Ledger, keep, keep_requests)
+        self._new_ledger = partial(Ledger, keep, keep_requests, keep_bytes)
         self._ledger = self._new_ledger()
         self.faults = FaultScript(seed)
         """The faults to come: `add`, `clear`, `pending`."""
@@ -261,7 +273,11 @@ class Emulator:
             clock=self._clock,
             pause=self._pause,
         )
-        app = web.Application()
+        guard = Guard(
+            self._own_names,
+            ingests=lambda path: find_vendor(self._vendors, path) is not None,
+        )
+        app = web.Application(middlewares=[guard.middleware])
         app.add_routes(control.routes())
         app.router.add_route("*", "/{path:.*}", exchange.receive)
         return app

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from aiohttp import hdrs, web
 
+from .reading import MAX_WEIGHT, weigh
+
 __all__ = ["Answer", "Body", "Pause", "encode", "hang_up", "read_body", "send"]
 
 # Returns True when the emulator is stopping and nobody needs an answer any more.
@@ -16,6 +18,10 @@ Pause = Callable[[float], Awaitable[bool]]
 
 _BLANKS = b" " * 1024
 _GZIP_WINDOW = 31
+_SLICE = 64 * 1024
+# Tools that pack in parallel make one of each 64 KiB or so.
+_MOST_MEMBERS = 1_000
+_PACKING = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,10 @@ class Body:
     """Bytes after decompression."""
 
     too_large: bool
-    """Whether reading stopped at the limit."""
+    """Whether it is past the limit, of bytes or of the memory it would take."""
+
+    note: str = ""
+    """Why it was not read to its end, or not decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,8 @@ class Answer:
 class _Plain:
     """Collects a body that is not compressed, up to one byte past a limit."""
 
-    broken = False
+    problem = ""
+    """Why it cannot be decoded."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -75,31 +85,46 @@ class _Gunzip(_Plain):
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self._stream = zlib.decompressobj(_GZIP_WINDOW)
+        self._members = 1
         self._fed = False
 
     def feed(self, data: bytes) -> None:
         self._fed = self._fed or bool(data)
-        while data and not self.too_large and not self.broken:
+        # In slices: each member begins with a copy of what is left of one.
+        for start in range(0, len(data), _SLICE):
+            self._unpack(data[start : start + _SLICE])
+
+    def _unpack(self, data: bytes) -> None:
+        while data and not self.too_large and not self.problem:
             if self._stream.eof:
-                # A gzip file may consist of several members.
-                self._stream = zlib.decompressobj(_GZIP_WINDOW)
+                self._next_member()
             room = self._limit + 1 - self.size
             try:
                 super().feed(self._stream.decompress(data, room))
             except zlib.error:
-                self.broken = True
+                self.problem = "body is no gzip, or a broken one"
             data = self._stream.unused_data or self._stream.unconsumed_tail
 
+    def _next_member(self) -> None:
+        """Go on after the end: a gzip file may consist of several members."""
+        self._stream = zlib.decompressobj(_GZIP_WINDOW)
+        self._members += 1
+        # Empty ones decode to nothing, so no limit of bytes would ever be reached.
+        if self._members > _MOST_MEMBERS:
+            self.problem = f"body has more than {_MOST_MEMBERS:,} gzip members"
+
     def finish(self) -> bytes | None:
-        if self.broken or (self._fed and not self._stream.eof):
-            return None
-        return super().finish()
+        if self._fed and not self._stream.eof and not self.problem:
+            self.problem = "body is a gzip that was cut"
+        return None if self.problem else super().finish()
 
 
 class _Unknown(_Plain):
     """Counts a body in an encoding nobody can undo."""
 
-    broken = True
+    def __init__(self, limit: int, encoding: str) -> None:
+        super().__init__(limit)
+        self.problem = f"Content-Encoding is {encoding[:40]!r}: use gzip or none"
 
     def finish(self) -> bytes | None:
         return None
@@ -114,14 +139,22 @@ async def read_body(request: web.BaseRequest, limit: int) -> Body:
     """
     sink = _sink(request.headers.get(hdrs.CONTENT_ENCODING, ""), limit)
     wire_bytes = 0
+    too_large = False
     async for chunk in request.content.iter_any():
         wire_bytes += len(chunk)
         sink.feed(chunk)
-        if sink.too_large or sink.broken:
+        # What is packed may be longer than what it holds, but not by much.
+        too_large = sink.too_large or wire_bytes > limit + _PACKING
+        if too_large or sink.problem:
             break
-    too_large = sink.too_large
-    data = None if too_large else sink.finish()
-    return Body(data, wire_bytes, sink.size, too_large)
+    if too_large:
+        note = f"body has more than {limit:,} bytes"
+        return Body(None, wire_bytes, sink.size, too_large=True, note=note)
+    data = sink.finish()
+    if data is not None and weigh(data) > MAX_WEIGHT:
+        note = f"body would take more than {MAX_WEIGHT // 2**20} MiB of memory"
+        return Body(None, wire_bytes, sink.size, too_large=True, note=note)
+    return Body(data, wire_bytes, sink.size, too_large=False, note=sink.problem)
 
 
 def encode(body: object) -> tuple[bytes, str]:
@@ -134,7 +167,7 @@ def encode(body: object) -> tuple[bytes, str]:
     if isinstance(body, bytes):
         return body, "application/octet-stream"
     if isinstance(body, str):
-        return body.encode(), "text/plain; charset=utf-8"
+        return body.encode(errors="replace"), "text/plain; charset=utf-8"
     return json.dumps(body, separators=(",", ":")).encode(), "application/json"
 
 
@@ -191,4 +224,6 @@ def _sink(encoding: str, limit: int) -> _Plain:
     encoding = encoding.strip().lower()
     if encoding in ("gzip", "x-gzip"):
         return _Gunzip(limit)
-    return _Plain(limit) if encoding in ("", "identity") else _Unknown(limit)
+    if encoding in ("", "identity"):
+        return _Plain(limit)
+    return _Unknown(limit, encoding)

@@ -112,7 +112,9 @@ async def test_bad_fault_adds_nothing(
     emulator: Emulator, session: aiohttp.ClientSession, data: bytes
 ) -> None:
     """One bad fault refuses the whole list, with a reason."""
-    async with session.post("/_emulator/faults", data=data) as response:
+    headers = {"Content-Type": "application/json"}
+    path = "/_emulator/faults"
+    async with session.post(path, data=data, headers=headers) as response:
         assert response.status == 400
         assert (await response.json())["error"]
     assert not emulator.faults.pending
@@ -124,7 +126,7 @@ async def test_reset_forgets(
     """A reset empties events, counters and faults."""
     await send(session, 1)
     emulator.faults.add(Fault(500))
-    async with session.post("/_emulator/reset") as response:
+    async with session.post("/_emulator/reset", json={}) as response:
         assert (await response.json())["requests"] == 0
     assert emulator.events == []
     assert not emulator.faults.pending

@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import io
 import json
+import re
 import socket
 import zlib
 from collections.abc import AsyncIterator
@@ -388,3 +389,15 @@ async def test_stop_ends_a_half_sent_request() -> None:
         async with asyncio.timeout(5):
             assert (await reader.read()).strip() == b""
     writer.close()
+
+
+@pytest.mark.parametrize(
+    "name", re.findall(r"`emulator\.(\w+)`", Emulator.__doc__ or "")
+)
+async def test_where_the_help_says_to_send_is_somewhere(
+    emulator: Emulator, session: aiohttp.ClientSession, name: str
+) -> None:
+    """No address in `help(Emulator)` answers that it does not exist."""
+    url = getattr(emulator, name) + ("/events" if name == "mparticle_url" else "")
+    status, _ = await post(session, url, body(event()))
+    assert status in (200, 401)

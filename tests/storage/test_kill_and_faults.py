@@ -755,7 +755,9 @@ def check_doubles(storm: Storm, emulator: Emulator) -> None:
 @pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
     """Yield a server that forgets nothing of so long a test."""
-    async with Emulator(keep=3_000_000, keep_requests=1_000_000) as running:
+    async with Emulator(
+        keep=3_000_000, keep_requests=1_000_000, keep_bytes=2**40
+    ) as running:
         yield running
 
 

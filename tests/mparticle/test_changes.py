@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
+from amplitude_async import DeliveryStatus
 from amplitude_async.emulator import Emulator
 from amplitude_async.mparticle import (
     Batch,
@@ -233,6 +234,40 @@ def test_a_refused_assignment_changes_nothing(
         setattr(model, name, value)
     assert model == before
     assert model.to_wire() == before.to_wire()
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"ip": 12345}, "ip"),
+        ({"mpid": "none"}, "mpid"),
+        ({"user_attributes": {"v": math.nan}}, "user_attributes"),
+        ({"user_identities": {"customer_ID": "c"}}, "user_identities.customer_ID"),
+        (
+            {
+                "events": [
+                    CustomEvent(event_name="e").model_copy(update={"event_name": 5})
+                ]
+            },
+            "events.0",
+        ),
+    ],
+)
+async def test_what_a_plugin_returns_is_validated(
+    change: dict[str, Any], where: str, connect: Connect, emulator: Emulator
+) -> None:
+    """A copy that a plugin made unchecked is refused, and the field is named."""
+
+    async def spoil(batch: Batch) -> Batch:
+        return batch.model_copy(update=change)
+
+    async with connect() as client:
+        await client.add(spoil)
+        result = await (await client.send(batch_of(CustomEvent(event_name="e"))))
+
+    assert result.status is DeliveryStatus.REJECTED
+    assert f"the batch cannot be sent, {where}" in result.message
+    assert emulator.requests == []
 
 
 # Ids and times ---------------------------------------------------------------

@@ -368,6 +368,23 @@ async def test_the_time_of_a_generic_event(
         assert data[2]["source_message_id"] == 7
 
 
+async def test_old_events_that_were_changed(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """The historical endpoint's rules are about what will be sent."""
+    old: Any = GenericEvent(event_type="x", data={})
+    old.data["timestamp_unixtime_ms"] = MOMENT
+    batch = batch_of(old)
+    async with connect() as client:
+        await client.upload_historical([batch])
+        batch.events.append({"event_type": "screen_view"})
+        with pytest.raises(BatchError, match=r"events\.1\.screen_view\.screen_name"):
+            await client.upload_historical([batch])
+
+    [sent] = emulator.batches
+    assert sent["events"][0]["data"]["timestamp_unixtime_ms"] == MS
+
+
 @pytest.mark.parametrize(
     "moment", [1_772_323_200, 1_772_323_200.5, MOMENT.replace(tzinfo=None)]
 )

@@ -21,11 +21,14 @@ What becomes of what, unless a function of the user's decides otherwise:
 | ``$groupidentify`` and other operations | nothing: mParticle has no such thing |
 
 Properties that are lists or objects become JSON text: custom attributes are scalars.
+Integers beyond 64 bits become text too, and a property without a name is left out.
 """
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
@@ -41,7 +44,7 @@ from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter, named
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import is_theirs
-from amplitude_async.encoding import Loss, ValuePolicy
+from amplitude_async.encoding import Dropped, Loss, ValuePolicy
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.mparticle.client import MParticle
 from amplitude_async.mparticle.encoder import new_uuid
@@ -100,6 +103,8 @@ _OPERATIONS: Final = frozenset(
 )
 _TRANSLATED: Final = frozenset({"$set", "$unset"})
 _POLICY: Final = ValuePolicy()
+_INT64_MIN: Final = -(2**63)
+_INT64_MAX: Final = 2**63 - 1
 
 
 class MParticleDestination(EngineDestination):
@@ -259,6 +264,13 @@ class _DefaultMapping:
             self._reporter.warning(
                 f"left out {name}", "mParticle has nothing like %s: left out", name
             )
+        for field in ("event_properties", "user_properties", "groups"):
+            if "" in (getattr(event, field) or ()):
+                self._reporter.warning(
+                    f"unnamed in {field}",
+                    "%s has a key without a name, which mParticle refuses: left out",
+                    field,
+                )
         return to_batch(event, self._environment)
 
 
@@ -351,7 +363,8 @@ def _json(values: Mapping[Any, Any], path: str) -> dict[str, Any]:
     """Convert to JSON; what is lost on the way, Amplitude's own encoder reports."""
     losses: list[Loss] = []
     converted = _POLICY.convert(values, path, losses)
-    return converted if isinstance(converted, dict) else {}
+    found = converted if isinstance(converted, dict) else {}
+    return {name: value for name, value in found.items() if name}
 
 
 def _attributes(event: Event, properties: Mapping[Any, Any]) -> dict[str, Any] | None:
@@ -362,7 +375,10 @@ def _attributes(event: Event, properties: Mapping[Any, Any]) -> dict[str, Any] |
 
 
 def _scalar(value: Any) -> Any:
-    return _text(value) if isinstance(value, list | dict) else value
+    if isinstance(value, list | dict):
+        return _text(value)
+    too_big = type(value) is int and not _INT64_MIN <= value <= _INT64_MAX
+    return str(value) if too_big else value
 
 
 def _text(value: Any) -> str:
@@ -373,16 +389,24 @@ def _user(event: Event) -> dict[str, Any]:
     """Say what becomes known of the user; empty where nothing does."""
     properties = event.user_properties or {}
     to_set = {k: v for k, v in properties.items() if k not in _OPERATIONS}
-    to_set |= properties.get("$set") or {}
+    given = properties.get("$set")
+    to_set |= given if isinstance(given, Mapping) else {}
     if event.event_type == IDENTIFY:
         to_set = {**(event.groups or {}), **to_set}
     values = _json(to_set, "user_properties")
-    removed = [name for name in properties.get("$unset") or () if name not in values]
+    removed = [name for name in _unset(properties) if name and name not in values]
     changes = {
         "user_attributes": {name: _user_value(v) for name, v in values.items()} or None,
         "deleted_user_attributes": removed or None,
     }
     return _given(changes)
+
+
+def _unset(properties: Mapping[str, Any]) -> list[str]:
+    names = properties.get("$unset")
+    if not isinstance(names, Mapping | list | tuple):
+        return []
+    return [name for name in names if isinstance(name, str)]
 
 
 def _user_value(value: Any) -> Any:
@@ -392,19 +416,24 @@ def _user_value(value: Any) -> Any:
 
 def _commerce(event: Event, common: dict[str, Any]) -> CommerceEvent:
     properties = dict(event.event_properties or {})
-    price = properties.pop("$price", None)
-    quantity = properties.pop("$quantity", 1)
-    amount = properties.pop("$revenue", None)
-    total = amount if amount is not None else (price or 0) * quantity
+    price = _number(properties.pop("$price", None))
+    quantity = _number(properties.pop("$quantity", 1))
+    amount = _number(properties.pop("$revenue", None))
+    if price is None and amount is None:
+        # Not a sale of nothing, which would be counted.
+        msg = "it has no amount that is a number: set $price or $revenue to one"
+        raise ValueError(msg)
+    pieces = 1 if quantity is None else quantity
+    total = amount if amount is not None else (price or 0) * pieces
     product = {
-        "id": properties.pop("$productId", None),
+        "id": _id(properties.pop("$productId", None)),
         "price": None if price is None else abs(price),
-        "quantity": quantity,
+        "quantity": None if quantity is None else abs(quantity),
         "total_product_amount": abs(total),
     }
     action = ProductAction(
         action="refund" if total < 0 else "purchase",
-        transaction_id=properties.pop("$receipt", None) or event.insert_id,
+        transaction_id=_id(properties.pop("$receipt", None)) or event.insert_id,
         total_amount=abs(total),
         products=[Product(**_given(product))],
     )
@@ -414,6 +443,30 @@ def _commerce(event: Event, common: dict[str, Any]) -> CommerceEvent:
         custom_attributes=_attributes(event, properties),
         **common,
     )
+
+
+def _number(value: object) -> int | float | None:
+    """Take what is a number or reads as one."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    if not math.isfinite(number):
+        return None
+    whole = isinstance(value, int) and _INT64_MIN <= value <= _INT64_MAX
+    return int(value) if whole else number
+
+
+def _id(value: object) -> str | None:
+    """Take an id as text."""
+    if value is None or isinstance(value, str):
+        return value
+    converted = _POLICY.convert(value, "id", [])
+    if isinstance(converted, Dropped):
+        return None
+    return converted if isinstance(converted, str) else _text(converted)
 
 
 def _currency(code: object) -> str | None:

@@ -189,8 +189,13 @@ def check_historical(batch: Batch, number: int, wall: float) -> None:
     """Check what the historical endpoint throws away without a word.
 
     Raises:
-        BatchError: no events, an event without time, or one that is too young.
+        BatchError: no events, an event without time, or one that is too young; or the
+            batch cannot be sent at all.
     """
+    try:
+        batch = checked_batch(batch)
+    except ValidationError as error:
+        raise BatchError(_told(error)) from None
     if not batch.events:
         msg = f"batch {number} has no events: historical batches need at least one"
         raise BatchError(msg)

@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
+from amplitude_async import DeliveryStatus
 from amplitude_async.emulator import Emulator
 from amplitude_async.mparticle import (
     Batch,
@@ -235,6 +236,40 @@ def test_a_refused_assignment_changes_nothing(
     assert model.to_wire() == before.to_wire()
 
 
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"ip": 12345}, "ip"),
+        ({"mpid": "none"}, "mpid"),
+        ({"user_attributes": {"v": math.nan}}, "user_attributes"),
+        ({"user_identities": {"customer_ID": "c"}}, "user_identities.customer_ID"),
+        (
+            {
+                "events": [
+                    CustomEvent(event_name="e").model_copy(update={"event_name": 5})
+                ]
+            },
+            "events.0",
+        ),
+    ],
+)
+async def test_what_a_plugin_returns_is_validated(
+    change: dict[str, Any], where: str, connect: Connect, emulator: Emulator
+) -> None:
+    """A copy that a plugin made unchecked is refused, and the field is named."""
+
+    async def spoil(batch: Batch) -> Batch:
+        return batch.model_copy(update=change)
+
+    async with connect() as client:
+        await client.add(spoil)
+        result = await (await client.send(batch_of(CustomEvent(event_name="e"))))
+
+    assert result.status is DeliveryStatus.REJECTED
+    assert f"the batch cannot be sent, {where}" in result.message
+    assert emulator.requests == []
+
+
 # Ids and times ---------------------------------------------------------------
 
 
@@ -331,6 +366,23 @@ async def test_the_time_of_a_generic_event(
         data = [event["data"] for event in body["events"]]
         assert [one["timestamp_unixtime_ms"] for one in data] == [sent] * 3
         assert data[2]["source_message_id"] == 7
+
+
+async def test_old_events_that_were_changed(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """The historical endpoint's rules are about what will be sent."""
+    old: Any = GenericEvent(event_type="x", data={})
+    old.data["timestamp_unixtime_ms"] = MOMENT
+    batch = batch_of(old)
+    async with connect() as client:
+        await client.upload_historical([batch])
+        batch.events.append({"event_type": "screen_view"})
+        with pytest.raises(BatchError, match=r"events\.1\.screen_view\.screen_name"):
+            await client.upload_historical([batch])
+
+    [sent] = emulator.batches
+    assert sent["events"][0]["data"]["timestamp_unixtime_ms"] == MS
 
 
 @pytest.mark.parametrize(

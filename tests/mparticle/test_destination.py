@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from amplitude_async import (
     Amplitude,
@@ -270,6 +272,152 @@ def test_identify(properties: dict[str, Any], expected: dict[str, Any]) -> None:
     wire = mapped("$identify", user_id="user-1", user_properties=properties)
 
     assert wire == {**WHO, **expected}
+
+
+@pytest.mark.parametrize(
+    ("fields", "attributes"),
+    [
+        ({"event_properties": {"": 1, "a": 2}}, {"a": 2}),
+        ({"groups": {"": "x"}, "event_properties": {"a": 2}}, {"a": 2}),
+        ({"event_properties": {"n": 2**63}}, {"n": str(2**63)}),
+        ({"event_properties": {"n": -(2**63)}}, {"n": -(2**63)}),
+        ({"event_properties": {"n": [2**64]}}, {"n": f"[{2**64}]"}),
+    ],
+)
+def test_one_property_costs_no_event(
+    fields: dict[str, Any], attributes: dict[str, Any]
+) -> None:
+    """What mParticle cannot have in one property costs that property alone."""
+    [sent] = mapped(**fields)["events"]
+
+    assert sent["data"]["custom_attributes"] == attributes
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        ({"$set": 5, "a": 1}, {"user_attributes": {"a": 1}}),
+        ({"$set": {"": 1, "a": 1}}, {"user_attributes": {"a": 1}}),
+        ({"$set": {"n": 2**64}}, {"user_attributes": {"n": str(2**64)}}),
+        (
+            {"$set": {"a": 1}, "$unset": {"": "-", "b": "-"}},
+            {"user_attributes": {"a": 1}, "deleted_user_attributes": ["b"]},
+        ),
+        ({"$set": {"a": 1}, "$unset": "abc"}, {"user_attributes": {"a": 1}}),
+    ],
+)
+def test_operations_of_other_shapes(
+    properties: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """Operations that are no operations change nothing, and cost nothing else."""
+    wire = mapped("$identify", user_properties=properties, user_id="user-1")
+
+    assert wire == {**WHO, **expected}
+
+
+@pytest.mark.parametrize(
+    ("properties", "action", "product"),
+    [
+        (
+            {"$price": "9.5", "$quantity": "2"},
+            "purchase",
+            {"price": 9.5, "quantity": 2.0, "total_product_amount": 19.0},
+        ),
+        (
+            {"$price": 9.5, "$quantity": -2},
+            "refund",
+            {"price": 9.5, "quantity": 2, "total_product_amount": 19.0},
+        ),
+        (
+            {"$revenue": 5, "$quantity": None, "$productId": 7},
+            "purchase",
+            {"id": "7", "total_product_amount": 5},
+        ),
+    ],
+)
+def test_revenue_of_other_shapes(
+    properties: dict[str, Any], action: str, product: dict[str, Any]
+) -> None:
+    """Numbers that are text and ids that are numbers are read as what they say."""
+    [sent] = mapped("revenue_amount", event_properties=properties)["events"]
+
+    assert sent["data"]["product_action"]["action"] == action
+    assert sent["data"]["product_action"]["products"] == [product]
+
+
+@pytest.mark.parametrize("price", [None, "free", float("nan"), True, 10**400, []])
+def test_no_sale_of_nothing(price: object) -> None:
+    """Revenue without a number is no purchase of zero: it is refused."""
+    event = Event(event_type="revenue_amount", event_properties={"$price": price})
+
+    with pytest.raises(ValueError, match=r"set \$price or \$revenue"):
+        to_batch(event, "development")
+
+
+async def test_what_has_no_name_is_told(
+    both: Both, emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A property without a name is left out of mParticle's copy, with a warning."""
+    async with both() as client:
+        await client.track("e", user_id="user-1", event_properties={"": 1, "a": 2})
+        await client.flush()
+
+    [batch] = emulator.batches
+    assert batch["events"][0]["data"]["custom_attributes"] == {"a": 2}
+    assert "event_properties has a key without a name" in caplog.text
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from([Decimal("1.5"), b"b", object(), 2**64]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.text(max_size=2), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+properties_of_any_kind = st.dictionaries(
+    st.text(max_size=3)
+    | st.sampled_from(["$set", "$unset", "$price", "$quantity", "$revenue"]),
+    values,
+    max_size=4,
+)
+
+
+@given(
+    kind=st.sampled_from(["e", "$identify", "revenue_amount", "$groupidentify"]),
+    fields=st.fixed_dictionaries(
+        {},
+        optional={
+            "event_properties": properties_of_any_kind,
+            "user_properties": properties_of_any_kind,
+            "groups": st.dictionaries(st.text(max_size=2), st.text(max_size=2)),
+            "device_id": st.text(max_size=3),
+            "idfa": st.text(max_size=3),
+            "platform": st.text(max_size=3),
+            "app_version": st.text(max_size=3),
+            "location_lat": st.floats(allow_nan=False, allow_infinity=False),
+            "location_lng": st.floats(allow_nan=False, allow_infinity=False),
+        },
+    ),
+)
+def test_any_event_has_a_batch(kind: str, fields: dict[str, Any]) -> None:
+    """Nothing in an event's data makes the mapping fail, but revenue without a sum."""
+    try:
+        batch = to_batch(Event(event_type=kind, user_id="u", **fields), "development")
+    except ValueError as error:
+        if kind != "revenue_amount":
+            raise
+        problem = str(error)
+    else:
+        if batch is not None:
+            assert Batch.model_validate(batch.to_wire()).to_wire() == batch.to_wire()
+        return
+    assert "it has no amount" in problem
 
 
 def test_groups_of_a_user() -> None:

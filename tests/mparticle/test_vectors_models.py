@@ -103,6 +103,75 @@ def test_what_is_sent_can_be_read(vector: Json) -> None:
         assert encode_batch(again) == encode_batch(batch)
 
 
+STRICTER = {
+    ("crash_report", "python"): "it goes out as a commerce event there, by mistake",
+    ("custom_event_all_fields", "go"): "its session_uuid is no UUID",
+    ("custom_event_all_fields", "python"): "its session_uuid is no UUID",
+    ("custom_event_attribute_list", "go"): "attributes are scalars",
+    ("screen_view_empty", "go"): "a screen view without a name says nothing",
+    ("screen_view_empty", "python"): "a screen view without a name says nothing",
+    ("seed_consent_gdpr", "go"): "its time is in seconds",
+    ("seed_consent_gdpr", "python"): "its time is in seconds",
+    ("seed_session_events", "go"): "its times are in seconds",
+    ("seed_session_events", "python"): "its times are in seconds",
+}
+"""What an official SDK sends and ours does not read, with the reason."""
+
+SENT = [
+    pytest.param(vector["case"], sdk, body, id=f"{vector['case']}-{sdk}")
+    for vector in VECTORS
+    for sdk, observed in vector["observed"].items()
+    if isinstance((observed or {}).get("body"), (dict, list))
+    for body in (
+        observed["body"] if isinstance(observed["body"], list) else [observed["body"]]
+    )
+]
+
+
+def as_we_send(wire: Json) -> Json:
+    """Return a batch without the two things that say nothing and the old spelling."""
+    made = {**wire}
+    if made.get("events") == []:
+        del made["events"]
+    if "customerid" in made.get("user_identities", {}):
+        identities = {**made["user_identities"]}
+        identities["customer_id"] = identities.pop("customerid")
+        made["user_identities"] = identities
+    if "consent_state" in made:
+        consent = {name: one for name, one in made["consent_state"].items() if one}
+        made["consent_state"] = consent
+    return made
+
+
+@pytest.mark.parametrize(("case", "sdk", "wire"), SENT)
+def test_what_the_official_sdks_send_reads_as_it_is(
+    case: str, sdk: str, wire: Json
+) -> None:
+    """Read and encoded, it is the same JSON; each refusal has its reason."""
+    if (case, sdk) in STRICTER:
+        with pytest.raises(ValidationError):
+            Batch.model_validate(wire)
+    else:
+        assert Batch.model_validate(wire).to_wire() == as_we_send(wire)
+
+
+PYTHON_PROFILE: Json = {
+    "event_type": "profile",
+    "data": {
+        "profile_event_type": "login",
+        "profile_name": "new",
+        "previous_profile_name": "old",
+    },
+}
+
+
+def test_a_profile_event_of_the_python_sdk_reads() -> None:
+    """That SDK names profiles and has no field for users."""
+    wire = {**DEVELOPMENT, "events": [PYTHON_PROFILE]}
+
+    assert Batch.model_validate(wire).to_wire() == wire
+
+
 def test_each_departure_is_of_a_case_that_exists() -> None:
     """The table holds no case that went away."""
     assert OURS.keys() <= {vector["case"] for vector in VECTORS}

@@ -40,6 +40,7 @@ from amplitude_async.mparticle import (
     Batch,
     CustomEvent,
     MParticle,
+    MParticleClosedError,
     MParticleDestination,
     UploadResult,
     UserIdentities,
@@ -237,7 +238,10 @@ async def second_vendor() -> None:
         events=[CustomEvent(event_name="Opened", custom_event_type="other")],
     )
     async with MParticle("key", "secret", environment="development") as mparticle:
-        assert_type(await mparticle.upload(batch), UploadResult)
+        try:
+            assert_type(await mparticle.upload(batch), UploadResult)
+        except MParticleClosedError as error:
+            assert_type(error.result, UploadResult)
         assert_type(await mparticle.upload_many([batch]), list[UploadResult])
         assert_type(await mparticle.send(batch), Delivery)
         assert_type(await mparticle.flush(), Stats)

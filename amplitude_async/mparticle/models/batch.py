@@ -60,6 +60,7 @@ from amplitude_async.mparticle.models.fields import (
     Mpid,
     UserAttributes,
     UuidText,
+    shown,
 )
 from amplitude_async.mparticle.models.identities import UserIdentities
 from amplitude_async.mparticle.models.lifecycle import (
@@ -97,7 +98,7 @@ def _environment(value: object) -> Environment:
             "not_an_environment",
             "{value} should be 'development' or 'production': an unknown environment "
             "would mix test data into live data",
-            {"value": repr(value)[:80]},
+            {"value": shown(value)},
         ) from None
 
 

@@ -4,6 +4,7 @@ What is usual is decided in Rust; the functions here see the rest and say what i
 wrong, with the value and the remedy.
 """
 
+import reprlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -28,6 +29,7 @@ from amplitude_async.encoding import (
     Json,
     Loss,
     ValuePolicy,
+    encodable_text,
     is_encodable_text,
     unix_ms,
 )
@@ -59,6 +61,7 @@ __all__ = [
     "UuidText",
     "are_plain",
     "moment_or_zero",
+    "shown",
 ]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -86,12 +89,23 @@ UserAttributeValue: TypeAlias = Scalar | list[Scalar]
 
 def _unusable(kind: str, value: object, problem: str) -> PydanticCustomError:
     """Make the error that names the value; pydantic adds the field."""
-    shown = repr(value)
-    if len(shown) > 80:
-        shown = f"{shown[:77]}..."
     return PydanticCustomError(
-        kind, "{value} {problem}", {"value": shown, "problem": problem}
+        kind, "{value} {problem}", {"value": shown(value), "problem": problem}
     )
+
+
+def shown(value: object) -> str:
+    """Show a value in few characters and little time, whatever it is."""
+    try:
+        # Not more of it than is shown: it may be large.
+        if isinstance(value, (dict, list, tuple, AbstractSet)):
+            text = reprlib.repr(value)
+        else:
+            text = repr(value[:80] if isinstance(value, (str, bytes)) else value)
+    except Exception:  # noqa: BLE001  # its own code, or an int of too many digits
+        return f"a {type(value).__name__}"
+    text = encodable_text(text)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 # --- Moments and durations ---

@@ -31,6 +31,7 @@ __all__ = [
 MASK: Final = "**********"
 # A shorter secret is a placeholder such as "key": taken out, it would garble words.
 SHORTEST: Final = 8
+SHORTEST_PASSWORD: Final = 4
 # As short as the server takes them by default; numbers such as 42 are everywhere.
 SHORTEST_ID: Final = 5
 _USERINFO = re.compile(r"(\w://)[^/?#\s'\"]*@")
@@ -105,13 +106,14 @@ class Redactor:
     """Takes secrets out of texts: those it is told, and what looks like credentials.
 
     Args:
-        secrets: each text that must not appear; see ``SHORTEST`` for what is one.
+        secrets: each text that must not appear; one of three characters is left alone.
     """
 
     __slots__ = ("_forms", "_known")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._known = frozenset(MaskedText(secret) for secret in secrets if secret)
+        known = (MaskedText(s) for s in secrets if len(s) >= SHORTEST_PASSWORD)
+        self._known = frozenset(known)
         forms = {form for secret in self._known for form in _forms(str(secret))}
         # The longest first: one secret may be a part of another.
         ordered = sorted(forms, key=len, reverse=True)
@@ -189,8 +191,10 @@ def seal(value: T) -> T:
         sealed = MaskedText(value)
     elif isinstance(value, bytes):
         sealed = Body(value)
-    elif isinstance(value, list | tuple):
-        sealed = type(value)(seal(item) for item in value)
+    elif isinstance(value, list):
+        sealed = [seal(item) for item in value]
+    elif isinstance(value, tuple):
+        sealed = tuple(seal(item) for item in value)
     elif isinstance(value, Mapping):
         sealed = {name: seal(item) for name, item in value.items()}
     return sealed  # type: ignore[no-any-return]

@@ -32,6 +32,7 @@ from amplitude_async.mparticle import (
     MParticleError,
     UserIdentities,
 )
+from amplitude_async.mparticle.endpoint import MParticleEndpoint
 from amplitude_async.storage import SQLiteStorage
 
 __all__: list[str] = []
@@ -455,6 +456,19 @@ async def test_an_upload_to_a_server_that_repeats_its_credentials(
         lookout.look_at(result, delivery, delivery.result, stats, client, client.config)
 
 
+async def test_a_success_may_repeat_credentials_too(lookout: Lookout) -> None:
+    """What came with a 202 is in the result as well."""
+    async with serving(mparticle_echo(202)) as address:
+        client = MParticle(
+            KEY, SECRET, base_url=f"http://{address}/v2", trust_env=False, **IMPATIENT
+        )
+        result = await client.upload(batch())
+        assert result.ok
+        assert result.errors
+        lookout.look_at(result, *result.errors)
+        await client.shutdown(0.3)
+
+
 # Options --------------------------------------------------------------------
 
 
@@ -485,7 +499,7 @@ BAD = {
         Amplitude, api_key=KEY, server_url=f"http://me:{URL_PASSWORD}/x@host/"
     ),
     "a password that looks like a query": with_options(
-        Amplitude, api_key=KEY, server_url=f"http://me:?{URL_PASSWORD}@host/"
+        Amplitude, api_key=KEY, server_url=f"http://me:x?{URL_PASSWORD}@host/"
     ),
     "a password without a scheme": with_options(
         Amplitude, api_key=KEY, server_url=f"me:{URL_PASSWORD}@host"
@@ -566,7 +580,16 @@ def test_what_a_configuration_shows_of_itself(lookout: Lookout) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [Amplitude, MParticle, Config, MParticleConfig, SQLiteStorage]
+    "kind",
+    [
+        Amplitude,
+        AmplitudeEndpoint,
+        Config,
+        MParticle,
+        MParticleConfig,
+        MParticleEndpoint,
+        SQLiteStorage,
+    ],
 )
 def test_what_is_half_built_can_be_shown(kind: type[Any]) -> None:
     """A debugger in a constructor prints what is not there yet."""

@@ -75,6 +75,12 @@ def test_what_is_none_stays(text: str) -> None:
     assert Redactor().body(text.encode()) == text.encode()
 
 
+def test_a_password_of_two_letters_garbles_no_text() -> None:
+    """Taken out of every text it would hide the cause; of an address it goes."""
+    redact = Redactor().knowing(["me", "hush"])
+    assert redact("some http://me:me@host hush") == f"some http://host {MASK}"
+
+
 def test_a_body_that_is_no_json_or_deep_is_cleaned_as_it_is() -> None:
     """A backslash alone makes no JSON."""
     redact = Redactor(["secret-key"])

@@ -47,6 +47,7 @@ class AmplitudeEndpoint:
     """One Amplitude project behind one URL."""
 
     name = "amplitude"
+    url = ""
     max_events = MAX_EVENTS
 
     def __init__(self, config: Config) -> None:

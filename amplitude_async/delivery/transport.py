@@ -207,12 +207,10 @@ class AiohttpTransport:
         return self._clean(exchange.answer())
 
     def _clean(self, response: Response) -> Response:
-        """Take out what a server or proxy repeats of our secrets; a success has none.
+        """Take out what a server or proxy repeats of our secrets.
 
         Before anything reads it: what is cut or taken apart later would hide a part.
         """
-        if response.error is None and 200 <= response.status < 300:
-            return response
         redact = self._redact
         return replace(
             response,

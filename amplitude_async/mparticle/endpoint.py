@@ -39,6 +39,7 @@ class MParticleEndpoint:
     """One mParticle input, as the delivery engine sees it: bulk requests."""
 
     name = "mparticle"
+    base_url = ""
     max_events = MAX_BATCHES
     max_bytes = MAX_REQUEST_BYTES
     frame_bytes = 2

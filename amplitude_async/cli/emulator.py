@@ -62,8 +62,7 @@ def describe_request(request: ReceivedRequest) -> Text:
     # 0 stands for a connection that a fault has closed.
     line.append(f"{request.status or '---'}", style="green" if good else "red")
     line.append(f" {printable(request.path)}")
-    events = _count(len(request.events), "event")
-    line.append(f" {events}, {_count(request.body_bytes, 'byte')}")
+    line.append(f" {_contents(request)}, {_count(request.body_bytes, 'byte')}")
     if request.fault:
         line.append(f" fault: {printable(request.fault)}", style="yellow")
     if request.note:
@@ -77,12 +76,27 @@ def describe_stats(stats: EmulatorStats) -> str:
         f"{count:,} x {status or 'dropped'}"
         for status, count in sorted(stats.by_status.items())
     )
+    stored = [f"{_count(stats.events_ingested, 'event')} stored"]
+    if stats.batches_received:
+        stored.append(f"{_count(stats.batches_ingested, 'batch')} stored")
+    stored.append(_count(stats.duplicates + stats.batch_duplicates, "duplicate"))
+    forgotten = stats.events_forgotten + stats.batches_forgotten
+    if forgotten:
+        stored.append(f"{forgotten:,} no longer kept")
+    stored.append(_count(stats.bytes_received, "byte"))
     return (
         f"Stopped after {_count(stats.requests, 'request')} ({answers or 'none'}): "
-        f"{_count(stats.events_ingested, 'event')} stored, "
-        f"{_count(stats.duplicates, 'duplicate')}, "
-        f"{_count(stats.bytes_received, 'byte')}."
+        f"{', '.join(stored)}."
     )
+
+
+def _contents(request: ReceivedRequest) -> str:
+    """Say how many events came, in how many batches where there are some."""
+    if not request.batches:
+        return _count(len(request.events), "event")
+    held = [batch.get("events") for batch in request.batches]
+    events = sum(len(one) for one in held if isinstance(one, list))
+    return f"{_count(len(held), 'batch')} with {_count(events, 'event')}"
 
 
 def _greet(emulator: Emulator, console: Console) -> None:
@@ -124,4 +138,6 @@ async def _wait(stop: asyncio.Event, seconds: float) -> None:
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+    if number == 1:
+        return f"{number:,} {what}"
+    return f"{number:,} {what}{'es' if what.endswith('ch') else 's'}"

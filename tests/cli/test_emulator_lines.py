@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -58,6 +59,14 @@ async def test_each_request_is_news_once(emulator: Emulator) -> None:
             " 413 /batch 0 events, 0 bytes 3000 events [red]",
         ),
         (
+            ReceivedRequest("/v2/events", 202, batches=({"events": [{}, {}]},)),
+            " 202 /v2/events 1 batch with 2 events, 0 bytes",
+        ),
+        (
+            ReceivedRequest("/v2/bulkevents", 400, batches=({"events": 7}, {})),
+            " 400 /v2/bulkevents 2 batches with 0 events, 0 bytes",
+        ),
+        (
             ReceivedRequest("/\x1b[31m" + "x" * 100, 404),
             " 404 /?[31m" + "x" * 74 + "... 0 events, 0 bytes",
         ),
@@ -73,10 +82,23 @@ def test_the_summary_counts_answers() -> None:
     quiet = EmulatorStats(0, {}, 0, 0, 0, 0, 0, 0)
     busy = EmulatorStats(3, {200: 2, 0: 1}, 1500, 1000, 500, 9000, 1, 1)
 
+    both = replace(
+        busy,
+        batches_received=3,
+        batches_ingested=2,
+        batch_duplicates=1,
+        events_forgotten=7,
+        batches_forgotten=1,
+    )
+
     assert describe_stats(quiet).startswith("Stopped after 0 requests (none): 0 events")
     assert describe_stats(busy) == (
         "Stopped after 3 requests (1 x dropped, 2 x 200): 1,000 events stored, "
         "500 duplicates, 9,000 bytes."
+    )
+    assert describe_stats(both).endswith(
+        "1,000 events stored, 2 batches stored, 501 duplicates, 8 no longer "
+        "kept, 9,000 bytes."
     )
 
 

@@ -190,7 +190,7 @@ def differential(session: nox.Session) -> None:
         "AMPLITUDE_ASYNC_EXAMPLES": str(chosen.events),
         "AMPLITUDE_ASYNC_SEED": str(chosen.seed),
     }
-    session.run(*PYTEST, "tests/differential", env={**INSTALLED, **env})
+    session.run(*PYTEST, "--timeout=0", "tests/differential", env={**INSTALLED, **env})
 
 
 @nox.session

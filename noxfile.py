@@ -28,6 +28,7 @@ nox.options.sessions = [
     *(f"tests-{version}" for version in PYTHONS),
     "minimal",
     "lowest",
+    "differential",
     "docs",
 ]
 
@@ -176,6 +177,21 @@ def model(session: nox.Session) -> None:
         *("--hypothesis-profile=long", f"--hypothesis-seed={chosen.seed}", *MODELS),
         env={"AMPLITUDE_ASYNC_EXAMPLES": str(chosen.examples)},
     )
+
+
+@nox.session
+def differential(session: nox.Session) -> None:
+    """Send the same calls with the official SDKs: `-- --events 100000 --seed 7`."""
+    parser = argparse.ArgumentParser(prog="nox -s differential --")
+    parser.add_argument("--events", type=int, default=5_000)
+    parser.add_argument("--seed", type=int, default=13)
+    chosen = parser.parse_args(session.posargs)
+    session.install(_wheel(session), *_group("tests"), *_group("differential"))
+    env = {
+        "AMPLITUDE_ASYNC_EXAMPLES": str(chosen.events),
+        "AMPLITUDE_ASYNC_SEED": str(chosen.seed),
+    }
+    session.run(*PYTEST, "--timeout=0", "tests/differential", env={**INSTALLED, **env})
 
 
 @nox.session

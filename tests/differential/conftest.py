@@ -215,5 +215,5 @@ def _short(value: object) -> str:
 def table_of(heading: str) -> dict[str, str]:
     """Read class and reason from the table under a heading of the page."""
     section = PAGE.read_text("utf-8").split(f"## {heading}\n")[1].split("\n## ")[0]
-    rows = [line.strip("| ").split(" | ") for line in section.splitlines()]
-    return {row[0]: row[1] for row in rows if len(row) == 2 and row[0] != "class"}
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return dict(line.strip("| ").split(" | ") for line in lines[1:])

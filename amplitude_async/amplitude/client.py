@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, Unpack, cast
 
 import aiohttp
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from amplitude_async.amplitude.compose import (
     check_field_names,
@@ -61,7 +61,8 @@ class Amplitude(BaseClient):
     constructor does no I/O and needs no event loop.
 
     Args:
-        api_key: the project's API key; it may be absent while ``opt_out`` is true.
+        api_key: the project's API key; it may be absent while ``opt_out`` is true. A
+            ``Config`` that holds the key may stand in its place.
         config: options in one object; keyword options override them.
         session: an ``aiohttp.ClientSession`` to use instead of an own one; it is
             never closed here.
@@ -78,17 +79,23 @@ class Amplitude(BaseClient):
 
     def __init__(
         self,
-        api_key: str | None = None,
-        *,
+        api_key: str | SecretStr | Config | None = None,
         config: Config | None = None,
+        *,
         session: aiohttp.ClientSession | None = None,
         plugins: Iterable[Plugin | Callable[[Any], Any]] = (),
         **options: Unpack[ConfigFields],
     ) -> None:
         given: dict[str, Any] = dict(options)
-        if api_key is not None:
+        if isinstance(api_key, Config):
+            if config is not None:
+                msg = "config was given twice: pass one Config"
+                raise TypeError(msg)
+            config = api_key
+        elif api_key is not None:
             given["api_key"] = api_key
         merged = merge_config(Config, config, given)
+        merged.check_key()
         endpoint = AmplitudeEndpoint(merged)
         reporter = Reporter(merged.logger, LoopClock(), endpoint.name)
         room = endpoint.max_bytes - endpoint.frame_bytes
@@ -106,19 +113,23 @@ class Amplitude(BaseClient):
     def from_env(
         cls,
         *,
+        api_key: str | SecretStr | None = None,
         session: aiohttp.ClientSession | None = None,
         plugins: Iterable[Plugin | Callable[[Any], Any]] = (),
         **options: Unpack[ConfigFields],
     ) -> Self:
         """Read ``AMPLITUDE_API_KEY`` and the other ``AMPLITUDE_*`` options.
 
-        The arguments are those of the constructor; ``options`` win over variables.
+        The arguments are those of the constructor; they win over variables.
 
         Raises:
             ConfigurationError: a variable or option is wrong.
         """
+        given: dict[str, Any] = dict(options)
+        if api_key is not None:
+            given["api_key"] = api_key
         found = read_environment(Config, ENVIRONMENT_PREFIX)
-        config = Config(**{**found, **options})
+        config = Config(**{**found, **given})
         return cls(config=config, session=session, plugins=plugins)
 
     @property

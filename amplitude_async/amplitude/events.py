@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import (
     TYPE_CHECKING,
     Any,
+    ClassVar,
     Final,
     TypeAlias,
     TypedDict,
@@ -335,9 +336,9 @@ class Event(EventOptions):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self, *, event_type: str, **fields: Unpack[EventFields]
-        ) -> None: ...
+        def __init__(self, event_type: str, **fields: Unpack[EventFields]) -> None: ...
+
+    _by_place: ClassVar = ("event_type",)
 
     event_type: str
     """What happened, for example ``Button Clicked``."""

@@ -4,7 +4,7 @@ The keys are those of the official SDKs: ``$`` before the name, inside the event
 properties of an event of type ``revenue_amount``.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Unpack
 
 from pydantic import Field
 
@@ -37,10 +37,10 @@ class Revenue(WireModel):
 
         def __init__(  # noqa: PLR0913  # the fields, for type checkers
             self,
-            *,
             price: float | Decimal | None = None,
             quantity: int = 1,
             product_id: str | None = None,
+            *,
             revenue_type: str | None = None,
             currency: str | None = None,
             receipt: str | None = None,
@@ -48,6 +48,8 @@ class Revenue(WireModel):
             revenue: float | Decimal | None = None,
             properties: Mapping[str, Any] | None = None,
         ) -> None: ...
+
+    _by_place: ClassVar = ("price", "quantity", "product_id")
 
     price: Finite | None = None
     """Price of one item; negative for a refund."""

@@ -66,6 +66,7 @@ async def the_verbs(client: Amplitude) -> None:
     event = Event(event_type="e", user_id=UUID(int=1), time=datetime.now(UTC))
     options = EventOptions(device_id="device-1", price=Decimal(1), plan=Plan())
     await client.track(event)
+    await client.track(Event("e", user_id="user-1"))
     await client.track(event, options, ip="$remote", groups={"org": ["15", 16]})
     await client.track(
         CheckoutCompleted(order_id="o-1", total=Decimal("9.99")), user_id=42
@@ -77,6 +78,7 @@ async def the_verbs(client: Amplitude) -> None:
     await client.group_identify("org", "15", identify)
     await client.set_group("org", ["15", "21"], user_id="user-1")
     await client.revenue(Revenue(price=3.99, quantity=2), user_id="user-1")
+    await client.revenue(Revenue(3.99, 2), user_id="user-1")
 
 
 async def what_the_verbs_refuse(client: Amplitude) -> None:
@@ -140,13 +142,16 @@ def construction(session: aiohttp.ClientSession) -> None:
     )
     Amplitude("key", callback=hear_async, server_zone=ServerZone.EU)
     assert_type(Amplitude.from_env(strict=True), Amplitude)
+    assert_type(Amplitude.from_env(api_key="key"), Amplitude)
     assert_type(client.config, Config)
     assert_type(client.stats, Stats)
     assert_type(client.stats.destinations, Mapping[str, Stats])
     client.opt_out = True
     Amplitude("key", flush_queuesize=5)  # type: ignore[call-arg]
     Amplitude("key", flush_interval="soon")  # type: ignore[arg-type]
-    Amplitude("key", config)  # type: ignore[call-arg]
+    Amplitude("key", config)
+    Amplitude(Config("key", flush_interval=5))
+    Amplitude("key", config, session)  # type: ignore[call-arg]
     client.config = config  # type: ignore[misc]
 
 

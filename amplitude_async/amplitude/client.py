@@ -10,7 +10,9 @@ from pydantic import SecretStr, ValidationError
 from amplitude_async.amplitude.compose import (
     check_field_names,
     check_kind,
+    check_own_fields,
     compose,
+    compose_without,
     invalid,
     stand_in,
 )
@@ -25,6 +27,7 @@ from amplitude_async.amplitude.events import (
     Event,
     EventFields,
     EventOptions,
+    add_properties,
 )
 from amplitude_async.amplitude.identify import Identify
 from amplitude_async.amplitude.revenue import Revenue
@@ -35,7 +38,7 @@ from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.encoding import unix_ms
+from amplitude_async.encoding import Loss, unix_ms
 from amplitude_async.plugins import Plugin
 from amplitude_async.storage.base import Record
 
@@ -175,7 +178,10 @@ class Amplitude(BaseClient):
         try:
             made = compose(event, options, fields)
         except ValidationError as error:
-            return await self._reject(event, error)
+            mended = self._mend(error, event, options, fields)
+            if not isinstance(mended, Event):
+                return await self._submit_settled(stand_in(event), invalid(mended))
+            made = mended
         delivery = self._offer(made) or await self._submit(made)
         if delivery.at_door:
             self._in_one_go = 0
@@ -208,9 +214,10 @@ class Amplitude(BaseClient):
         try:
             made = compose(event, options, fields)
         except ValidationError as error:
-            if self._config.strict:
-                raise
-            return self._settle(stand_in(event), invalid(error))
+            mended = self._mend(error, event, options, fields)
+            if not isinstance(mended, Event):
+                return self._settle(stand_in(event), invalid(mended))
+            made = mended
         return self._offer(made) or self._submit_nowait(made)
 
     async def identify(
@@ -226,6 +233,8 @@ class Amplitude(BaseClient):
             TypeError: an unknown field name or a wrong kind of argument.
         """
         check_kind("identify", identify, Identify)
+        remedy = "chain operations such as Identify().set('plan', 'pro')"
+        check_own_fields("identify", fields, ("user_properties",), remedy)
         if identify.is_empty:
             return await self._refuse(IDENTIFY, fields, _EMPTY_IDENTIFY)
         own: EventFields = {"user_properties": identify.properties}
@@ -246,6 +255,9 @@ class Amplitude(BaseClient):
             TypeError: an unknown field name or a wrong kind of argument.
         """
         check_kind("identify", identify, Identify)
+        remedy = "give the group by place and its properties in the Identify"
+        made = ("groups", "group_properties")
+        check_own_fields("group_identify", fields, made, remedy)
         if identify.is_empty:
             return await self._refuse(GROUP_IDENTIFY, fields, _EMPTY_IDENTIFY)
         own: EventFields = {
@@ -267,6 +279,9 @@ class Amplitude(BaseClient):
         Raises:
             TypeError: an unknown field name or a wrong kind of argument.
         """
+        remedy = "call it once for each type of group"
+        made = ("groups", "user_properties")
+        check_own_fields("set_group", fields, made, remedy)
         own: EventFields = {
             "user_properties": {"$set": {group_type: group_name}},
             "groups": {group_type: group_name},
@@ -288,9 +303,8 @@ class Amplitude(BaseClient):
         check_kind("revenue", revenue, Revenue)
         if revenue.problem is not None:
             return await self._refuse(REVENUE, fields, revenue.problem)
-        extra = fields.pop("event_properties", None) or {}
-        own: EventFields = {"event_properties": {**extra, **revenue.event_properties()}}
-        return await self._send(REVENUE, options, fields, own)
+        add_properties(fields, revenue.event_properties())
+        return await self._send(REVENUE, options, fields, {})
 
     async def _send(
         self,
@@ -305,10 +319,28 @@ class Amplitude(BaseClient):
 
     # Bad values --------------------------------------------------------------
 
-    async def _reject(self, event: object, error: ValidationError) -> Delivery:
+    def _mend(
+        self,
+        error: ValidationError,
+        event: Event | TypedEvent | str,
+        options: EventOptions | None,
+        fields: EventFields,
+    ) -> Event | ValidationError:
+        """Make the event without bad values, or give the error that forbids it.
+
+        Raises:
+            pydantic.ValidationError: the same error, where the configuration is strict.
+        """
         if self._config.strict:
             raise error
-        return await self._submit_settled(stand_in(event), invalid(error))
+        losses: list[Loss] = []
+        try:
+            made = compose_without(error, event, options, fields, losses=losses)
+        except ValidationError as final:
+            return final
+        self._own.lose(len(losses))
+        self._door.tell(made.event_type, losses)
+        return made
 
     async def _refuse(
         self, event_type: str, fields: EventFields, problem: str

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Unpack
 
 from pydantic import Field
 
-from amplitude_async.amplitude.events import REVENUE, Event, EventFields
+from amplitude_async.amplitude.events import REVENUE, Event, EventFields, add_properties
 from amplitude_async.amplitude.fields import Finite, WireModel
 
 if TYPE_CHECKING:
@@ -105,6 +105,5 @@ class Revenue(WireModel):
             **fields: Further fields; ``event_properties`` are added to the revenue's
                 own, which win.
         """
-        given = fields.get("event_properties") or {}
-        fields["event_properties"] = {**given, **self.event_properties()}
+        add_properties(fields, self.event_properties())
         return Event(event_type=REVENUE, **fields)

@@ -122,6 +122,10 @@ class Engine:
             durable=self._parts.journal.durable,
         )
 
+    def lose(self, keys: int) -> None:
+        """Account for keys that events had to go without."""
+        self._parts.books.counters.lose(keys)
+
     def decode(self, body: bytes) -> Any:
         """Rebuild an event from its encoded bytes."""
         return self.endpoint.decode(body)

@@ -13,10 +13,11 @@ from amplitude_async.amplitude.compose import (
     check_own_fields,
     compose,
     compose_without,
+    copied,
     invalid,
     stand_in,
 )
-from amplitude_async.amplitude.config import Config, ConfigFields
+from amplitude_async.amplitude.config import Config, ConfigFields, only_one
 from amplitude_async.amplitude.context import ContextPlugin
 from amplitude_async.amplitude.door import AmplitudeDoor
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
@@ -45,15 +46,6 @@ from amplitude_async.storage.base import Record
 __all__ = ["Amplitude"]
 
 ENVIRONMENT_PREFIX = "AMPLITUDE_"
-
-# Dicts of an event that plugins may fill in.
-_DICT_FIELDS = (
-    "event_properties",
-    "user_properties",
-    "groups",
-    "group_properties",
-    "extra",
-)
 
 
 class Amplitude(BaseClient):
@@ -91,11 +83,8 @@ class Amplitude(BaseClient):
     ) -> None:
         given: dict[str, Any] = dict(options)
         if isinstance(api_key, Config):
-            if config is not None:
-                msg = "config was given twice: pass one Config"
-                raise TypeError(msg)
-            config = api_key
-        elif api_key is not None:
+            config, api_key = only_one(api_key, config), None
+        if api_key is not None:
             given["api_key"] = api_key
         merged = merge_config(Config, config, given)
         merged.check_key()
@@ -128,12 +117,9 @@ class Amplitude(BaseClient):
         Raises:
             ConfigurationError: a variable or option is wrong.
         """
-        given: dict[str, Any] = dict(options)
-        if api_key is not None:
-            given["api_key"] = api_key
         found = read_environment(Config, ENVIRONMENT_PREFIX)
-        config = Config(**{**found, **given})
-        return cls(config=config, session=session, plugins=plugins)
+        config = Config(**{**found, **options})
+        return cls(api_key, config=config, session=session, plugins=plugins)
 
     @property
     def config(self) -> Config:
@@ -233,8 +219,7 @@ class Amplitude(BaseClient):
             TypeError: an unknown field name or a wrong kind of argument.
         """
         check_kind("identify", identify, Identify)
-        remedy = "chain operations such as Identify().set('plan', 'pro')"
-        check_own_fields("identify", fields, ("user_properties",), remedy)
+        check_own_fields("identify", fields)
         if identify.is_empty:
             return await self._refuse(IDENTIFY, fields, _EMPTY_IDENTIFY)
         own: EventFields = {"user_properties": identify.properties}
@@ -255,9 +240,7 @@ class Amplitude(BaseClient):
             TypeError: an unknown field name or a wrong kind of argument.
         """
         check_kind("identify", identify, Identify)
-        remedy = "give the group by place and its properties in the Identify"
-        made = ("groups", "group_properties")
-        check_own_fields("group_identify", fields, made, remedy)
+        check_own_fields("group_identify", fields)
         if identify.is_empty:
             return await self._refuse(GROUP_IDENTIFY, fields, _EMPTY_IDENTIFY)
         own: EventFields = {
@@ -279,9 +262,7 @@ class Amplitude(BaseClient):
         Raises:
             TypeError: an unknown field name or a wrong kind of argument.
         """
-        remedy = "call it once for each type of group"
-        made = ("groups", "user_properties")
-        check_own_fields("set_group", fields, made, remedy)
+        check_own_fields("set_group", fields)
         own: EventFields = {
             "user_properties": {"$set": {group_type: group_name}},
             "groups": {group_type: group_name},
@@ -320,22 +301,14 @@ class Amplitude(BaseClient):
     # Bad values --------------------------------------------------------------
 
     def _mend(
-        self,
-        error: ValidationError,
-        event: Event | TypedEvent | str,
-        options: EventOptions | None,
-        fields: EventFields,
+        self, error: ValidationError, event: Any, *given: Any
     ) -> Event | ValidationError:
-        """Make the event without bad values, or give the error that forbids it.
-
-        Raises:
-            pydantic.ValidationError: the same error, where the configuration is strict.
-        """
+        """Make the event without bad values, or give the error that forbids it."""
         if self._config.strict:
             raise error
         losses: list[Loss] = []
         try:
-            made = compose_without(error, event, options, fields, losses=losses)
+            made = compose_without(error, event, *given, losses=losses)
         except ValidationError as final:
             return final
         self._own.lose(len(losses))
@@ -364,12 +337,7 @@ class Amplitude(BaseClient):
         self._door.fill_context(enabled=enabled)
 
     def _copy_event(self, event: Event) -> Event:
-        copy = event.model_copy()
-        values = copy.__dict__
-        for name in _DICT_FIELDS:
-            if values[name] is not None:
-                values[name] = dict(values[name])
-        return copy
+        return copied(event)
 
     def _stamp(self, event: Event) -> Event:
         missing: dict[str, Any] = {}

@@ -26,12 +26,38 @@ __all__ = [
     "check_own_fields",
     "compose",
     "compose_without",
+    "copied",
     "invalid",
     "merge_options",
     "stand_in",
 ]
 
 _OPTION_NAMES: Final = frozenset(EventOptions.model_fields)
+
+# Dicts of an event that plugins may fill in.
+_DICT_FIELDS: Final = (
+    "event_properties",
+    "user_properties",
+    "groups",
+    "group_properties",
+    "extra",
+)
+
+# What the verbs beside track make, and where to put what was meant.
+_MADE_BY_VERBS: Final = {
+    "identify": (
+        ("user_properties",),
+        "chain operations such as Identify().set('plan', 'pro')",
+    ),
+    "group_identify": (
+        ("groups", "group_properties"),
+        "give the group by place and its properties in the Identify",
+    ),
+    "set_group": (
+        ("groups", "user_properties"),
+        "call it once for each type of group",
+    ),
+}
 
 
 def compose(
@@ -128,19 +154,29 @@ def compose_without(
             error = another
 
 
-def check_own_fields(
-    verb: str, fields: EventFields, made: tuple[str, ...], remedy: str
-) -> None:
+def check_own_fields(verb: str, fields: EventFields) -> None:
     """Refuse fields that the verb makes itself and would overwrite.
 
     Raises:
         TypeError: One of them is given.
     """
+    made, remedy = _MADE_BY_VERBS[verb]
     given = cast("Mapping[str, Any]", fields)
     for name in made:
         if given.get(name) is not None:
             msg = f"{verb}() makes {name} itself: {remedy}"
             raise TypeError(msg)
+
+
+def copied(event: Event) -> Event:
+    """Copy an event so far that plugins may fill in its dicts."""
+    copy = event.model_copy()
+    values = copy.__dict__
+    for name in _DICT_FIELDS:
+        # Whoever made it without validation may have put anything there.
+        if isinstance(values.get(name), Mapping):
+            values[name] = dict(values[name])
+    return copy
 
 
 def stand_in(event: object) -> Event:

@@ -10,7 +10,7 @@ from amplitude_async.amplitude.events import IngestionMetadata, Plan
 from amplitude_async.config import DeliveryConfig, DeliveryFields
 from amplitude_async.exceptions import ConfigurationError
 
-__all__ = ["OFFICIAL_URLS", "Config", "ConfigFields", "ServerZone"]
+__all__ = ["OFFICIAL_URLS", "Config", "ConfigFields", "ServerZone", "only_one"]
 
 
 class ServerZone(StrEnum):
@@ -116,6 +116,18 @@ class Config(DeliveryConfig):
         key = self.api_key.get_secret_value() if self.api_key else ""
         digest = hashlib.blake2b(key.encode(), digest_size=8, person=b"amplitude_async")
         return digest.hexdigest()
+
+
+def only_one(by_place: Config, config: Config | None) -> Config:
+    """Take the configuration that stands in the place of the key.
+
+    Raises:
+        TypeError: There is another one.
+    """
+    if config is not None:
+        msg = "config was given twice: pass one Config"
+        raise TypeError(msg)
+    return by_place
 
 
 class ConfigFields(DeliveryFields, total=False):

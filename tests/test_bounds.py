@@ -135,7 +135,7 @@ class Rig:
     async def offer(self, events: int) -> None:
         """Accept so many events."""
         for number in range(events):
-            self.engine.offer_nowait(record(number, self.clock.wall()))
+            self.engine.intake.offer_nowait(record(number, self.clock.wall()))
             if number % SLICE == 0:
                 await asyncio.sleep(0)
 

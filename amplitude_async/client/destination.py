@@ -177,7 +177,7 @@ class EngineDestination(Plugin):
         """
         admitted = self._admit(event)
         if isinstance(admitted, Record):
-            return await self._engine.accept(admitted)
+            return await self._engine.intake.accept(admitted)
         return await self._settle_in_turn(event, admitted)
 
     def offer_nowait(self, event: Any) -> Delivery:
@@ -188,7 +188,7 @@ class EngineDestination(Plugin):
         """
         admitted = self._admit(event)
         if isinstance(admitted, Record):
-            return self._engine.offer_nowait(admitted)
+            return self._engine.intake.offer_nowait(admitted)
         return self.settle(event, admitted)
 
     def _admit(self, event: Any) -> Record | Outcome:

@@ -122,13 +122,13 @@ class LastAct:
                     "shut down before the callback had seen every stored event",
                     count=journal.unread - self._told,
                 )
-        books.store_rest(journal.abandon_unread(), outcome)
+        books.store_rest(journal.reading.abandon(), outcome)
 
     async def _call_back_unread(self, runner: CallbackRunner, outcome: Outcome) -> None:
         """Hand unread events to the callback until the deadline."""
         if self._inside:
             return
-        async with aclosing(self._journal.pages()) as pages:
+        async with aclosing(self._journal.reading.pages()) as pages:
             async for page in pages:
                 for record in page:
                     left = self._left

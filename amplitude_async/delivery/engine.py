@@ -25,7 +25,7 @@ from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import Keeper
 from amplitude_async.delivery.transport import Transport
 from amplitude_async.exceptions import AmplitudeError
-from amplitude_async.storage.base import Record, Storage
+from amplitude_async.storage.base import Storage
 
 __all__ = ["Engine"]
 
@@ -206,22 +206,6 @@ class Engine:
         intake.leave(outcome)  # copies of the parent's verbs still wait there
 
     # Intake ------------------------------------------------------------------
-
-    def offer_nowait(self, record: Record) -> Delivery:
-        """Accept an event for synchronous code; sheds where there is no room.
-
-        Raises:
-            QueueFullError: no room, and the policy is RAISE.
-        """
-        return self.intake.offer_nowait(record)
-
-    async def accept(self, record: Record) -> Delivery:
-        """Accept an event, waiting for room or for the journal where that is needed.
-
-        Raises:
-            QueueFullError: no room, and the policy is RAISE.
-        """
-        return await self.intake.accept(record)
 
     def settle_at_door(
         self,

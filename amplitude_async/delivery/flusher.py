@@ -191,7 +191,7 @@ class Flusher:
         whole: list[Record] = []
         for record in self._weigh(records):
             if schedule.passes_over(record):
-                journal.set_back(record)
+                journal.reading.set_back(record)
             else:
                 whole.append(record)
         self._parts.room.take_in(whole)
@@ -212,7 +212,7 @@ class Flusher:
     def _weigh(self, records: list[Record]) -> list[Record]:
         """Account for what the storage has lost or spoilt; returns the others."""
         books = self._parts.books
-        missing = self._parts.journal.take_missing()
+        missing = self._parts.journal.reading.take_missing()
         if missing:
             books.write_off(missing, _MISSING)
         damaged = [record for record in records if not record.body]
@@ -241,7 +241,7 @@ class Flusher:
             # What never came to the storage cannot go back to it.
             if parts.journal.holds(record.id):
                 parts.room.free(1, len(record.body))
-                parts.journal.set_back(record)
+                parts.journal.reading.set_back(record)
             else:
                 parts.schedule.shed(record)
         if left:

@@ -1,8 +1,6 @@
 """The way in: a bounded asyncio.Queue and the overflow policies."""
 
-import asyncio
 import math
-from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -13,86 +11,15 @@ from amplitude_async.delivery.books import Books
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.deciding.health import HealthState
 from amplitude_async.delivery.deciding.schedule import Schedule
-from amplitude_async.delivery.handle import Delivery, whole_pages
+from amplitude_async.delivery.fresh import BulkQueue, Numbers
+from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outcome import DropReason, Outcome, Settlement
 from amplitude_async.delivery.room import Room
 from amplitude_async.exceptions import QueueFullError, StorageFullError
 from amplitude_async.storage.base import Record
 
-__all__ = ["BulkQueue", "Intake", "Numbers"]
-
-
-class BulkQueue(asyncio.Queue[Record]):
-    """An asyncio.Queue that is filled by one and emptied by the batch.
-
-    Nobody waits in ``get``, so that nobody need be woken for an event. ``_init``,
-    ``_get`` and ``_put`` are the overridable parts of ``asyncio.Queue``.
-    """
-
-    def _init(self, maxsize: int) -> None:  # noqa: ARG002
-        self._records: deque[Record] = deque()
-        # Bound here, so that an event costs no Python call of the queue's own.
-        self.add = self._records.append
-        self.count = self._records.__len__
-
-    def qsize(self) -> int:
-        """Count the waiting events."""
-        return len(self._records)
-
-    def _get(self) -> Record:
-        return self._records.popleft()
-
-    def _put(self, item: Record) -> None:
-        self._records.append(item)
-
-    @property
-    def records(self) -> Sequence[Record]:
-        """The waiting events, in order."""
-        return self._records
-
-    def take_below(self, limit: float) -> list[Record]:
-        """Take the events out that have a lower id, up to the first that has not."""
-        waiting = self._records
-        if limit == math.inf:
-            records = list(waiting)
-            waiting.clear()
-            return records
-        records = []
-        while waiting and waiting[0].id < limit:
-            records.append(waiting.popleft())
-        return records
-
-
-class Numbers:
-    """Ids in order of acceptance."""
-
-    __slots__ = ("next",)
-
-    def __init__(self) -> None:
-        self.next = 1
-        """The id of the next event that is accepted."""
-
-    @property
-    def last(self) -> int:
-        """The id of the newest event."""
-        return self.next - 1
-
-    def take(self) -> int:
-        """Give an id away, once."""
-        number = self.next
-        self.next = number + 1
-        return number
-
-    def allot(self, count: int) -> int:
-        """Reserve ids for events of other processes; returns the first.
-
-        They fill whole pages of the ledger: nobody holds a handle on them, and a page
-        counts only events whose handle was given out.
-        """
-        first = whole_pages(self.last) + 1
-        self.next = whole_pages(first + count - 1) + 1
-        return first
+__all__ = ["Intake"]
 
 
 class Intake:
@@ -119,8 +46,6 @@ class Intake:
         self._ages = ages
         self._client_id = client_id
         self._queue = BulkQueue()
-        self._weighed = (0, 0)
-        self._since = 0.0
         self._full_at = 1
         self.numbers = Numbers()
         """Ids in order of acceptance."""
@@ -148,16 +73,12 @@ class Intake:
     @property
     def fresh_bytes(self) -> int:
         """Bytes of the events in the queue; counted anew where their number changed."""
-        count, size = self._weighed
-        if count != self._queue.count():
-            size = sum([len(record.body) for record in self._queue.records])
-            self._weighed = self._queue.count(), size
-        return size
+        return self._queue.weigh()
 
     @property
     def due_at(self) -> float:
         """When the first event in the queue has waited long enough for company."""
-        return self._since + self._schedule.linger.length
+        return self._queue.since + self._schedule.linger.length
 
     def ring_when_full(self, events: int) -> None:
         """Ring once so many events are in the queue."""
@@ -226,7 +147,7 @@ class Intake:
         queue.add(record)
         fresh = queue.count()
         if fresh == 1:
-            self._since = self._ages.now()
+            queue.begin(self._ages.now())
             self._alarm.ring_by(self.due_at)
         if fresh >= self._full_at:
             self._alarm.ring()
@@ -279,7 +200,7 @@ class Intake:
         """
         records = self.take_below(min(below, self._journal.floor))
         if records:
-            self._schedule.add(records, self._since)
+            self._schedule.add(records, self._queue.since)
 
     def take_below(self, limit: float) -> Sequence[Record]:
         """Take out what has a lower id; its times are put right."""
@@ -288,8 +209,8 @@ class Intake:
         records = self._queue.take_below(limit)
         if not records:
             return ()
-        self._ages.notice(self.numbers.next, records, self._since)
-        return self._ages.put_right_fresh(records, self._since)
+        self._ages.notice(self.numbers.next, records, self._queue.since)
+        return self._ages.put_right_fresh(records, self._queue.since)
 
     def take_all(self) -> list[Record]:
         """Empty the queue, whatever it waits for."""
@@ -299,13 +220,7 @@ class Intake:
         self, choose: Callable[[list[Record]], list[Record]] | None
     ) -> list[Record]:
         """Take the chosen ones out of what is blocked; without a choice all."""
-        records = self.take_all()
-        removed = records if choose is None else choose(records)
-        gone = {record.id for record in removed}
-        for record in records:
-            if record.id not in gone:
-                self._queue.add(record)
-        return removed
+        return self._queue.remove(choose)
 
     # Overflow ----------------------------------------------------------------
 
@@ -386,7 +301,7 @@ class Intake:
 
     async def _accept_durably(self, record: Record) -> Delivery:
         number = self.numbers.take()
-        self._ages.notice(number, self._queue.records, self._since)
+        self._ages.notice(number, self._queue.records, self._queue.since)
         if record.id != number:
             record = record._replace(id=number)
         written = full = False
@@ -407,7 +322,7 @@ class Intake:
             self._journal.settle_soon([record.id])
             return await self._books.settle_in_turn(record, self._room.full)
         # The wall clock may have jumped meanwhile, before the next id is given.
-        self._ages.notice(self.numbers.next, self._queue.records, self._since)
+        self._ages.notice(self.numbers.next, self._queue.records, self._queue.since)
         record = self._ages.redate(record)
         if self._journal.has_passed(record.id):
             # Its append ended behind that of a later one, which is in memory: nobody
@@ -449,10 +364,7 @@ class Intake:
 
     def rebind(self) -> None:
         """Forget what belongs to a closed loop; what is blocked goes on."""
-        waiting = self.take_all()
-        self._queue = BulkQueue()
-        for record in waiting:
-            self._queue.add(record)
+        self._queue = self._queue.moved()
         self._room.rebind()
 
     def __repr__(self) -> str:

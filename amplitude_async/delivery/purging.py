@@ -33,7 +33,7 @@ async def purge(parts: Parts, user_id: str | None) -> int:
             parts.room.take_in(found)  # settling frees their places
             parts.books.settle([(record, _PURGED) for record in found])
 
-        count += await parts.journal.purge(choose, settle)
+        count += await parts.journal.reading.purge(choose, settle)
         parts.schedule.catch_up(parts.journal.is_behind)
         # A page that was being read when this began is in memory by now.
         count += _from_memory(parts, among)

@@ -97,7 +97,7 @@ class Reader:
     async def _refill(self) -> None:
         while self._can_refill and self._clock.now() >= self._read_at:
             room, spare = self._left()
-            records = await self._journal.read_on(
+            records = await self._journal.reading.read_on(
                 min(room, REFILL_EVENTS), min(spare, REFILL_BYTES)
             )
             if not records:
@@ -113,7 +113,9 @@ class Reader:
         if not self._can_catch_up or self._clock.now() < self._read_at:
             return
         wanted, spare = self._schedule.wanted()
-        records = await self._journal.read_back(wanted, min(spare, REFILL_BYTES))
+        records = await self._journal.reading.read_back(
+            wanted, min(spare, REFILL_BYTES)
+        )
         if not records:
             self._read_at = self._clock.now() + REREAD_INTERVAL
         self._bring_back(records)

@@ -142,8 +142,8 @@ class MParticleDestination(EngineDestination):
             return await self._settle_in_turn(event, admitted)
         try:
             if self._engine.plain:
-                return self._engine.offer_nowait(admitted)
-            return await self._engine.accept(admitted)
+                return self._engine.intake.offer_nowait(admitted)
+            return await self._engine.intake.accept(admitted)
         except QueueFullError as error:
             return await self._settle_in_turn(event, _overflow(error))
 
@@ -153,7 +153,7 @@ class MParticleDestination(EngineDestination):
         if isinstance(admitted, Outcome):
             return self.settle(event, admitted)
         try:
-            return self._engine.offer_nowait(admitted)
+            return self._engine.intake.offer_nowait(admitted)
         except QueueFullError as error:
             return self.settle(event, _overflow(error))
 

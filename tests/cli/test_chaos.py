@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from amplitude_async.cli.demo.chaos import chaos_faults
 from amplitude_async.cli.demo.purchases import sample_log
 from amplitude_async.cli.demo.run import run_demo
@@ -23,6 +25,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_the_whole_log_survives_a_bad_day() -> None:
     """Failures, lost answers and throttles on the way, and the sums agree exactly."""
     finished = run("--json")

@@ -39,6 +39,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_the_whole_log_reaches_both_vendors() -> None:
     """Every purchase is a commerce event once, and both sums agree with the log."""
     finished = run("--json")

@@ -65,7 +65,7 @@ class Rig:
         for number in range(count):
             user = f"user-{number}"
             body = json.dumps({"user_id": user}).encode()
-            await self.engine.accept(
+            await self.engine.intake.accept(
                 Record(0, body, user, user, None, user, self.clock.wall())
             )
 

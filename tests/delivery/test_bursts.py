@@ -73,7 +73,7 @@ async def test_every_event_of_a_burst_has_its_callback() -> None:
     rig = Rig(lambda result: heard.append(result.insert_id), max_storage_capacity=500)
     await rig.engine.start()
     for number in range(20_000):
-        await rig.engine.accept(record(number))
+        await rig.engine.intake.accept(record(number))
         if number % 100 == 0:
             await asyncio.sleep(0)
     await rig.finish(rig.engine.shutdown(60.0))
@@ -94,7 +94,7 @@ async def test_a_request_waits_until_its_results_have_places() -> None:
     rig = Rig(slow, max_storage_capacity=100, overflow_timeout=600.0)
     await rig.engine.start()
     verbs = [
-        asyncio.ensure_future(rig.engine.accept(record(number)))
+        asyncio.ensure_future(rig.engine.intake.accept(record(number)))
         for number in range(1_200)
     ]
     await rig.clock.advance(0.5)
@@ -120,7 +120,7 @@ async def test_only_a_synchronous_burst_goes_untold(
     )
     await rig.engine.start()
     for number in range(100):
-        rig.engine.offer_nowait(record(number))
+        rig.engine.intake.offer_nowait(record(number))
     assert "a result came without its call" in caplog.text
     await rig.finish(rig.engine.shutdown(10.0))
 
@@ -142,7 +142,7 @@ async def test_the_oldest_go_by_acceptance_wherever_they_wait() -> None:
     rig.transport.hang()
     for number in range(1_050):
         # Three users: most of what waits is parked behind what is in flight.
-        await rig.engine.accept(record(number, f"user-{number % 3}"))
+        await rig.engine.intake.accept(record(number, f"user-{number % 3}"))
         if number == 250:
             await rig.clock.advance(0.2)
     in_flight = sum(len(r.events) for r in rig.transport.requests)
@@ -166,10 +166,10 @@ async def test_making_room_costs_the_same_however_many_wait() -> None:
         await rig.engine.start()
         rig.transport.hang()
         for number in range(capacity):
-            await rig.engine.accept(record(number))
+            await rig.engine.intake.accept(record(number))
         with counted_calls() as calls:
             for number in range(capacity):
-                await rig.engine.accept(record(capacity + number))
+                await rig.engine.intake.accept(record(capacity + number))
         costs.append(calls[0] / capacity)
         rig.transport.release()
         await rig.finish(rig.engine.shutdown(0.0))

@@ -70,7 +70,7 @@ class Rig:
 
     async def track(self, *names: str, size: int = 0) -> list[Delivery]:
         """Accept events named after their user: "ann-1" is the first of "ann"."""
-        return [await self.engine.accept(record(name, size)) for name in names]
+        return [await self.engine.intake.accept(record(name, size)) for name in names]
 
     async def advance(self, seconds: float) -> None:
         """Let time pass; the account must add up before and after."""
@@ -556,7 +556,7 @@ async def test_a_latecomer_does_not_take_the_room_of_those_who_waited() -> None:
         async def grab() -> Delivery:
             while rig.engine.stats.pending:  # noqa: ASYNC110 - each turn of the loop
                 await asyncio.sleep(0)
-            return rig.engine.offer_nowait(record("eve-1"))
+            return rig.engine.intake.offer_nowait(record("eve-1"))
 
         late = asyncio.ensure_future(grab())
         await asyncio.sleep(0)
@@ -628,7 +628,7 @@ async def test_raise_raises_and_accepts_nothing() -> None:
         with pytest.raises(QueueFullError, match="max_storage_capacity=1"):
             await rig.track("bob-1")
         with pytest.raises(QueueFullError, match="max_storage_capacity=1"):
-            rig.engine.offer_nowait(record("bob-1"))
+            rig.engine.intake.offer_nowait(record("bob-1"))
         assert rig.engine.stats.accepted == 1
 
 
@@ -638,7 +638,7 @@ async def test_synchronous_code_never_waits(policy: Overflow) -> None:
     async with running(max_storage_capacity=1, overflow=policy) as rig:
         await rig.track("ann-1")
 
-        delivery = rig.engine.offer_nowait(record("bob-1"))
+        delivery = rig.engine.intake.offer_nowait(record("bob-1"))
 
         assert statuses([delivery]) == ["overflow"]
 

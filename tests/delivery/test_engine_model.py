@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -172,7 +173,7 @@ class EngineMachine(RuleBasedStateMachine):
         body = json.dumps({"user_id": user, "n": number}).encode()
         record = Record(0, body, user, user, None, str(number), self.clock.wall())
         try:
-            delivery = await self.engine.accept(record)
+            delivery = await self.engine.intake.accept(record)
         except QueueFullError:
             return
         self.accepted.append((user, number, delivery))
@@ -329,7 +330,7 @@ class EngineMachine(RuleBasedStateMachine):
             assert number in taken or not result.ok
 
 
-TestEngine = EngineMachine.TestCase
+TestEngine = pytest.mark.long(EngineMachine.TestCase)
 TestEngine.settings = settings(
     # Or what the profile asks for, where that is more.
     max_examples=max(400, settings().max_examples),

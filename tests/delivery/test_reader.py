@@ -133,7 +133,7 @@ class Rig:
     async def track(self, user: str, *numbers: int, size: int = 0) -> None:
         """Accept events of a user."""
         for number in numbers:
-            await self.engine.accept(record(user, number, size))
+            await self.engine.intake.accept(record(user, number, size))
 
     async def advance(self, seconds: float) -> None:
         """Let time pass; the account must add up."""

@@ -42,7 +42,7 @@ async def test_an_engine_says_what_is_out_pending_and_held() -> None:
     transport.hang()
     await running.start()
     for number in range(3):
-        await running.accept(record(f"user-{number}", number))
+        await running.intake.accept(record(f"user-{number}", number))
     await clock.advance(0.2)
     assert repr(running) == "<Engine amplitude healthy: 2 out, 3 pending, 0 held>"
 
@@ -56,7 +56,9 @@ async def test_an_engine_shows_who_is_held() -> None:
     clock = FakeClock()
     running = engine(clock, ScriptedTransport([THROTTLED], clock=clock))
     await running.start()
-    await asyncio.gather(*(running.accept(record("user-0", n)) for n in range(2)))
+    await asyncio.gather(
+        *(running.intake.accept(record("user-0", n)) for n in range(2))
+    )
     await clock.advance(0.2)
 
     assert repr(running) == "<Engine amplitude healthy: 0 out, 2 pending, 2 held>"

@@ -99,11 +99,11 @@ async def fill(engine: Engine, clock: FakeClock, hours: float) -> None:
     # In an hour most of them are tried again and again. In a day that takes seconds.
     before = EVENTS * 3 // 4 if hours == 1 else STEPS * 10
     for number in range(before):
-        engine.offer_nowait(record(number, clock))
+        engine.intake.offer_nowait(record(number, clock))
     share = (EVENTS - before) // STEPS
     for first in range(before, EVENTS, share):
         for number in range(first, first + share):
-            engine.offer_nowait(record(number, clock))
+            engine.intake.offer_nowait(record(number, clock))
         await clock.advance(hours * HOUR / STEPS)
         assert engine.stats.pending == first + share
         assert charged(engine) == 0

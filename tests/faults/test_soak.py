@@ -63,7 +63,7 @@ async def test_memory_is_flat_in_a_long_outage() -> None:
                 number += 1
                 user = f"user-{number % 997}"
                 body = b'{"user_id":"user-%d","n":%d}' % (number % 997, number)
-                await engine.accept(
+                await engine.intake.accept(
                     Record(0, body, user, user, None, str(number), clock.wall())
                 )
             await clock.advance(1.0)

@@ -77,7 +77,7 @@ async def ask(server: Server, clock: FakeClock, **options: Any) -> Engine:
     for number in range(SECONDS * PER_SECOND):
         user = f"user-{number % 50}"
         event = json.dumps({"user_id": user, "event_properties": {"did": MARKER}})
-        await engine.accept(
+        await engine.intake.accept(
             Record(0, event.encode(), user, user, None, str(number), clock.wall())
         )
         await clock.advance(1 / PER_SECOND)

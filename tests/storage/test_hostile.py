@@ -122,7 +122,7 @@ class Rig:
     async def track(self, count: int, user: str = "ann") -> None:
         """Accept events one after the other; each verb returns in time."""
         for record in self.records(count, user):
-            await self.ends(self.engine.accept(record), 2.0)
+            await self.ends(self.engine.intake.accept(record), 2.0)
 
     def records(self, count: int, user: str = "ann") -> Iterator[Record]:
         """Encode events, each with a number of its own."""
@@ -223,7 +223,7 @@ async def test_whatever_a_method_does_the_end_comes(
     await rig.track(4)
     rig.storage.script = {method: fault}
     for record in rig.records(4):
-        rig.engine.offer_nowait(record)
+        rig.engine.intake.offer_nowait(record)
     await rig.track(8)
     await rig.advance(31.0)
     await rig.shut_down()

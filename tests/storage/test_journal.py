@@ -283,7 +283,7 @@ async def test_a_copy_of_a_verb_that_waited_at_a_fork_ends_as_forked() -> None:
     engine = engine_of(config, ScriptedTransport(clock=clock), clock, storage=shelf)
     await engine.start()
     shelf.slow.clear()
-    verb = asyncio.ensure_future(engine.accept(make_record(0)))
+    verb = asyncio.ensure_future(engine.intake.accept(make_record(0)))
     await clock.advance(0.5)
     engine.forget_parent()
     await clock.advance(1.0)

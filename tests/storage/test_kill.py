@@ -38,6 +38,7 @@ async def drain(connect: Callable[..., Amplitude]) -> Amplitude:
     return client
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("fault", [None, HALF_OF_THE_REQUESTS], ids=["well", "failing"])
 async def test_accepted_events_survive_kill_9(

@@ -88,9 +88,9 @@ async def test_one_that_cannot_be_written_is_no_outage(
     async with asyncio.timeout(5.0):
         for one in (make_record(1), bad, make_record(2)):
             if nowait and one is bad:
-                engine.offer_nowait(one)
+                engine.intake.offer_nowait(one)
             else:
-                await engine.accept(one)
+                await engine.intake.accept(one)
     assert engine.stats.durable
     assert engine.stats.pending == 3
     assert await storage.size() == 2

@@ -81,7 +81,7 @@ class Rig:
             user = f"user-{number % 2}"
             wall = self.clock.wall()
             record = Record(0, b'{"e":1}', user, user, None, str(number), wall)
-            await self.engine.accept(record)
+            await self.engine.intake.accept(record)
 
     def check(self) -> None:
         """Hold the account against its law, and each event against its one call."""
@@ -101,7 +101,7 @@ async def test_a_page_that_is_being_read_does_not_escape() -> None:
     await rig.engine.purge(None)
     for number in range(10, 30):
         wall = rig.clock.wall()
-        await rig.engine.accept(
+        await rig.engine.intake.accept(
             Record(0, b'{"e":1}', "user-1", "user-1", None, str(number), wall)
         )
     await rig.clock.settle()
@@ -172,7 +172,9 @@ async def test_what_is_accepted_too_late_is_told_so() -> None:
     setattr(rig.shelf, "append", fail_late)  # noqa: B010 - a method, to the type checker
     wall = rig.clock.wall()
     late = asyncio.ensure_future(
-        rig.engine.accept(Record(0, b'{"e":1}', "user-9", "user-9", None, "9", wall))
+        rig.engine.intake.accept(
+            Record(0, b'{"e":1}', "user-9", "user-9", None, "9", wall)
+        )
     )
     await rig.clock.settle()
     ending = asyncio.ensure_future(rig.engine.shutdown(0.0))

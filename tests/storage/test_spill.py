@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from amplitude_async import Amplitude
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.storage import SQLiteStorage
@@ -19,6 +21,7 @@ CAPACITY = 1_000
 LARGEST = 400
 
 
+@pytest.mark.long
 async def test_an_outage_of_many_events_is_survived(
     emulator: Emulator, connect: Callable[..., Amplitude]
 ) -> None:

@@ -10,6 +10,7 @@ from pydantic import SecretStr, ValidationError
 from amplitude_async.amplitude.compose import (
     check_field_names,
     check_kind,
+    check_loop_runs,
     check_own_fields,
     compose,
     compose_without,
@@ -195,8 +196,9 @@ class Amplitude(BaseClient):
         Raises:
             TypeError: an unknown field name or a wrong kind of argument.
             QueueFullError: no room, and the policy is Overflow.RAISE.
-            AmplitudeError: the client was not started.
+            AmplitudeError: the client was not started, or no loop runs here.
         """
+        check_loop_runs()
         try:
             made = compose(event, options, fields)
         except ValidationError as error:

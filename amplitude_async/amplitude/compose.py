@@ -1,5 +1,6 @@
 """What a verb was given becomes one event: type or object, options, keyword fields."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
@@ -18,11 +19,13 @@ from amplitude_async.amplitude.typed import TypedEvent
 from amplitude_async.config import brief
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.encoding import Loss
+from amplitude_async.exceptions import AmplitudeError
 
 __all__ = [
     "build_event",
     "check_field_names",
     "check_kind",
+    "check_loop_runs",
     "check_own_fields",
     "compose",
     "compose_without",
@@ -166,6 +169,23 @@ def check_own_fields(verb: str, fields: EventFields) -> None:
         if given.get(name) is not None:
             msg = f"{verb}() makes {name} itself: {remedy}"
             raise TypeError(msg)
+
+
+def check_loop_runs() -> None:
+    """Make sure that an event loop runs on this thread.
+
+    Raises:
+        AmplitudeError: None does; the message says what to call instead.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        msg = (
+            "track_nowait needs the running event loop of the client, and none runs on "
+            "this thread: await track() in a coroutine, or from another thread use "
+            "asyncio.run_coroutine_threadsafe(client.track(...), loop)"
+        )
+        raise AmplitudeError(msg) from None
 
 
 def copied(event: Event) -> Event:

@@ -18,13 +18,15 @@ from pydantic_core import PydanticSerializationError, from_json
 
 from amplitude_async.amplitude.events import (
     ATTRIBUTE_OF,
+    GROUP_IDENTIFY,
+    IDENTIFY,
     INPUT_NAMES,
     Event,
     IngestionMetadata,
     Plan,
 )
 from amplitude_async.amplitude.fields import INT64_MAX, INT64_MIN, MS_MAX, MS_MIN
-from amplitude_async.amplitude.leniency import culprit, sound
+from amplitude_async.amplitude.leniency import culprit, sound, unusable
 from amplitude_async.encoding import (
     DROP,
     Loss,
@@ -42,6 +44,7 @@ __all__ = [
     "decode_event",
     "encode_event",
     "encode_fields",
+    "to_wire",
 ]
 
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
@@ -236,6 +239,16 @@ def encode_event(
     return EncodedEvent(body, event_id, event, losses)
 
 
+def to_wire(event: Event) -> dict[str, Any]:
+    """Give an event as JSON values, without what a client would fill in."""
+    policy = ValuePolicy()
+    body = _encode_json(event, policy)
+    if body is None:
+        _, body, _ = _made_json(event, policy)
+    wire: dict[str, Any] = from_json(body)
+    return wire
+
+
 def decode_event(body: bytes) -> Event:
     """Rebuild an event from its encoded form; keys it has no field for are left out."""
     members = from_json(body)
@@ -320,6 +333,7 @@ def _are_names(groups: Any) -> bool:
 
 
 _FINITE_FIELDS: Final = ("price", "revenue", "location_lat", "location_lng")
+_OPERATIONS: Final = frozenset({IDENTIFY, GROUP_IDENTIFY})
 _PROPERTY_FIELDS: Final = ("event_properties", "user_properties", "group_properties")
 
 # Group names are identities, never cut.
@@ -349,8 +363,11 @@ def _converted(event: Event, policy: ValuePolicy, losses: list[Loss]) -> Event |
     for name in _PROPERTY_FIELDS:
         value = fields.get(name)
         if value is not None:
+            before = len(losses)
             converted = policy.convert(value, name, losses)
             changes[name] = None if converted is DROP else converted
+            if len(losses) > before and fields.get("event_type") in _OPERATIONS:
+                changes[name] = _with_operations(name, value, converted)
     groups = fields.get("groups")
     if groups is not None:
         if not isinstance(groups, dict):
@@ -363,6 +380,21 @@ def _converted(event: Event, policy: ValuePolicy, losses: list[Loss]) -> Event |
         if fields.get(name) == "":
             changes[name] = None
     return _without_bad_text(event.model_copy(update=changes), "", losses)
+
+
+def _with_operations(name: str, given: Any, made: Any) -> Any:
+    """Take out operations that lost all their keys.
+
+    Raises:
+        pydantic.ValidationError: None is left: there is nothing to say any more.
+    """
+    if not isinstance(made, dict) or not made:
+        return made
+    left = {operation: keys for operation, keys in made.items() if keys != {}}
+    if left:
+        return left
+    problem = "nothing that can be sent is left: give values that have a JSON form"
+    raise unusable(Event, name, given, problem)
 
 
 def _culprit(event: Event) -> ValidationError:

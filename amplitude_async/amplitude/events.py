@@ -358,6 +358,17 @@ class Event(EventOptions):
     group_properties: Properties | None = None
     """Properties of a group, where the type is ``$groupidentify``."""
 
+    def to_wire(self) -> dict[str, Any]:
+        """Give the event as it goes on the wire, but for what a client fills in.
+
+        Raises:
+            pydantic.ValidationError: A value is bad, and the event cannot do without.
+        """
+        # Not above: the encoder makes bytes of these models.
+        from amplitude_async.amplitude.encoder import to_wire  # noqa: PLC0415
+
+        return to_wire(self)
+
 
 def add_properties(fields: EventFields, own: Mapping[str, Any]) -> None:
     """Put properties into the fields of an event; they win over those that are there.

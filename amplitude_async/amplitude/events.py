@@ -22,11 +22,12 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from amplitude_async.amplitude.fields import (
+    ABSENT,
     Finite,
     GroupName,
     Id,
-    Milliseconds,
-    Moment,
+    OptionalMilliseconds,
+    OptionalMoment,
     Properties,
     Text,
     WholeNumber,
@@ -82,7 +83,7 @@ class Plan(WireModel):
     """Version of the plan."""
 
     version_id: Text | None = Field(
-        None, validation_alias="versionId", serialization_alias="versionId"
+        default=None, validation_alias="versionId", serialization_alias="versionId"
     )
     """Identifier of the version; ``versionId`` on the wire."""
 
@@ -186,7 +187,7 @@ class EventOptions(WireModel):
     device_id: Id | None = None
     """The device. Absent, the server derives one from the user id."""
 
-    time: Moment | None = None
+    time: OptionalMoment = ABSENT
     """When it happened: milliseconds since the epoch, or an aware datetime.
 
     Absent, it is filled in when the event is accepted.
@@ -198,7 +199,7 @@ class EventOptions(WireModel):
     Absent, it is filled in when the event is accepted.
     """
 
-    session_id: Milliseconds | None = None
+    session_id: OptionalMilliseconds = ABSENT
     """Start of the session in milliseconds since the epoch; -1 is no session."""
 
     event_id: WholeNumber | None = None
@@ -268,12 +269,12 @@ class EventOptions(WireModel):
     """Revenue; `price` times `quantity` wins where all three are given."""
 
     product_id: Text | None = Field(
-        None, validation_alias="productId", serialization_alias="productId"
+        default=None, validation_alias="productId", serialization_alias="productId"
     )
     """Identifier of the product; ``productId`` on the wire."""
 
     revenue_type: Text | None = Field(
-        None, validation_alias="revenueType", serialization_alias="revenueType"
+        default=None, validation_alias="revenueType", serialization_alias="revenueType"
     )
     """Kind of revenue, for example ``tax``; ``revenueType`` on the wire."""
 
@@ -284,7 +285,7 @@ class EventOptions(WireModel):
     """Receipt of the purchase, for verification."""
 
     receipt_sig: Text | None = Field(
-        None, validation_alias="receiptSig", serialization_alias="receiptSig"
+        default=None, validation_alias="receiptSig", serialization_alias="receiptSig"
     )
     """Signature of the receipt; ``receiptSig`` on the wire."""
 
@@ -316,7 +317,7 @@ class EventOptions(WireModel):
     """Producer of the event; the client's own where absent."""
 
     skip_user_properties_sync: bool | None = Field(
-        None,
+        default=None,
         strict=True,
         validation_alias="$skip_user_properties_sync",
         serialization_alias="$skip_user_properties_sync",
@@ -326,7 +327,7 @@ class EventOptions(WireModel):
     ``$skip_user_properties_sync`` on the wire.
     """
 
-    extra: dict[str, Any] | None = Field(None, exclude=True)
+    extra: dict[str, Any] | None = Field(default=None, exclude=True)
     """Context for plugins of this process. Never sent."""
 
 

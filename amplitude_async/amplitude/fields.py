@@ -1,7 +1,7 @@
 """Types of fields: decided in Rust for what is usual, in Python for the rest."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from pydantic import Field
 from pydantic_core import core_schema
@@ -17,6 +17,7 @@ from amplitude_async.wire import (
 )
 
 __all__ = [
+    "ABSENT",
     "INT64_MAX",
     "INT64_MIN",
     "MS_MAX",
@@ -26,6 +27,8 @@ __all__ = [
     "Id",
     "Milliseconds",
     "Moment",
+    "OptionalMilliseconds",
+    "OptionalMoment",
     "Properties",
     "Text",
     "WholeNumber",
@@ -120,6 +123,24 @@ Text: TypeAlias = Annotated[
 """Text; a number or a UUID becomes text, as ids do."""
 
 WholeNumber: TypeAlias = Annotated[int, Field(strict=True, ge=INT64_MIN, le=INT64_MAX)]
+
+if TYPE_CHECKING:
+    # Pydantic converts what is assigned; a type checker believes it of a descriptor.
+
+    class _Takes:
+        """A moment is given as a datetime, too, and held in milliseconds."""
+
+        def __get__(self, instance: object, owner: object) -> int | None: ...
+        def __set__(self, instance: object, value: int | datetime | None) -> None: ...
+
+    OptionalMoment: TypeAlias = _Takes
+    OptionalMilliseconds: TypeAlias = _Takes
+else:
+    OptionalMoment = Moment | None
+    OptionalMilliseconds = Milliseconds | None
+
+ABSENT: Final[Any] = None
+"""The default of such a field, of a type that fits any."""
 
 # Property values are looked at when the event is encoded, not here: that way one
 # bad value loses its key and not the event. The same goes for keys.

@@ -58,6 +58,15 @@ class CheckoutCompleted(TypedEvent):
     coupon: str | None = None
 
 
+class TeamEvent(Event):
+    """An event of the host's with a key of its own."""
+
+    team: str = "blue"
+
+
+TeamEvent(event_type="e", user_id="user-1", time=5)
+
+
 async def the_verbs(client: Amplitude) -> None:
     """Every verb takes typed fields and gives a handle; awaiting it, a result."""
     delivery = await client.track("Signed Up", user_id="user-1")
@@ -79,6 +88,14 @@ async def the_verbs(client: Amplitude) -> None:
     await client.set_group("org", ["15", "21"], user_id="user-1")
     await client.revenue(Revenue(price=3.99, quantity=2), user_id="user-1")
     await client.revenue(Revenue(3.99, 2), user_id="user-1")
+
+
+def what_is_assigned(event: Event, options: EventOptions) -> None:
+    """A field takes what it can convert, and holds one type."""
+    event.time = datetime.now(UTC)
+    event.session_id = datetime.now(UTC)
+    options.time = None
+    event.time = "now"  # type: ignore[assignment]
 
 
 async def what_the_verbs_refuse(client: Amplitude) -> None:

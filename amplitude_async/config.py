@@ -1,15 +1,29 @@
 """Delivery options both clients inherit: frozen, and they fail early and clearly."""
 
 import difflib
+import inspect
 import json
 import logging
 import math
+import re
+import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Final,
+    Literal,
+    Self,
+    TypedDict,
+    TypeVar,
+    get_args,
+)
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -39,6 +53,7 @@ __all__ = [
     "DeliveryFields",
     "Overflow",
     "Seconds",
+    "brief",
     "describe_errors",
     "merge_config",
     "near_miss",
@@ -63,19 +78,82 @@ class Overflow(StrEnum):
     RAISE = "raise"
     """Raise ``QueueFullError``."""
 
+    @classmethod
+    def _missing_(cls, value: object) -> "Overflow | None":
+        if isinstance(value, str):
+            return cls.__members__.get(value.strip().upper())
+        return None
+
+
+_HOUR: Final = 3600.0
+_YEAR: Final = 366 * 86_400.0
+
+# RFC 9110, section 5.6.2: what a name of a header consists of.
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LINE_ENDS: Final = re.compile(r"[\r\n\0]")
+
 
 def _seconds(value: object) -> object:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
+def _no_milliseconds(value: float) -> float:
+    if value > _HOUR:
+        msg = (
+            "is more than an hour: durations are seconds, this looks like "
+            f"milliseconds; write {value / 1000:g}"
+        )
+        raise ValueError(msg)
+    return value
+
+
+def _no_aeon(value: float) -> float:
+    if value > _YEAR:
+        msg = (
+            "is more than a year: durations are seconds, this looks like "
+            f"milliseconds; write {value / 1000:g}"
+        )
+        raise ValueError(msg)
+    return value
+
+
 Seconds = Annotated[
-    float, BeforeValidator(_seconds), Field(ge=0, allow_inf_nan=False, strict=False)
+    float,
+    BeforeValidator(_seconds),
+    Field(ge=0, allow_inf_nan=False, strict=False),
+    AfterValidator(_no_milliseconds),
 ]
-"""A duration: float seconds or a ``timedelta``."""
+"""A duration: float seconds or a ``timedelta``, up to an hour."""
 
 PositiveSeconds = Annotated[
-    float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)
+    float,
+    BeforeValidator(_seconds),
+    Field(gt=0, allow_inf_nan=False),
+    AfterValidator(_no_milliseconds),
 ]
+
+_Age = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    Field(gt=0, allow_inf_nan=False),
+    AfterValidator(_no_aeon),
+]
+
+
+class _Brief(reprlib.Repr):
+    """Shows values of any size in few characters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 80
+
+
+def brief(value: object) -> str:
+    """Show a value in a message: briefly, and whatever its own repr does."""
+    try:
+        return f"{_Brief().repr(value):.80}"
+    except Exception:  # noqa: BLE001 - a repr of the user's, not ours to mend
+        return f"<{type(value).__name__}>"
 
 
 def near_miss(name: str, candidates: Iterable[str]) -> str | None:
@@ -100,7 +178,7 @@ def describe_errors(model: type[BaseModel], error: ValidationError) -> str:
             lines.append(f"{owner} has no option {name!r}{meant}")
             continue
         root = str(item["loc"][0]) if item["loc"] else ""
-        shown = "" if root in _SECRET_FIELDS or not root else f"={item['input']!r:.80}"
+        shown = "" if root in _SECRET_FIELDS or not root else f"={brief(item['input'])}"
         reason = item["msg"].removeprefix("Value error, ")
         lines.append(f"{name}{shown}: {reason}")
     return "; ".join(lines)
@@ -171,7 +249,7 @@ class DeliveryConfig(BaseModel):
     """Longest pause after trouble, in seconds."""
     retry_throttled_interval: PositiveSeconds = 30.0
     """Seconds that a throttled identity, or all after a bare 429, is held."""
-    max_event_age: PositiveSeconds = 86400.0
+    max_event_age: _Age = 86400.0
     """Seconds until a waiting event is DROPPED expired; 6 days with SQLiteStorage."""
     server_url: str | None = None
     """Where to send instead: an http(s) URL without user and password, query kept."""
@@ -310,6 +388,39 @@ class DeliveryConfig(BaseModel):
     def _dumped_url(self, value: str) -> str:
         return getattr(value, "shown", value)
 
+    @field_validator("callback")
+    @classmethod
+    def _takes_a_result(
+        cls, value: Callable[[Any], Any] | None
+    ) -> Callable[[Any], Any] | None:
+        if value is None:
+            return value
+        try:
+            signature = inspect.signature(value)
+        except (TypeError, ValueError):
+            return value  # some builtins do not say what they take
+        try:
+            signature.bind(None)
+        except TypeError:
+            msg = (
+                "is called with one argument, a DeliveryResult: write "
+                "callback(result) and read result.event, result.code and result.message"
+            )
+            raise ValueError(msg) from None
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _one_line_each(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not _HEADER_NAME.fullmatch(name):
+                msg = "a name is no header name: use letters, digits and hyphens"
+                raise ValueError(msg)
+            if _LINE_ENDS.search(text):
+                msg = f"the value of {name!r:.80} holds a line end: take it out"
+                raise ValueError(msg)
+        return value
+
     @field_validator("storage")
     @classmethod
     def _storage_or_factory(cls, value: object) -> object:
@@ -370,6 +481,9 @@ def merge_config(
 def read_environment(model: type[DeliveryConfig], prefix: str) -> dict[str, Any]:
     """Read the options that environment variables give, unvalidated.
 
+    A variable that is empty counts as absent, and ``none`` is None where an option
+    takes it.
+
     Raises:
         ConfigurationError: a variable that holds an object is not JSON.
     """
@@ -387,11 +501,25 @@ def read_environment(model: type[DeliveryConfig], prefix: str) -> dict[str, Any]
     }
     settings = create_model("Environment", __base__=BaseSettings, **fields)
     try:
-        return sealed(model, EnvSettingsSource(settings, env_prefix=prefix)())
+        source = EnvSettingsSource(settings, env_prefix=prefix, env_ignore_empty=True)
+        found = sealed(model, source())
     except SettingsError as error:
         msg = f"{error}; it must hold JSON (prefix {prefix})"
+    else:
+        return {
+            name: None if _means_none(model, name, value) else value
+            for name, value in found.items()
+            if not isinstance(value, str) or value.strip()
+        }
     # Not inside: the error behind it holds what the variable holds.
     raise ConfigurationError(msg)
+
+
+def _means_none(model: type[DeliveryConfig], name: str, value: object) -> bool:
+    """Tell whether the text of a variable stands for None, where that is a value."""
+    if not isinstance(value, str) or value.strip().lower() not in {"none", "null"}:
+        return False
+    return type(None) in get_args(model.model_fields[name].annotation)
 
 
 class DeliveryFields(TypedDict, total=False):

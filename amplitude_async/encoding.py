@@ -316,7 +316,7 @@ class _Conversion:
             return DROP
         try:
             # The dump is the object itself in another form, so it counts no level.
-            fields = value.model_dump(mode="python", warnings=False)
+            fields = value.model_dump(mode="python", by_alias=True, warnings=False)
             return self._by_type(fields, path, depth)
         finally:
             self._active.discard(id(value))

@@ -51,6 +51,19 @@ class Plugin:
     on_error: Literal["keep", "drop"] = "keep"
     """What becomes of an event when ``execute`` raises: it goes on, or is dropped."""
 
+    def __init__(self, plugin_type: PluginType | None = None) -> None:
+        # As the official SDK has it; ours say it by their base class.
+        if plugin_type is None or plugin_type is self.plugin_type:
+            return
+        if PluginType.DESTINATION in {plugin_type, self.plugin_type}:
+            msg = (
+                f"plugin_type={plugin_type!s}, but {type(self).__name__} is of type "
+                f"{self.plugin_type!s}: subclass DestinationPlugin for destinations"
+            )
+            raise TypeError(msg)
+        # Of this one alone, as it asked for.
+        self.__dict__["plugin_type"] = plugin_type
+
     def setup(self, client: Any) -> Any:
         """Prepare; the plugin runs on no event before this returned. May be async."""
 

@@ -1,8 +1,8 @@
 """The base of every model that goes on the wire, and field types both vendors use."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypeAlias
 from uuid import UUID
 
 from pydantic import (
@@ -28,8 +28,16 @@ __all__ = [
     "Lenient",
     "WireModel",
     "from_instance",
+    "hinted",
     "unknown_field",
 ]
+
+# What other SDKs, and habit, call a field: no misspelling, so that likeness misleads.
+_MEANT: Final = {
+    "properties": "event_properties",
+    "timestamp": "time",
+    "traits": "user_properties",
+}
 
 # Where values with names of the caller's own choosing go, by model.
 _HOMES: Final = {
@@ -126,23 +134,69 @@ class WireModel(BaseModel):
         validate_by_alias=True,
     )
 
+    _by_place: ClassVar[tuple[str, ...]] = ()
+    """Fields that may be given without their name, in this order."""
+
     if not TYPE_CHECKING:
 
-        def __init__(self, /, **data: Any) -> None:
+        def __init__(self, /, *args: Any, **data: Any) -> None:
             # Stands in for pydantic's own: hints without a validator in Python,
             # which would cost every event.
             __tracebackhide__ = True
+            if args:
+                data = _named(type(self), args, data)
             try:
                 self.__pydantic_validator__.validate_python(data, self_instance=self)
             except ValidationError as error:
-                raise _with_hints(error, type(self)) from None
+                raise hinted(error, type(self)) from None
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            # A check of the whole model looks at it when the value is in already.
+            if not type(self).__pydantic_decorators__.model_validators:
+                super().__setattr__(name, value)
+                return
+            values, given = self.__dict__.copy(), self.__pydantic_fields_set__.copy()
+            try:
+                super().__setattr__(name, value)
+            except BaseException:
+                object.__setattr__(self, "__dict__", values)
+                object.__setattr__(self, "__pydantic_fields_set__", given)
+                raise
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         # Forty fields that are None would hide the three that are not.
         return [pair for pair in super().__repr_args__() if pair[1] is not None]
 
 
-def _with_hints(error: ValidationError, model: type[BaseModel]) -> ValidationError:
+def _named(
+    model: type[WireModel], values: tuple[Any, ...], fields: dict[str, Any]
+) -> dict[str, Any]:
+    """Give values the names of their places.
+
+    Raises:
+        TypeError: There are more values than places, or a field is given twice.
+    """
+    places = model._by_place  # noqa: SLF001 - of the class above
+    name = model.__name__
+    if isinstance(values[0], Mapping):
+        msg = f"{name} takes its fields by name: unpack the mapping, {name}(**...)"
+        raise TypeError(msg)
+    if len(values) > len(places):
+        if places:
+            msg = f"{name} takes {', '.join(places)} by place and the rest by name"
+        else:
+            first = next(iter(model.model_fields), "field")
+            msg = f"{name} takes its fields by name: {name}({first}=...)"
+        raise TypeError(msg)
+    placed = dict(zip(places, values, strict=False))
+    twice = placed.keys() & fields.keys()
+    if twice:
+        msg = f"{name} was given {', '.join(sorted(twice))} twice: by place and by name"
+        raise TypeError(msg)
+    return {**placed, **fields}
+
+
+def hinted(error: ValidationError, model: type[BaseModel]) -> ValidationError:
     """Reword "extra inputs are not permitted" so that it names the likely field."""
     details = error.errors(include_url=False)
     if all(detail["type"] != "extra_forbidden" for detail in details):
@@ -169,7 +223,13 @@ def _with_hints(error: ValidationError, model: type[BaseModel]) -> ValidationErr
 
 def unknown_field(name: str, model: type[BaseModel]) -> str:
     """Say that a model has no such field, and which one was probably meant."""
-    hint = near_miss(name, model.model_fields)
+    if name in {"event_options", "options"} and "event_type" in model.model_fields:
+        return (
+            f"unknown field {name!r}: EventOptions are the argument before the fields"
+        )
+    meant = _MEANT.get(name)
+    hint = meant if meant in model.model_fields else None
+    hint = hint or near_miss(name, model.model_fields)
     if hint is not None:
         return f"unknown field {name!r}: did you mean {hint!r}?"
     for home, kind in _HOMES.items():

@@ -5,16 +5,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, Unpack, cast
 
 import aiohttp
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from amplitude_async.amplitude.compose import (
     check_field_names,
     check_kind,
+    check_loop_runs,
+    check_own_fields,
     compose,
+    compose_without,
+    copied,
     invalid,
     stand_in,
 )
-from amplitude_async.amplitude.config import Config, ConfigFields
+from amplitude_async.amplitude.config import Config, ConfigFields, only_one
 from amplitude_async.amplitude.context import ContextPlugin
 from amplitude_async.amplitude.door import AmplitudeDoor
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
@@ -25,6 +29,7 @@ from amplitude_async.amplitude.events import (
     Event,
     EventFields,
     EventOptions,
+    add_properties,
 )
 from amplitude_async.amplitude.identify import Identify
 from amplitude_async.amplitude.revenue import Revenue
@@ -35,7 +40,7 @@ from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.encoding import unix_ms
+from amplitude_async.encoding import Loss, unix_ms
 from amplitude_async.plugins import Plugin
 from amplitude_async.redaction import seal
 from amplitude_async.storage.base import Record
@@ -43,15 +48,6 @@ from amplitude_async.storage.base import Record
 __all__ = ["Amplitude"]
 
 ENVIRONMENT_PREFIX = "AMPLITUDE_"
-
-# Dicts of an event that plugins may fill in.
-_DICT_FIELDS = (
-    "event_properties",
-    "user_properties",
-    "groups",
-    "group_properties",
-    "extra",
-)
 
 
 class Amplitude(BaseClient):
@@ -62,7 +58,8 @@ class Amplitude(BaseClient):
     constructor does no I/O and needs no event loop.
 
     Args:
-        api_key: the project's API key; it may be absent while ``opt_out`` is true.
+        api_key: the project's API key; it may be absent while ``opt_out`` is true. A
+            ``Config`` that holds the key may stand in its place.
         config: options in one object; keyword options override them.
         session: an ``aiohttp.ClientSession`` to use instead of an own one; it is
             never closed here.
@@ -79,9 +76,9 @@ class Amplitude(BaseClient):
 
     def __init__(
         self,
-        api_key: str | None = None,
-        *,
+        api_key: str | SecretStr | Config | None = None,
         config: Config | None = None,
+        *,
         session: aiohttp.ClientSession | None = None,
         plugins: Iterable[Plugin | Callable[[Any], Any]] = (),
         **options: Unpack[ConfigFields],
@@ -89,9 +86,12 @@ class Amplitude(BaseClient):
         # No local variable may hold a key in plain: see `redaction`.
         given = sealed(Config, options)
         del options
+        if isinstance(api_key, Config):
+            config, api_key = only_one(api_key, config), None
         if api_key is not None:
             given["api_key"] = api_key = seal(api_key)
         merged = merge_config(Config, config, given)
+        merged.check_key()
         endpoint = AmplitudeEndpoint(merged)
         reporter = Reporter(merged.logger, LoopClock(), endpoint.name, merged.redactor)
         room = endpoint.max_bytes - endpoint.frame_bytes
@@ -109,13 +109,14 @@ class Amplitude(BaseClient):
     def from_env(
         cls,
         *,
+        api_key: str | SecretStr | None = None,
         session: aiohttp.ClientSession | None = None,
         plugins: Iterable[Plugin | Callable[[Any], Any]] = (),
         **options: Unpack[ConfigFields],
     ) -> Self:
         """Read ``AMPLITUDE_API_KEY`` and the other ``AMPLITUDE_*`` options.
 
-        The arguments are those of the constructor; ``options`` win over variables.
+        The arguments are those of the constructor; they win over variables.
 
         Raises:
             ConfigurationError: a variable or option is wrong.
@@ -123,6 +124,8 @@ class Amplitude(BaseClient):
         found = read_environment(Config, ENVIRONMENT_PREFIX)
         found |= sealed(Config, options)
         del options
+        if api_key is not None:
+            found["api_key"] = api_key = seal(api_key)
         return cls(config=Config(**found), session=session, plugins=plugins)
 
     @property
@@ -168,7 +171,10 @@ class Amplitude(BaseClient):
         try:
             made = compose(event, options, fields)
         except ValidationError as error:
-            return await self._reject(event, error)
+            mended = self._mend(error, event, options, fields)
+            if not isinstance(mended, Event):
+                return await self._submit_settled(stand_in(event), invalid(mended))
+            made = mended
         delivery = self._offer(made) or await self._submit(made)
         if delivery.at_door:
             self._in_one_go = 0
@@ -196,14 +202,16 @@ class Amplitude(BaseClient):
         Raises:
             TypeError: an unknown field name or a wrong kind of argument.
             QueueFullError: no room, and the policy is Overflow.RAISE.
-            AmplitudeError: the client was not started.
+            AmplitudeError: the client was not started, or no loop runs here.
         """
+        check_loop_runs()
         try:
             made = compose(event, options, fields)
         except ValidationError as error:
-            if self._config.strict:
-                raise
-            return self._settle(stand_in(event), invalid(error))
+            mended = self._mend(error, event, options, fields)
+            if not isinstance(mended, Event):
+                return self._settle(stand_in(event), invalid(mended))
+            made = mended
         return self._offer(made) or self._submit_nowait(made)
 
     async def identify(
@@ -219,6 +227,7 @@ class Amplitude(BaseClient):
             TypeError: an unknown field name or a wrong kind of argument.
         """
         check_kind("identify", identify, Identify)
+        check_own_fields("identify", fields)
         if identify.is_empty:
             return await self._refuse(IDENTIFY, fields, _EMPTY_IDENTIFY)
         own: EventFields = {"user_properties": identify.properties}
@@ -239,6 +248,7 @@ class Amplitude(BaseClient):
             TypeError: an unknown field name or a wrong kind of argument.
         """
         check_kind("identify", identify, Identify)
+        check_own_fields("group_identify", fields)
         if identify.is_empty:
             return await self._refuse(GROUP_IDENTIFY, fields, _EMPTY_IDENTIFY)
         own: EventFields = {
@@ -260,6 +270,7 @@ class Amplitude(BaseClient):
         Raises:
             TypeError: an unknown field name or a wrong kind of argument.
         """
+        check_own_fields("set_group", fields)
         own: EventFields = {
             "user_properties": {"$set": {group_type: group_name}},
             "groups": {group_type: group_name},
@@ -281,9 +292,8 @@ class Amplitude(BaseClient):
         check_kind("revenue", revenue, Revenue)
         if revenue.problem is not None:
             return await self._refuse(REVENUE, fields, revenue.problem)
-        extra = fields.pop("event_properties", None) or {}
-        own: EventFields = {"event_properties": {**extra, **revenue.event_properties()}}
-        return await self._send(REVENUE, options, fields, own)
+        add_properties(fields, revenue.event_properties())
+        return await self._send(REVENUE, options, fields, {})
 
     async def _send(
         self,
@@ -298,10 +308,20 @@ class Amplitude(BaseClient):
 
     # Bad values --------------------------------------------------------------
 
-    async def _reject(self, event: object, error: ValidationError) -> Delivery:
+    def _mend(
+        self, error: ValidationError, event: Any, *given: Any
+    ) -> Event | ValidationError:
+        """Make the event without bad values, or give the error that forbids it."""
         if self._config.strict:
             raise error
-        return await self._submit_settled(stand_in(event), invalid(error))
+        losses: list[Loss] = []
+        try:
+            made = compose_without(error, event, *given, losses=losses)
+        except ValidationError as final:
+            return final
+        self._own.lose(len(losses))
+        self._door.tell(made.event_type, losses)
+        return made
 
     async def _refuse(
         self, event_type: str, fields: EventFields, problem: str
@@ -325,12 +345,7 @@ class Amplitude(BaseClient):
         self._door.fill_context(enabled=enabled)
 
     def _copy_event(self, event: Event) -> Event:
-        copy = event.model_copy()
-        values = copy.__dict__
-        for name in _DICT_FIELDS:
-            if values[name] is not None:
-                values[name] = dict(values[name])
-        return copy
+        return copied(event)
 
     def _stamp(self, event: Event) -> Event:
         missing: dict[str, Any] = {}

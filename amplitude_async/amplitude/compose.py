@@ -1,5 +1,6 @@
 """What a verb was given becomes one event: type or object, options, keyword fields."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
@@ -13,20 +14,53 @@ from amplitude_async.amplitude.events import (
     EventOptions,
 )
 from amplitude_async.amplitude.fields import unknown_field
+from amplitude_async.amplitude.leniency import explain, leave_out
 from amplitude_async.amplitude.typed import TypedEvent
+from amplitude_async.config import brief
 from amplitude_async.delivery.outcome import Outcome
+from amplitude_async.encoding import Loss
+from amplitude_async.exceptions import AmplitudeError
 
 __all__ = [
     "build_event",
     "check_field_names",
     "check_kind",
+    "check_loop_runs",
+    "check_own_fields",
     "compose",
+    "compose_without",
+    "copied",
     "invalid",
     "merge_options",
     "stand_in",
 ]
 
 _OPTION_NAMES: Final = frozenset(EventOptions.model_fields)
+
+# Dicts of an event that plugins may fill in.
+_DICT_FIELDS: Final = (
+    "event_properties",
+    "user_properties",
+    "groups",
+    "group_properties",
+    "extra",
+)
+
+# What the verbs beside track make, and where to put what was meant.
+_MADE_BY_VERBS: Final = {
+    "identify": (
+        ("user_properties",),
+        "chain operations such as Identify().set('plan', 'pro')",
+    ),
+    "group_identify": (
+        ("groups", "group_properties"),
+        "give the group by place and its properties in the Identify",
+    ),
+    "set_group": (
+        ("groups", "user_properties"),
+        "call it once for each type of group",
+    ),
+}
 
 
 def compose(
@@ -52,22 +86,28 @@ def compose(
         return build_event(event, options, given)
     if isinstance(event, TypedEvent):
         check_field_names(given)
+        event = event.to_event(event_properties=given.get("event_properties"))
         # Taken out, or it would replace the class's own properties further down.
-        extra = fields.pop("event_properties", None) or {}
-        event = event.to_event(event_properties=extra)
+        given = {k: v for k, v in given.items() if k != "event_properties"}
     elif not isinstance(event, Event):
-        msg = f"event={event!r:.80} must be an Event, a TypedEvent or an event type"
+        msg = f"event={brief(event)} must be an Event, a TypedEvent or an event type"
         raise TypeError(msg)
     return merge_options(event, options, given)
 
 
 def _check_options(options: object) -> None:
+    if isinstance(options, Event):
+        msg = (
+            "options is an Event, whose type and properties would be lost: pass it as "
+            "the first argument, or make EventOptions of what is shared"
+        )
+        raise TypeError(msg)
     if isinstance(options, EventOptions):
         return
     hint = (
         ": properties go in event_properties=" if isinstance(options, Mapping) else ""
     )
-    msg = f"options={options!r:.80} must be EventOptions{hint}"
+    msg = f"options={brief(options)} must be EventOptions{hint}"
     raise TypeError(msg)
 
 
@@ -78,17 +118,85 @@ def check_kind(name: str, value: object, kind: type) -> None:
         TypeError: names the argument, its value and the kind.
     """
     if not isinstance(value, kind):
-        msg = f"{name}={value!r:.80} must be an instance of {kind.__name__}"
+        msg = f"{name}={brief(value)} must be an instance of {kind.__name__}"
         raise TypeError(msg)
 
 
 def invalid(error: ValidationError) -> Outcome:
-    """Say field, value and remedy of what pydantic found."""
-    parts = [
-        f"{'.'.join(map(str, item['loc']))}={item['input']!r:.80}: {item['msg']}"
-        for item in error.errors(include_url=False, include_context=False)
-    ]
-    return Outcome.rejected("; ".join(parts))
+    """Reject what pydantic found a fault in: field, value and remedy are named."""
+    return Outcome.rejected(explain(error))
+
+
+def compose_without(
+    error: ValidationError,
+    event: Event | TypedEvent | str,
+    options: EventOptions | None,
+    fields: EventFields,
+    *,
+    losses: list[Loss],
+) -> Event:
+    """Make an event without the bad values that it can do without.
+
+    Args:
+        error: What `compose` raised for the same.
+        event: As there.
+        options: As there.
+        fields: As there.
+        losses: Receives what was left out.
+
+    Raises:
+        pydantic.ValidationError: A value is bad, and the event cannot do without.
+    """
+    left = cast("dict[str, Any]", dict(fields))
+    event_type = event if isinstance(event, str) else event.event_type
+    while True:
+        losses += leave_out(error, event_type, left)
+        try:
+            return compose(event, options, cast("EventFields", left))
+        except ValidationError as another:
+            error = another
+
+
+def check_own_fields(verb: str, fields: EventFields) -> None:
+    """Refuse fields that the verb makes itself and would overwrite.
+
+    Raises:
+        TypeError: One of them is given.
+    """
+    made, remedy = _MADE_BY_VERBS[verb]
+    given = cast("Mapping[str, Any]", fields)
+    for name in made:
+        if given.get(name) is not None:
+            msg = f"{verb}() makes {name} itself: {remedy}"
+            raise TypeError(msg)
+
+
+def check_loop_runs() -> None:
+    """Make sure that an event loop runs on this thread.
+
+    Raises:
+        AmplitudeError: None does; the message says what to call instead.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        msg = (
+            "track_nowait needs the running event loop of the client, and none runs on "
+            "this thread: await track() in a coroutine, or from another thread use "
+            "asyncio.run_coroutine_threadsafe(client.track(...), loop)"
+        )
+        raise AmplitudeError(msg) from None
+
+
+def copied(event: Event) -> Event:
+    """Copy an event so far that plugins may fill in its dicts."""
+    copy = event.model_copy()
+    values = copy.__dict__
+    for name in _DICT_FIELDS:
+        # Whoever made it without validation may have put anything there.
+        if isinstance(values.get(name), Mapping):
+            values[name] = dict(values[name])
+    return copy
 
 
 def stand_in(event: object) -> Event:
@@ -157,7 +265,7 @@ def merge_options(
 
 
 def _given(options: EventOptions) -> list[tuple[str, Any]]:
-    # An Event is an EventOptions too: its type and properties are no options.
+    # A subclass may have fields that no event has.
     return [
         (name, value)
         for name, value in options.__dict__.items()

@@ -8,8 +8,9 @@ from pydantic import Field, SecretStr, model_validator
 
 from amplitude_async.amplitude.events import IngestionMetadata, Plan
 from amplitude_async.config import DeliveryConfig, DeliveryFields
+from amplitude_async.exceptions import ConfigurationError
 
-__all__ = ["OFFICIAL_URLS", "Config", "ConfigFields", "ServerZone"]
+__all__ = ["OFFICIAL_URLS", "Config", "ConfigFields", "ServerZone", "only_one"]
 
 
 class ServerZone(StrEnum):
@@ -47,13 +48,24 @@ class Config(DeliveryConfig):
 
         def __init__(
             self,
-            *,
             api_key: str | SecretStr | None = None,
             **options: "Unpack[ConfigFields]",
         ) -> None: ...
 
+    else:
+
+        def __init__(self, /, *api_key: str, **options: Any) -> None:
+            # The key by place, as the official SDKs take it; one given is told from
+            # none at all, since options that were set win over a configuration.
+            if api_key:
+                if len(api_key) > 1 or "api_key" in options:
+                    msg = "Config takes the api_key once, and the rest by name"
+                    raise TypeError(msg)
+                options["api_key"] = api_key[0]
+            super().__init__(**options)
+
     api_key: SecretStr | None = None
-    """The project's API key; it may be absent while ``opt_out`` is true."""
+    """The project's API key; a client needs one unless ``opt_out`` is true."""
     server_zone: ServerZone = ServerZone.US
     """US or EU, in any case: where the project lives."""
     use_batch: bool = False
@@ -69,21 +81,28 @@ class Config(DeliveryConfig):
 
     @model_validator(mode="after")
     def _key_is_usable(self) -> Self:
-        key = self.api_key
-        if key is None:
-            if not self.opt_out:
-                msg = (
-                    "api_key is missing: pass the project's API key, or opt_out=True "
-                    "for development and CI"
-                )
-                raise ValueError(msg)
-        elif not key.get_secret_value().strip():
+        if self.api_key is None:
+            return self
+        if not self.api_key.get_secret_value().strip():
             msg = "api_key is empty: pass the project's API key"
             raise ValueError(msg)
-        elif not key.get_secret_value().isprintable():
+        if not self.api_key.get_secret_value().isprintable():
             msg = "api_key holds a line end or another control character: take it out"
             raise ValueError(msg)
         return self
+
+    def check_key(self) -> None:
+        """Make sure that there is a key, once all options came together.
+
+        Raises:
+            ConfigurationError: there is none, and events are to be sent.
+        """
+        if self.api_key is None and not self.opt_out:
+            msg = (
+                "api_key is missing: pass the project's API key, or opt_out=True "
+                "for development and CI"
+            )
+            raise ConfigurationError(msg)
 
     @property
     def url(self) -> str:
@@ -102,6 +121,18 @@ class Config(DeliveryConfig):
         key = self.api_key.get_secret_value() if self.api_key else ""
         digest = hashlib.blake2b(key.encode(), digest_size=8, person=b"amplitude_async")
         return digest.hexdigest()
+
+
+def only_one(by_place: Config, config: Config | None) -> Config:
+    """Take the configuration that stands in the place of the key.
+
+    Raises:
+        TypeError: There is another one.
+    """
+    if config is not None:
+        msg = "config was given twice: pass one Config"
+        raise TypeError(msg)
+    return by_place
 
 
 class ConfigFields(DeliveryFields, total=False):

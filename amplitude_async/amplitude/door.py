@@ -1,7 +1,10 @@
 """What the Amplitude server checks, checked before an event is accepted."""
 
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pydantic import ValidationError
 
 from amplitude_async.amplitude.config import Config
 from amplitude_async.amplitude.context import defaults_of
@@ -12,9 +15,11 @@ from amplitude_async.amplitude.encoder import (
     encode_fields,
 )
 from amplitude_async.amplitude.events import GROUP_IDENTIFY, Event
-from amplitude_async.client.destination import Refusal
+from amplitude_async.amplitude.leniency import explain
+from amplitude_async.client.destination import Reduced, Refusal
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.encoding import (
+    Loss,
     ValuePolicy,
     encodable_text,
     unix_ms,
@@ -26,6 +31,12 @@ from amplitude_async.storage.base import Record
 __all__ = ["FORBIDDEN_IDS", "AmplitudeDoor"]
 
 DEFAULT_MIN_ID_LENGTH = 5
+
+# Causes of warnings that are kept apart, and lines for one event.
+MOST_PATHS = 100
+MOST_TOLD = 5
+
+_INDEX: Final = re.compile(r"\[\d+\]")
 
 # Amplitude HTTP V2 API, section "Device IDs and User IDs": values that are refused.
 FORBIDDEN_IDS = frozenset(
@@ -57,6 +68,9 @@ class AmplitudeDoor:
         self._short_bytes = max_bytes // 2
         self._policy = ValuePolicy(max_string=config.truncate_strings)
         self._reporter = reporter
+        self._strict = config.strict
+        self._cut = f"cut to {config.truncate_strings} characters"
+        self._paths: set[str] = set()
         self._context = defaults_of(config)
         self._defaults = self._context
         self.renew_ids()
@@ -73,37 +87,38 @@ class AmplitudeDoor:
         """The event's own insert_id, or a new one."""
         return event.insert_id or self._new_id()
 
-    def admit(self, event: Event, record_id: int, wall: float) -> Record | Refusal:
+    def admit(
+        self, event: Event, record_id: int, wall: float
+    ) -> Record | Reduced | Refusal:
         """Encode an event, or say why the server would refuse it."""
+        try:
+            body, insert_id, event, losses = encode_event(
+                event, self._policy, self._defaults, insert_id=self._new_id, wall=wall
+            )
+        except ValidationError as error:
+            return Refusal(explain(error))
         # Nearly every event has a usable user id and no bad device id: looked at here,
         # so that the slow check, which finds the words, runs only for a problem.
         user_id, device_id = event.user_id, event.device_id
+        for loss in losses:
+            if loss.path in {"user_id", "device_id"}:
+                return Refusal(f"{loss.path} {loss.reason}: use an id that is text")
         if not self._usable(user_id) or (device_id and not self._usable(device_id)):
             problem = self._check_ids(event)
             if problem:
                 return Refusal(problem)
         if not event.event_type.strip():
             return Refusal("event_type is empty: name the event")
-        body, insert_id, losses = encode_event(
-            event, self._policy, self._defaults, insert_id=self._new_id, wall=wall
-        )
-        for loss in losses:
-            if loss.path in {"user_id", "device_id"}:
-                return Refusal(f"{loss.path} {loss.reason}: use an id that is text")
-        if losses:
-            self._reporter.warning(
-                "properties",
-                "event %r lost %s",
-                event.event_type[:80],
-                "; ".join(f"{loss.path}: {loss.reason}" for loss in losses[:5]),
-                count=len(losses),
-            )
         if len(body) > self._max_bytes:
             return Refusal(
                 f"the event has {len(body)} bytes, a request takes at most "
                 f"{self._max_bytes}: send less, or set use_batch=True"
             )
-        return Record(
+        if losses:
+            refusal = self._judge(event.event_type, losses)
+            if refusal is not None:
+                return refusal
+        record = Record(
             record_id,
             body,
             user_id or device_id or _group_identity(event),
@@ -112,6 +127,34 @@ class AmplitudeDoor:
             insert_id,
             wall,
         )
+        return Reduced(record, len(losses)) if losses else record
+
+    def _judge(self, event_type: str, losses: Sequence[Loss]) -> Refusal | None:
+        """Tell of losses, or refuse the event where none is allowed."""
+        if self._strict:
+            # What is cut was asked to be cut.
+            left_out = [loss for loss in losses if loss.reason != self._cut]
+            if left_out:
+                named = "; ".join(f"{one.path}: {one.reason}" for one in left_out[:5])
+                return Refusal(f"{named}: leave it out or convert it")
+        self.tell(event_type, losses)
+        return None
+
+    def tell(self, event_type: str, losses: Sequence[Loss]) -> None:
+        """Warn of what an event had to go without, of each path once a minute."""
+        for loss in losses[:MOST_TOLD]:
+            path = _INDEX.sub("[]", loss.path)
+            # Names of properties may come from outside: their number is bounded.
+            if len(self._paths) < MOST_PATHS:
+                self._paths.add(path)
+            cause = f"lost {path:.200}" if path in self._paths else "lost properties"
+            self._reporter.warning(
+                cause,
+                "event %r lost %s: %s",
+                event_type[:80],
+                loss.path,
+                loss.reason,
+            )
 
     def admit_fields(
         self, event_type: str, fields: Mapping[str, Any], record_id: int, wall: float

@@ -4,22 +4,29 @@ Everything that leaves as an event is made here, once: aliases, absent fields, p
 values by the policy, and what is filled in where the event is silent.
 """
 
+import asyncio
 import itertools
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple, TypeVar
+from math import isfinite
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 
 from amplitude_async.amplitude.events import (
+    ATTRIBUTE_OF,
+    GROUP_IDENTIFY,
+    IDENTIFY,
     INPUT_NAMES,
     Event,
     IngestionMetadata,
     Plan,
 )
+from amplitude_async.amplitude.fields import INT64_MAX, INT64_MIN, MS_MAX, MS_MIN
+from amplitude_async.amplitude.leniency import culprit, sound, unusable
 from amplitude_async.encoding import (
     DROP,
     Loss,
@@ -37,6 +44,7 @@ __all__ = [
     "decode_event",
     "encode_event",
     "encode_fields",
+    "to_wire",
 ]
 
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
@@ -50,6 +58,9 @@ class EncodedEvent(NamedTuple):
 
     insert_id: str
     """The event's own, or the one that was filled in."""
+
+    event: Event
+    """The event that was encoded: the one given, or a copy whose values are sound."""
 
     losses: tuple[Loss, ...] = ()
     """Keys and fields that could not be sent as they were.
@@ -153,11 +164,22 @@ def encode_fields(
             return None
         if kind is dict and not policy.is_json(value):
             return None
+        if kind is int and not _is_in_range(name, cast("int", value)):
+            return None
+        # An id that is empty is none.
+        if not value and name in {"user_id", "device_id"}:
+            return None
         members[name] = value
     try:
         return to_json(members)
     except PydanticSerializationError:
         return None
+
+
+def _is_in_range(name: str, value: int) -> bool:
+    if name == "time":
+        return MS_MIN < value < MS_MAX
+    return INT64_MIN <= value <= INT64_MAX
 
 
 class InsertIds:
@@ -196,33 +218,90 @@ def encode_event(
             none.
         insert_id: Called where the event has none; gives ASCII text that needs no
             escape in JSON.
+
+    Raises:
+        pydantic.ValidationError: A value is bad, and the event cannot do without it.
     """
     losses: tuple[Loss, ...] = ()
     body = _encode_json(event, policy)
     if body is None:
-        event, losses = _made_json(event, policy)
-        body = _serialise(event)
+        event, body, losses = _made_json(event, policy)
     event_id, members = event.insert_id, defaults.missing_from(event)
     if event.time is None:
         members = b',"time":%d%b' % (unix_ms(wall), members)
     if event_id is None:
         event_id = insert_id()
         members = b',"insert_id":"%b"%b' % (event_id.encode(), members)
-    return EncodedEvent(with_members(body, members), event_id, losses)
+    if _writes_itself(type(event)):
+        body, event_id = _filled_in(body, members, event_id)
+    else:
+        body = with_members(body, members)
+    return EncodedEvent(body, event_id, event, losses)
+
+
+def to_wire(event: Event) -> dict[str, Any]:
+    """Give an event as JSON values, without what a client would fill in."""
+    policy = ValuePolicy()
+    body = _encode_json(event, policy)
+    if body is None:
+        _, body, _ = _made_json(event, policy)
+    wire: dict[str, Any] = from_json(body)
+    return wire
 
 
 def decode_event(body: bytes) -> Event:
     """Rebuild an event from its encoded form; keys it has no field for are left out."""
     members = from_json(body)
     known = {k: v for k, v in members.items() if k in INPUT_NAMES}
-    return Event(event_type=members.get("event_type", ""), **known)
+    event_type = members.get("event_type", "")
+    try:
+        return Event(event_type=event_type, **known)
+    except ValidationError as error:
+        # It was accepted so, by an older version perhaps: shown as it is.
+        bad = {str(item["loc"][0]) for item in error.errors(include_url=False)}
+        good = {name: value for name, value in known.items() if name not in bad}
+        event = Event(event_type=str(event_type), **good)
+        named = {ATTRIBUTE_OF.get(n, n): v for n, v in known.items() if n in bad}
+        return event.model_copy(update=named)
 
 
-def _serialise(event: Event) -> bytes:
-    # The event's own serializer: a subclass may declare a key we do not know yet.
-    return event.__pydantic_serializer__.to_json(
-        event, by_alias=True, exclude_none=True, warnings=False
-    )
+def _writes_itself(kind: type[Event]) -> bool:
+    """Tell whether a subclass decides itself which keys there are."""
+    if kind is Event:
+        return False
+    has_serializer = bool(kind.__pydantic_decorators__.model_serializers)
+    return has_serializer or bool(kind.model_computed_fields)
+
+
+def _filled_in(body: bytes, members: bytes, event_id: str) -> tuple[bytes, str]:
+    """Add members to an object that may have them, and find the id it has then."""
+    own = from_json(body)
+    whole = {**from_json(b"{%b}" % members[1:]), **own}
+    found = whole["insert_id"] = whole.get("insert_id", event_id)
+    return to_json(whole), found if isinstance(found, str) else event_id
+
+
+def _serialise(event: Event) -> bytes | None:
+    """Write an event down; None where a value is not what its field says."""
+    # Without a type it could be written down, as fields that are None are left out.
+    if event.__dict__.get("event_type") is None:
+        return None
+    try:
+        # The event's own serializer: a subclass may declare a key we do not know yet.
+        body = event.__pydantic_serializer__.to_json(
+            event, by_alias=True, exclude_none=True, warnings="error"
+        )
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001  # code of a subclass
+        return None
+    # NaN is null to the serializer, and null may also stand in a property.
+    if b":null" in body and _has_nan(event.__dict__):
+        return None
+    return body if body.startswith(b"{") else None
+
+
+def _has_nan(fields: Mapping[str, Any]) -> bool:
+    given = (fields.get(name) for name in _FINITE_FIELDS)
+    return any(isinstance(value, float) and not isfinite(value) for value in given)
 
 
 def _encode_json(event: Event, policy: ValuePolicy) -> bytes | None:
@@ -233,37 +312,100 @@ def _encode_json(event: Event, policy: ValuePolicy) -> bytes | None:
         if value is not None and not policy.is_json(value):
             return None
     groups = fields["groups"]
-    if groups is not None and not _GROUP_POLICY.is_json(groups):
+    if groups is not None and not _are_names(groups):
         return None
     # Empty counts as absent, which the serializer does not know.
-    if fields["insert_id"] == "":
+    if "" in (fields["user_id"], fields["device_id"], fields["insert_id"]):
         return None
-    try:
-        return _serialise(event)
-    except PydanticSerializationError:
-        return None
+    return _serialise(event)
 
 
+def _are_names(groups: Any) -> bool:
+    """Tell whether groups are what the model makes of them, and JSON as they are."""
+    if type(groups) is not dict or not _GROUP_POLICY.is_json(groups):
+        return False
+    names = (
+        name
+        for value in groups.values()
+        for name in (value if type(value) is list else (value,))
+    )
+    return all(type(name) is str for name in names)
+
+
+_FINITE_FIELDS: Final = ("price", "revenue", "location_lat", "location_lng")
+_OPERATIONS: Final = frozenset({IDENTIFY, GROUP_IDENTIFY})
 _PROPERTY_FIELDS: Final = ("event_properties", "user_properties", "group_properties")
 
 # Group names are identities, never cut.
 _GROUP_POLICY: Final = ValuePolicy()
 
 
-def _made_json(event: Event, policy: ValuePolicy) -> tuple[Event, tuple[Loss, ...]]:
-    """Copy an event with everything that has no JSON form taken out."""
+def _made_json(
+    event: Event, policy: ValuePolicy
+) -> tuple[Event, bytes, tuple[Loss, ...]]:
+    """Encode a copy of an event with everything that has no JSON form taken out."""
     losses: list[Loss] = []
+    made = _converted(event, policy, losses)
+    body = None if made is None else _serialise(made)
+    if made is None or body is None:
+        losses.clear()
+        made = _converted(sound(event, losses), policy, losses) or event
+        body = _serialise(made)
+    if body is None:
+        raise _culprit(made)
+    return made, body, tuple(losses)
+
+
+def _converted(event: Event, policy: ValuePolicy, losses: list[Loss]) -> Event | None:
+    """Copy an event with its properties made JSON; None where it holds none."""
+    fields = event.__dict__
     changes: dict[str, Any] = {}
-    for name in (*_PROPERTY_FIELDS, "groups"):
-        value = getattr(event, name)
+    for name in _PROPERTY_FIELDS:
+        value = fields.get(name)
         if value is not None:
-            rules = _GROUP_POLICY if name == "groups" else policy
-            converted = rules.convert(value, name, losses)
+            before = len(losses)
+            converted = policy.convert(value, name, losses)
             changes[name] = None if converted is DROP else converted
-    if event.insert_id == "":
-        changes["insert_id"] = None
-    copy = event.model_copy(update=changes)
-    return _without_bad_text(copy, "", losses), tuple(losses)
+            if len(losses) > before and fields.get("event_type") in _OPERATIONS:
+                changes[name] = _with_operations(name, value, converted)
+    groups = fields.get("groups")
+    if groups is not None:
+        if not isinstance(groups, dict):
+            return None
+        converted = _GROUP_POLICY.convert(groups, "groups", losses)
+        if converted is not DROP and not _are_names(converted):
+            return None
+        changes["groups"] = None if converted is DROP else converted
+    for name in ("user_id", "device_id", "insert_id"):
+        if fields.get(name) == "":
+            changes[name] = None
+    return _without_bad_text(event.model_copy(update=changes), "", losses)
+
+
+def _with_operations(name: str, given: Any, made: Any) -> Any:
+    """Take out operations that lost all their keys.
+
+    Raises:
+        pydantic.ValidationError: None is left: there is nothing to say any more.
+    """
+    if not isinstance(made, dict) or not made:
+        return made
+    left = {operation: keys for operation, keys in made.items() if keys != {}}
+    if left:
+        return left
+    problem = "nothing that can be sent is left: give values that have a JSON form"
+    raise unusable(Event, name, given, problem)
+
+
+def _culprit(event: Event) -> ValidationError:
+    """Find out which field of a subclass cannot be written down."""
+    written = event.__pydantic_serializer__
+    return culprit(
+        event,
+        lambda name: written.to_json(
+            event, include={name}, by_alias=True, exclude_none=True, warnings=False
+        ),
+    )
 
 
 def _without_bad_text(model: _ModelT, prefix: str, losses: list[Loss]) -> _ModelT:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import (
     TYPE_CHECKING,
     Any,
+    ClassVar,
     Final,
     TypeAlias,
     TypedDict,
@@ -21,11 +22,14 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 
 from amplitude_async.amplitude.fields import (
+    ABSENT,
     Finite,
     GroupName,
     Id,
-    Milliseconds,
+    OptionalMilliseconds,
+    OptionalMoment,
     Properties,
+    Text,
     WholeNumber,
     WireModel,
 )
@@ -42,6 +46,7 @@ __all__ = [
     "EventOptions",
     "IngestionMetadata",
     "Plan",
+    "add_properties",
 ]
 
 IDENTIFY: Final = "$identify"
@@ -68,17 +73,17 @@ class Plan(WireModel):
             version_id: str | None = None,
         ) -> None: ...
 
-    branch: str | None = None
+    branch: Text | None = None
     """Name of the branch of the plan, for example ``main``."""
 
-    source: str | None = None
+    source: Text | None = None
     """Where the plan is used, for example ``web``."""
 
-    version: str | None = None
+    version: Text | None = None
     """Version of the plan."""
 
-    version_id: str | None = Field(
-        None, validation_alias="versionId", serialization_alias="versionId"
+    version_id: Text | None = Field(
+        default=None, validation_alias="versionId", serialization_alias="versionId"
     )
     """Identifier of the version; ``versionId`` on the wire."""
 
@@ -92,10 +97,10 @@ class IngestionMetadata(WireModel):
             self, *, source_name: str | None = None, source_version: str | None = None
         ) -> None: ...
 
-    source_name: str | None = None
+    source_name: Text | None = None
     """Name of the producer, for example ``ampli``."""
 
-    source_version: str | None = None
+    source_version: Text | None = None
     """Version of the producer."""
 
 
@@ -182,7 +187,7 @@ class EventOptions(WireModel):
     device_id: Id | None = None
     """The device. Absent, the server derives one from the user id."""
 
-    time: Milliseconds | None = None
+    time: OptionalMoment = ABSENT
     """When it happened: milliseconds since the epoch, or an aware datetime.
 
     Absent, it is filled in when the event is accepted.
@@ -194,55 +199,55 @@ class EventOptions(WireModel):
     Absent, it is filled in when the event is accepted.
     """
 
-    session_id: Milliseconds | None = None
+    session_id: OptionalMilliseconds = ABSENT
     """Start of the session in milliseconds since the epoch; -1 is no session."""
 
     event_id: WholeNumber | None = None
     """A counter that tells apart events of the same user and time."""
 
-    app_version: str | None = None
+    app_version: Text | None = None
     """Version of the application."""
 
-    version_name: str | None = None
+    version_name: Text | None = None
     """Name of the version of the application."""
 
-    platform: str | None = None
+    platform: Text | None = None
     """Platform of the device, for example ``Web`` or ``iOS``."""
 
-    os_name: str | None = None
+    os_name: Text | None = None
     """Name of the operating system."""
 
-    os_version: str | None = None
+    os_version: Text | None = None
     """Version of the operating system."""
 
-    device_brand: str | None = None
+    device_brand: Text | None = None
     """Brand of the device."""
 
-    device_manufacturer: str | None = None
+    device_manufacturer: Text | None = None
     """Manufacturer of the device."""
 
-    device_model: str | None = None
+    device_model: Text | None = None
     """Model of the device."""
 
-    carrier: str | None = None
+    carrier: Text | None = None
     """Mobile carrier."""
 
-    country: str | None = None
+    country: Text | None = None
     """Country of the user; given alone it resets region, city and dma."""
 
-    region: str | None = None
+    region: Text | None = None
     """Region of the user."""
 
-    city: str | None = None
+    city: Text | None = None
     """City of the user."""
 
-    dma: str | None = None
+    dma: Text | None = None
     """Designated market area of the user."""
 
-    language: str | None = None
+    language: Text | None = None
     """Language of the user."""
 
-    ip: str | None = None
+    ip: Text | None = None
     """Address of the user; ``$remote`` takes the address of the request."""
 
     location_lat: Finite | None = None
@@ -251,7 +256,7 @@ class EventOptions(WireModel):
     location_lng: Finite | None = None
     """Longitude of the user."""
 
-    user_agent: str | None = None
+    user_agent: Text | None = None
     """Raw user agent, from which the server derives device and system."""
 
     price: Finite | None = None
@@ -263,46 +268,46 @@ class EventOptions(WireModel):
     revenue: Finite | None = None
     """Revenue; `price` times `quantity` wins where all three are given."""
 
-    product_id: str | None = Field(
-        None, validation_alias="productId", serialization_alias="productId"
+    product_id: Text | None = Field(
+        default=None, validation_alias="productId", serialization_alias="productId"
     )
     """Identifier of the product; ``productId`` on the wire."""
 
-    revenue_type: str | None = Field(
-        None, validation_alias="revenueType", serialization_alias="revenueType"
+    revenue_type: Text | None = Field(
+        default=None, validation_alias="revenueType", serialization_alias="revenueType"
     )
     """Kind of revenue, for example ``tax``; ``revenueType`` on the wire."""
 
-    currency: str | None = None
+    currency: Text | None = None
     """Currency as three capital letters, ISO 4217."""
 
-    receipt: str | None = None
+    receipt: Text | None = None
     """Receipt of the purchase, for verification."""
 
-    receipt_sig: str | None = Field(
-        None, validation_alias="receiptSig", serialization_alias="receiptSig"
+    receipt_sig: Text | None = Field(
+        default=None, validation_alias="receiptSig", serialization_alias="receiptSig"
     )
     """Signature of the receipt; ``receiptSig`` on the wire."""
 
-    idfa: str | None = None
+    idfa: Text | None = None
     """Identifier for advertisers (iOS)."""
 
-    idfv: str | None = None
+    idfv: Text | None = None
     """Identifier for vendors (iOS)."""
 
-    adid: str | None = None
+    adid: Text | None = None
     """Advertising id (Google Play services)."""
 
-    android_id: str | None = None
+    android_id: Text | None = None
     """Android id, not the advertising id."""
 
-    android_app_set_id: str | None = None
+    android_app_set_id: Text | None = None
     """App set id (Android)."""
 
-    partner_id: str | None = None
+    partner_id: Text | None = None
     """Identifier of the partner that sends the event."""
 
-    library: str | None = None
+    library: Text | None = None
     """Name and version of the sending library; filled in where absent."""
 
     plan: Plan | None = None
@@ -312,7 +317,7 @@ class EventOptions(WireModel):
     """Producer of the event; the client's own where absent."""
 
     skip_user_properties_sync: bool | None = Field(
-        None,
+        default=None,
         strict=True,
         validation_alias="$skip_user_properties_sync",
         serialization_alias="$skip_user_properties_sync",
@@ -322,7 +327,7 @@ class EventOptions(WireModel):
     ``$skip_user_properties_sync`` on the wire.
     """
 
-    extra: dict[str, Any] | None = Field(None, exclude=True)
+    extra: dict[str, Any] | None = Field(default=None, exclude=True)
     """Context for plugins of this process. Never sent."""
 
 
@@ -335,9 +340,9 @@ class Event(EventOptions):
 
     if TYPE_CHECKING:
 
-        def __init__(
-            self, *, event_type: str, **fields: Unpack[EventFields]
-        ) -> None: ...
+        def __init__(self, event_type: str, **fields: Unpack[EventFields]) -> None: ...
+
+    _by_place: ClassVar = ("event_type",)
 
     event_type: str
     """What happened, for example ``Button Clicked``."""
@@ -353,6 +358,27 @@ class Event(EventOptions):
 
     group_properties: Properties | None = None
     """Properties of a group, where the type is ``$groupidentify``."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Give the event as it goes on the wire, but for what a client fills in.
+
+        Raises:
+            pydantic.ValidationError: A value is bad, and the event cannot do without.
+        """
+        # Not above: the encoder makes bytes of these models.
+        from amplitude_async.amplitude.encoder import to_wire  # noqa: PLC0415
+
+        return to_wire(self)
+
+
+def add_properties(fields: EventFields, own: Mapping[str, Any]) -> None:
+    """Put properties into the fields of an event; they win over those that are there.
+
+    What is there and no mapping stays, for the model to refuse.
+    """
+    given = fields.get("event_properties")
+    if given is None or isinstance(given, Mapping):
+        fields["event_properties"] = {**(given or {}), **own}
 
 
 def _wire_names(model: type[BaseModel]) -> dict[str, str]:

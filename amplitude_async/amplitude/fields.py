@@ -1,7 +1,7 @@
 """Types of fields: decided in Rust for what is usual, in Python for the rest."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 from pydantic import Field
 from pydantic_core import core_schema
@@ -17,11 +17,20 @@ from amplitude_async.wire import (
 )
 
 __all__ = [
+    "ABSENT",
+    "INT64_MAX",
+    "INT64_MIN",
+    "MS_MAX",
+    "MS_MIN",
     "Finite",
     "GroupName",
     "Id",
     "Milliseconds",
+    "Moment",
+    "OptionalMilliseconds",
+    "OptionalMoment",
     "Properties",
+    "Text",
     "WholeNumber",
     "WireModel",
     "unknown_field",
@@ -30,11 +39,27 @@ __all__ = [
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
+INT64_MIN: Final = -(2**63)
+INT64_MAX: Final = 2**63 - 1
+"""What a whole number of an event can be, as the server stores it."""
+
+MS_MIN: Final = 10**11
+"""Seconds stay below it for three thousand years; milliseconds were there in 1973."""
+MS_MAX: Final = 10**14
+"""Microseconds and nanoseconds are above it, milliseconds for three thousand years."""
+
 
 def _ms_of(moment: datetime) -> int:
     if moment.tzinfo is None:
         raise ValueError("naive datetime")
     return (moment - _EPOCH) // _MILLISECOND
+
+
+def _moment_of(moment: datetime) -> int:
+    milliseconds = _ms_of(moment)
+    if not MS_MIN < milliseconds < MS_MAX:
+        raise ValueError("before 1974")
+    return milliseconds
 
 
 GroupName: TypeAlias = Annotated[
@@ -53,15 +78,69 @@ GroupName: TypeAlias = Annotated[
 Milliseconds: TypeAlias = Annotated[
     int,
     Lenient(
-        (core_schema.int_schema(strict=True), from_instance(datetime, _ms_of)),
+        (
+            core_schema.int_schema(strict=True, ge=INT64_MIN, le=INT64_MAX),
+            from_instance(datetime, _ms_of),
+        ),
         "should be whole milliseconds since the epoch or an aware datetime: use "
         "int(seconds * 1000) or datetime.now(UTC)",
         "int",
         {"type": "integer"},
     ),
 ]
+"""Whole milliseconds, or a number that only looks like them, as a session id may."""
 
-WholeNumber: TypeAlias = Annotated[int, Field(strict=True)]
+Moment: TypeAlias = Annotated[
+    int,
+    Lenient(
+        (
+            core_schema.int_schema(strict=True, gt=MS_MIN, lt=MS_MAX),
+            from_instance(datetime, _moment_of),
+        ),
+        "should be whole milliseconds since the epoch (12 or 13 digits, so neither "
+        "seconds nor microseconds) or an aware datetime: use int(seconds * 1000) or "
+        "datetime.now(UTC)",
+        "int",
+        {"type": "integer"},
+    ),
+]
+"""A point in time, 1973 or later, in whole milliseconds since the epoch."""
+
+Text: TypeAlias = Annotated[
+    str,
+    Lenient(
+        (
+            *ID_CHOICES,
+            core_schema.no_info_after_validator_function(
+                str, core_schema.float_schema(strict=True, allow_inf_nan=False)
+            ),
+        ),
+        "should be text: convert it with str()",
+        "str",
+        {"type": "string"},
+    ),
+]
+"""Text; a number or a UUID becomes text, as ids do."""
+
+WholeNumber: TypeAlias = Annotated[int, Field(strict=True, ge=INT64_MIN, le=INT64_MAX)]
+
+if TYPE_CHECKING:
+    # Pydantic converts what is assigned; a type checker believes it of a descriptor.
+
+    class _Takes:
+        """A moment is given as a datetime, too, and held in milliseconds."""
+
+        def __get__(self, instance: object, owner: object) -> int | None: ...
+        def __set__(self, instance: object, value: int | datetime | None) -> None: ...
+
+    OptionalMoment: TypeAlias = _Takes
+    OptionalMilliseconds: TypeAlias = _Takes
+else:
+    OptionalMoment = Moment | None
+    OptionalMilliseconds = Milliseconds | None
+
+ABSENT: Final[Any] = None
+"""The default of such a field, of a type that fits any."""
 
 # Property values are looked at when the event is encoded, not here: that way one
 # bad value loses its key and not the event. The same goes for keys.

@@ -7,9 +7,11 @@ import logging
 from collections.abc import Iterable
 from decimal import Decimal
 from math import isfinite
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
+
+from amplitude_async.config import brief
 
 __all__ = ["Identify"]
 
@@ -50,6 +52,17 @@ class Identify(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    if not TYPE_CHECKING:
+
+        def __init__(self, *args: Any, **fields: Any) -> None:
+            if args or fields:
+                msg = (
+                    "Identify takes no arguments: chain operations such as "
+                    "Identify().set('plan', 'pro')"
+                )
+                raise TypeError(msg)
+            super().__init__()
+
     # Replaced, never changed in place: a copy of the model may share it.
     _operations: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)
     _clears_all: bool = PrivateAttr(default=False)
@@ -69,10 +82,10 @@ class Identify(BaseModel):
             ValueError: The value is not a finite number.
         """
         is_number = isinstance(value, int | float | Decimal)
-        if not is_number or isinstance(value, bool) or not isfinite(value):
+        if not is_number or isinstance(value, bool) or not _is_finite(value):
             raise ValueError(
-                f"add({key!r}): value should be a finite number, not {value!r}: "
-                "use set() for other values"
+                f"add({brief(key)}): value should be a finite number, not "
+                f"{brief(value)}: use set() for other values"
             )
         return self._operate("$add", key, value)
 
@@ -153,11 +166,18 @@ class Identify(BaseModel):
         return [(op, len(values)) for op, values in self._operations.items()]
 
 
+def _is_finite(value: float | Decimal) -> bool:
+    try:
+        return isfinite(value)
+    except (OverflowError, ValueError):
+        return False  # beyond a float, or a NaN that may not be looked at
+
+
 def _checked_key(operation: str, key: object) -> str:
     if not isinstance(key, str) or not key:
         raise ValueError(
             f"{operation}: key should be a text of at least one character, "
-            f"not {key!r}: name the property to change"
+            f"not {brief(key)}: name the property to change"
         )
     # The plain text of a member of a str Enum.
     return str.__str__(key)

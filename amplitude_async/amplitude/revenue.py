@@ -4,11 +4,11 @@ The keys are those of the official SDKs: ``$`` before the name, inside the event
 properties of an event of type ``revenue_amount``.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Unpack
 
 from pydantic import Field
 
-from amplitude_async.amplitude.events import REVENUE, Event, EventFields
+from amplitude_async.amplitude.events import REVENUE, Event, EventFields, add_properties
 from amplitude_async.amplitude.fields import Finite, WireModel
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ class Revenue(WireModel):
 
         def __init__(  # noqa: PLR0913  # the fields, for type checkers
             self,
-            *,
             price: float | Decimal | None = None,
             quantity: int = 1,
             product_id: str | None = None,
+            *,
             revenue_type: str | None = None,
             currency: str | None = None,
             receipt: str | None = None,
@@ -48,6 +48,8 @@ class Revenue(WireModel):
             revenue: float | Decimal | None = None,
             properties: Mapping[str, Any] | None = None,
         ) -> None: ...
+
+    _by_place: ClassVar = ("price", "quantity", "product_id")
 
     price: Finite | None = None
     """Price of one item; negative for a refund."""
@@ -103,6 +105,5 @@ class Revenue(WireModel):
             **fields: Further fields; ``event_properties`` are added to the revenue's
                 own, which win.
         """
-        given = fields.get("event_properties") or {}
-        fields["event_properties"] = {**given, **self.event_properties()}
+        add_properties(fields, self.event_properties())
         return Event(event_type=REVENUE, **fields)

@@ -22,6 +22,7 @@ __all__ = [
     "Destination",
     "Door",
     "EngineDestination",
+    "Reduced",
     "Refusal",
     "engine_destination",
     "verdict_on",
@@ -35,10 +36,21 @@ class Refusal:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """An event that goes without some of its keys."""
+
+    record: Record
+    losses: int
+    """How many keys were left out or cut."""
+
+
 class Door(Protocol):
     """Checks an event as its server would and encodes it once."""
 
-    def admit(self, event: Any, record_id: int, wall: float) -> "Record | Refusal":
+    def admit(
+        self, event: Any, record_id: int, wall: float
+    ) -> "Record | Reduced | Refusal":
         """Encode an event, or say why the server would refuse it."""
 
     def insert_id(self, event: Any) -> str:
@@ -185,7 +197,18 @@ class EngineDestination(Plugin):
         record = self._door.admit(event, self._engine.intake.numbers.next, wall)
         if isinstance(record, Refusal):
             return verdict_on(record, strict=self._strict)
+        return self._whole(record)
+
+    def _whole(self, record: Record | Reduced) -> Record:
+        """Count what an event had to go without, where it had to."""
+        if isinstance(record, Reduced):
+            self.lose(record.losses)
+            return record.record
         return record
+
+    def lose(self, keys: int) -> None:
+        """Account for keys that events had to go without."""
+        self._engine.lose(keys)
 
     async def _settle_in_turn(self, event: Any, outcome: Outcome) -> Delivery:
         """Settle an event at once when its result has a place behind the callback."""

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from amplitude_async.client.destination import Door, Refusal, verdict_on
+from amplitude_async.client.destination import Door, Reduced, Refusal, verdict_on
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock
@@ -121,6 +121,9 @@ class PlainDestination:
         record = self._door.admit(event, self._backlog.last_id + 1, wall)
         if isinstance(record, Refusal):
             return self.settle(event, verdict_on(record, strict=config.strict))
+        if isinstance(record, Reduced):
+            self._counters.lose(record.losses)
+            record = record.record
         size = self._backlog.bytes + len(record.body)
         if self._closed:
             message = f"plugin {self.name!r} was shut down before"

@@ -111,16 +111,11 @@ class Engine:
     @property
     def stats(self) -> Stats:
         """Snapshot of the account."""
-        spool = self._parts.journal.holdings
-        return self._parts.books.counters.snapshot(
-            pending=self.pending,
-            held=self._parts.schedule.held,
-            retries=self._parts.schedule.retries,
-            queue_bytes=self._parts.room.bytes,
-            spool_bytes=spool.size,
-            spool_oldest_age=spool.age(self._site.clock.wall()),
-            durable=self._parts.journal.durable,
-        )
+        return self._parts.stats(self._site.clock.wall())
+
+    def lose(self, keys: int) -> None:
+        """Account for keys that events had to go without."""
+        self._parts.books.counters.lose(keys)
 
     def decode(self, body: bytes) -> Any:
         """Rebuild an event from its encoded bytes."""

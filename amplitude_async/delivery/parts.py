@@ -16,6 +16,7 @@ from amplitude_async.delivery.intake import Intake
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.room import Room
+from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import Transport
 from amplitude_async.storage.base import Storage
 
@@ -95,6 +96,19 @@ class Parts:
     def pending(self) -> int:
         """Undecided events, wherever they wait."""
         return self.room.count + self.journal.unread
+
+    def stats(self, wall: float) -> Stats:
+        """Freeze the account, at a time in seconds since the epoch."""
+        spool = self.journal.holdings
+        return self.books.counters.snapshot(
+            pending=self.pending,
+            held=self.schedule.held,
+            retries=self.schedule.retries,
+            queue_bytes=self.room.bytes,
+            spool_bytes=spool.size,
+            spool_oldest_age=spool.age(wall),
+            durable=self.journal.durable,
+        )
 
 
 def _callbacks(site: Site, alarm: Alarm) -> CallbackRunner | None:

@@ -46,6 +46,8 @@ class Stats:
 
     False with memory storage, and while a storage fails or takes too long to write.
     """
+    losses: int = 0
+    """Keys and fields that accepted events had to go without, or that were cut."""
     last_error: str | None = None
     """What went wrong last, in words."""
     destinations: Mapping[str, "Stats"] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class Counters:
         "dropped",
         "dropped_by_reason",
         "last_error",
+        "losses",
         "recovered",
         "rejected",
         "requests",
@@ -84,6 +87,7 @@ class Counters:
         self.stored = 0
         self.requests = 0
         self.bytes_sent = 0
+        self.losses = 0
         self.last_error: str | None = None
 
     def accept(self) -> None:
@@ -98,6 +102,10 @@ class Counters:
         """Enter a request of so many bytes."""
         self.requests += 1
         self.bytes_sent += size
+
+    def lose(self, keys: int) -> None:
+        """Enter keys that events had to go without."""
+        self.losses += keys
 
     def note_error(self, message: str) -> None:
         """Remember what went wrong last."""
@@ -147,5 +155,6 @@ class Counters:
             spool_bytes=spool_bytes,
             spool_oldest_age=spool_oldest_age,
             durable=durable,
+            losses=self.losses,
             last_error=self.last_error,
         )

@@ -178,7 +178,7 @@ class MParticleDestination(EngineDestination):
             return Outcome.dropped(DropReason.PLUGIN, record.message)
         if isinstance(record, Refusal):
             return Outcome.rejected(record.message)
-        return record
+        return self._whole(record)
 
     async def start(self) -> None:
         """Start the mParticle client."""

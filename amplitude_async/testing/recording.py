@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Unpack
 
 import aiohttp
+from pydantic import SecretStr
 
 from amplitude_async.amplitude.client import Amplitude
 from amplitude_async.amplitude.config import Config, ConfigFields
@@ -29,9 +30,9 @@ class RecordingAmplitude(Amplitude):
 
     def __init__(
         self,
-        api_key: str | None = None,
-        *,
+        api_key: str | SecretStr | Config | None = None,
         config: Config | None = None,
+        *,
         session: aiohttp.ClientSession | None = None,
         plugins: Iterable[Plugin | Callable[[Any], Any]] = (),
         **options: Unpack[ConfigFields],
@@ -39,9 +40,7 @@ class RecordingAmplitude(Amplitude):
         self._recorder = ScriptedTransport()
         if api_key is None and config is None:
             api_key = "recording"
-        super().__init__(
-            api_key, config=config, session=session, plugins=plugins, **options
-        )
+        super().__init__(api_key, config, session=session, plugins=plugins, **options)
 
     def _make_transport(self, session: aiohttp.ClientSession | None) -> Transport:
         del session  # nothing goes over it

@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, computed_field
 
 from amplitude_async.amplitude.compose import (
     build_event,
@@ -44,6 +44,7 @@ from amplitude_async.encoding import ValuePolicy
 POLICY = ValuePolicy()
 NO_DEFAULTS = EventDefaults()
 WALL = 1_700_000_000.5
+MOMENT = 1_700_000_000_000
 
 
 def encode(
@@ -72,9 +73,12 @@ def wire(event: Event, **options: Any) -> dict[str, Any]:
         ("user_id", "", ""),
         ("device_id", UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         ("insert_id", UUID(int=1), "00000000-0000-0000-0000-000000000001"),
-        ("time", 5, 5),
+        ("time", 1_700_000_000_000, 1_700_000_000_000),
+        ("session_id", 5, 5),
+        ("os_version", 17, "17"),
+        ("os_version", 17.2, "17.2"),
         ("time", datetime(2022, 11, 12, 13, 14, 15, tzinfo=UTC), 1668258855000),
-        ("time", datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))), 0),
+        ("session_id", datetime(1970, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))), 0),
         ("session_id", -1, -1),
         ("session_id", datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), 1000),
         ("price", 2, 2.0),
@@ -109,6 +113,14 @@ def test_lenient_input(name: str, value: object, held: object) -> None:
         ("user_id", 1.5, "convert it with str"),
         ("time", 1.5, "aware datetime"),
         ("time", True, "aware datetime"),
+        ("time", 1_700_000_000, "int(seconds * 1000)"),
+        ("time", 1_700_000_000_000_000, "nor microseconds"),
+        ("time", datetime(1970, 1, 2, tzinfo=UTC), "neither seconds"),
+        ("time", 10**400, "whole milliseconds"),
+        ("quantity", 10**400, "less than or equal to"),
+        ("os_version", [17], "convert it with str()"),
+        ("os_version", True, "convert it with str()"),
+        ("os_version", float("nan"), "convert it with str()"),
         ("time", datetime(2022, 11, 12), "aware datetime"),  # noqa: DTZ001
         ("price", "1", "finite number"),
         ("price", True, "finite number"),
@@ -275,7 +287,7 @@ class Renamed(CheckoutCompleted):
 
 
 class Child(Renamed):
-    """An event that inherits fields, not the name."""
+    """An event that inherits fields and the name that its parent gave itself."""
 
 
 ValueT = TypeVar("ValueT")
@@ -293,7 +305,7 @@ class Measured(TypedEvent, Generic[ValueT]):
         (CheckoutCompleted, "Checkout Completed"),
         (APICall, "API Call"),
         (Renamed, "checkout"),
-        (Child, "Child"),
+        (Child, "checkout"),
         (Measured, "Measured"),
         (Measured[int], "Measured"),
     ],
@@ -355,10 +367,14 @@ def test_wire_spelling() -> None:
 
 
 def test_absent_empty_and_zero() -> None:
-    """Empty objects, zeros and null properties are sent; None fields are not."""
+    """Empty objects, zeros and null properties are sent; no None fields and empty ids.
+
+    An id that is empty is none: the server would refuse it.
+    """
     event = Event(
         event_type="e",
         user_id="",
+        device_id="",
         groups={},
         plan=Plan(),
         price=0,
@@ -369,7 +385,6 @@ def test_absent_empty_and_zero() -> None:
     )
     assert wire(event) == {
         "event_type": "e",
-        "user_id": "",
         "groups": {},
         "plan": {},
         "price": 0,
@@ -396,16 +411,16 @@ def test_insert_id_and_time_are_filled_in_the_bytes() -> None:
 
 
 def test_given_insert_id_and_time_stay() -> None:
-    """The event's own insert id and time go out, also a time of 0."""
-    encoded = encode(Event(event_type="e", insert_id='a"é', time=0))
+    """The event's own insert id and time go out."""
+    encoded = encode(Event(event_type="e", insert_id='a"é', time=MOMENT))
     assert encoded.insert_id == 'a"é'
     body = json.loads(encoded.body)
-    assert body == {"insert_id": 'a"é', "time": 0, "event_type": "e"}
+    assert body == {"insert_id": 'a"é', "time": MOMENT, "event_type": "e"}
 
 
 def test_empty_insert_id_is_absent() -> None:
     """An empty insert id would merge all events that have one: it is replaced."""
-    encoded = encode(Event(event_type="e", insert_id="", time=1))
+    encoded = encode(Event(event_type="e", insert_id="", time=MOMENT))
     assert encoded.insert_id == "new-id"
     assert encoded.body.count(b"insert_id") == 1
 
@@ -547,8 +562,31 @@ def test_decoding_gives_the_event_back() -> None:
         plan=Plan(version_id="v"),
     )
     decoded = decode_event(encode(event, defaults=EventDefaults(library="l")).body)
-    event.insert_id, event.time, event.library = "new-id", 7, "l"
-    assert decoded == event
+    filled_in = {"insert_id": "new-id", "time": 7, "library": "l"}
+    assert decoded == event.model_copy(update=filled_in)
+
+
+def test_decoding_shows_what_would_be_refused_today() -> None:
+    """Bytes of an older version are shown as they are, and raise nothing."""
+    decoded: Any = decode_event(
+        b'{"event_type":"e","time":5,"productId":[1],"city":"Bonn"}'
+    )
+    assert (decoded.time, decoded.product_id, decoded.city) == (5, [1], "Bonn")
+
+
+def test_no_key_stands_twice() -> None:
+    """Also where a subclass writes keys itself that would be filled in."""
+
+    class Own(Event):
+        @computed_field(alias="library")
+        def own_library(self) -> str:
+            """Name a library."""
+            return "mine"
+
+    body = encode(Own(event_type="e"), defaults=EventDefaults(library="l")).body
+    pairs: list[tuple[str, Any]] = json.loads(body, object_pairs_hook=list)
+    assert ("library", "mine") in pairs
+    assert len(dict(pairs)) == len(pairs)
 
 
 @given(

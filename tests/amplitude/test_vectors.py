@@ -259,7 +259,11 @@ def plugin_of(call: Json, recorder: Recorder) -> Plugin:
     """Make the plugin a call asks for."""
     if call["plugin"] == "post_to":
         return PostTo(recorder.url + call["path"])
-    return {"event_id_counter": EventIdCounter, "drop_all": DropAll}[call["plugin"]]()
+    kinds: dict[str, type[Plugin]] = {
+        "event_id_counter": EventIdCounter,
+        "drop_all": DropAll,
+    }
+    return kinds[call["plugin"]]()
 
 
 def identify_of(call: Json) -> Identify:

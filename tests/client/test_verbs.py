@@ -182,16 +182,28 @@ async def test_options_overwrite_the_event(
 ) -> None:
     """An option wins over the event's own value, zero included; the rest stays."""
     moment = datetime(2022, 11, 12, 13, 14, 15, tzinfo=UTC)
+    old = 1_600_000_000_000
+    properties = {"kept": 1}
     event = Event(
-        event_type="e", user_id="user-1", time=0, event_properties={"kept": 1}
+        event_type="e",
+        user_id="user-1",
+        time=old,
+        event_id=5,
+        event_properties=properties,
     )
     async with connect() as client:
-        await (await client.track(event, EventOptions(time=10)))
+        await (await client.track(event, EventOptions(time=old + 10, event_id=0)))
         await (await client.track(event, time=moment))
         await (await client.track(event, event_properties={"instead": 2}))
         await (await client.track(event, user_id=None))
 
-    assert [one["time"] for one in emulator.events] == [10, 1668258855000, 0, 0]
+    assert [one["event_id"] for one in emulator.events] == [0, 5, 5, 5]
+    assert [one["time"] for one in emulator.events] == [
+        old + 10,
+        1668258855000,
+        old,
+        old,
+    ]
     assert [one["event_properties"] for one in emulator.events] == [
         {"kept": 1},
         {"kept": 1},

@@ -512,7 +512,7 @@ async def test_what_mparticle_does_not_take(both: Both) -> None:
     delivery = await client.track(
         "e", user_id="user-1", event_properties={"a": "x" * 5000}
     )
-    await client.track("e", user_id="user-1", time=1)
+    await client.track("e", user_id="user-1", time=4_000_000_000_000)
     stats = await client.flush()
 
     assert (await delivery).ok

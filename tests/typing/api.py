@@ -59,6 +59,15 @@ class CheckoutCompleted(TypedEvent):
     coupon: str | None = None
 
 
+class TeamEvent(Event):
+    """An event of the host's with a key of its own."""
+
+    team: str = "blue"
+
+
+TeamEvent(event_type="e", user_id="user-1", time=5)
+
+
 async def the_verbs(client: Amplitude) -> None:
     """Every verb takes typed fields and gives a handle; awaiting it, a result."""
     delivery = await client.track("Signed Up", user_id="user-1")
@@ -67,6 +76,7 @@ async def the_verbs(client: Amplitude) -> None:
     event = Event(event_type="e", user_id=UUID(int=1), time=datetime.now(UTC))
     options = EventOptions(device_id="device-1", price=Decimal(1), plan=Plan())
     await client.track(event)
+    await client.track(Event("e", user_id="user-1"))
     await client.track(event, options, ip="$remote", groups={"org": ["15", 16]})
     await client.track(
         CheckoutCompleted(order_id="o-1", total=Decimal("9.99")), user_id=42
@@ -78,6 +88,15 @@ async def the_verbs(client: Amplitude) -> None:
     await client.group_identify("org", "15", identify)
     await client.set_group("org", ["15", "21"], user_id="user-1")
     await client.revenue(Revenue(price=3.99, quantity=2), user_id="user-1")
+    await client.revenue(Revenue(3.99, 2), user_id="user-1")
+
+
+def what_is_assigned(event: Event, options: EventOptions) -> None:
+    """A field takes what it can convert, and holds one type."""
+    event.time = datetime.now(UTC)
+    event.session_id = datetime.now(UTC)
+    options.time = None
+    event.time = "now"  # type: ignore[assignment]
 
 
 async def what_the_verbs_refuse(client: Amplitude) -> None:
@@ -141,13 +160,16 @@ def construction(session: aiohttp.ClientSession) -> None:
     )
     Amplitude("key", callback=hear_async, server_zone=ServerZone.EU)
     assert_type(Amplitude.from_env(strict=True), Amplitude)
+    assert_type(Amplitude.from_env(api_key="key"), Amplitude)
     assert_type(client.config, Config)
     assert_type(client.stats, Stats)
     assert_type(client.stats.destinations, Mapping[str, Stats])
     client.opt_out = True
     Amplitude("key", flush_queuesize=5)  # type: ignore[call-arg]
     Amplitude("key", flush_interval="soon")  # type: ignore[arg-type]
-    Amplitude("key", config)  # type: ignore[call-arg]
+    Amplitude("key", config)
+    Amplitude(Config("key", flush_interval=5))
+    Amplitude("key", config, session)  # type: ignore[call-arg]
     client.config = config  # type: ignore[misc]
 
 

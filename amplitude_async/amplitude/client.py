@@ -40,7 +40,7 @@ from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.encoding import Loss, unix_ms
+from amplitude_async.encoding import Loss
 from amplitude_async.plugins import Plugin
 from amplitude_async.redaction import seal
 from amplitude_async.storage.base import Record
@@ -348,12 +348,7 @@ class Amplitude(BaseClient):
         return copied(event)
 
     def _stamp(self, event: Event) -> Event:
-        missing: dict[str, Any] = {}
-        if not event.insert_id:
-            missing["insert_id"] = self._door.insert_id(event)
-        if event.time is None:
-            missing["time"] = unix_ms(self._clock.wall())
-        return event.model_copy(update=missing) if missing else event
+        return self._door.stamped(event, self._clock.wall())
 
 
 _EMPTY_IDENTIFY = "identify is empty: chain an operation such as .set('plan', 'pro')"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self, Unpack
 from pydantic import Field, SecretStr, model_validator
 
 from amplitude_async.amplitude.events import IngestionMetadata, Plan
-from amplitude_async.config import DeliveryConfig, DeliveryFields
+from amplitude_async.config import DeliveryConfig, DeliveryFields, sealed
 from amplitude_async.exceptions import ConfigurationError
+from amplitude_async.redaction import seal
 
 __all__ = ["OFFICIAL_URLS", "Config", "ConfigFields", "ServerZone", "only_one"]
 
@@ -57,7 +58,9 @@ class Config(DeliveryConfig):
         def __init__(self, /, *api_key: str, **options: Any) -> None:
             # The key by place, as the official SDKs take it; one given is told from
             # none at all, since options that were set win over a configuration.
+            options = sealed(type(self), options)  # no local variable shows a key
             if api_key:
+                api_key = seal(api_key)
                 if len(api_key) > 1 or "api_key" in options:
                     msg = "Config takes the api_key once, and the rest by name"
                     raise TypeError(msg)

@@ -87,6 +87,15 @@ class AmplitudeDoor:
         """The event's own insert_id, or a new one."""
         return event.insert_id or self._new_id()
 
+    def stamped(self, event: Event, wall: float) -> Event:
+        """The event with an insert_id and a time, where it has none as yet."""
+        missing: dict[str, Any] = {}
+        if not event.insert_id:
+            missing["insert_id"] = self._new_id()
+        if event.time is None:
+            missing["time"] = unix_ms(wall)
+        return event.model_copy(update=missing) if missing else event
+
     def admit(
         self, event: Event, record_id: int, wall: float
     ) -> Record | Reduced | Refusal:

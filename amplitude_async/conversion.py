@@ -53,6 +53,8 @@ MAX_BITS: Final = 1024
 SMALL_INT: Final = 2**63
 """Ints below it, and above its negative, need no second look."""
 
+_LEAST_INT: Final = -SMALL_INT
+
 # The same bound, as an exponent of ten: a Decimal is measured before it becomes an int.
 _MAX_EXPONENT: Final = 308
 
@@ -318,7 +320,7 @@ class _Conversion:
                     yield step, item
                     continue
             elif kind is int:
-                if -SMALL_INT < item < SMALL_INT:
+                if _LEAST_INT < item < SMALL_INT:
                     yield step, item
                     continue
             elif kind is float:

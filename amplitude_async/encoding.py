@@ -28,7 +28,6 @@ be sent. So does what would take too long to convert.
 from collections.abc import Collection
 from dataclasses import dataclass
 from math import isfinite
-from sys import getsizeof
 from typing import Any, Final
 
 import pydantic_core
@@ -61,7 +60,6 @@ _ATOMS: Final = frozenset({bool, type(None)})
 _TEXT: Final = frozenset({str})
 _NUMBERS: Final = frozenset({int, bool, float})
 _CONTAINERS: Final = frozenset({dict, list})
-_LISTED: Final = _ATOMS | {str, int}
 
 # Up to so many containers are looked through, which takes some twenty milliseconds;
 # structures that refer to themselves many times over end here as well.
@@ -70,8 +68,8 @@ _MAX_CONTAINERS: Final = 60_000
 # What is within these cannot come to much, so nobody has to add it up.
 _FEW: Final = 64
 _SHORT: Final = 4_096
-# In bytes of memory: some hundred characters, or an int that a double can hold.
-_SHORT_OBJECT: Final = 160
+_SHORT_IN_LIST: Final = 128
+_LEAST_INT: Final = -SMALL_INT
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,7 @@ class ValuePolicy:
     max_bytes: int = 1_000_000
     """What comes to more, and so fits into no request, is not even encoded."""
 
-    def is_json(self, value: object) -> bool:  # noqa: PLR0912 - written out: all come here
+    def is_json(self, value: object) -> bool:  # noqa: C901, PLR0912 - each comes here
         """Tell whether a value is JSON as it is and within the limits.
 
         Lone surrogates are not looked for: `to_json` raises on them.
@@ -110,19 +108,28 @@ class ValuePolicy:
                     if len(item) > _SHORT:
                         break
                 elif kind is int:
-                    if not -SMALL_INT < item < SMALL_INT:
+                    if not _LEAST_INT < item < SMALL_INT:
                         break
                 elif kind is float:
                     if not isfinite(item):
                         return False
                 # A list of scalars is usual too; what is deeper takes the long way.
                 elif kind is list:
-                    if (
-                        len(item) > _FEW
-                        or not _LISTED.issuperset(map(type, item))
-                        or max(map(getsizeof, item), default=0) > _SHORT_OBJECT
-                    ):
+                    if len(item) > _FEW:
                         break
+                    for part in item:
+                        kind = type(part)
+                        if kind is str:
+                            if len(part) > _SHORT_IN_LIST:
+                                break
+                        elif kind is int:
+                            if not _LEAST_INT < part < SMALL_INT:
+                                break
+                        elif kind not in _ATOMS:
+                            break
+                    else:
+                        continue
+                    break
                 elif kind not in _ATOMS:
                     break
             else:
@@ -190,7 +197,7 @@ class ValuePolicy:
             elif kind is dict or kind is list:
                 below.append(item)
             elif kind is int:
-                if not -SMALL_INT < item < SMALL_INT:
+                if not _LEAST_INT < item < SMALL_INT:
                     bits = item.bit_length()
                     if bits > MAX_BITS:
                         return -1
@@ -225,7 +232,7 @@ def _size_of_numbers(items: Collection[Any], kinds: set[type]) -> int | None:
             return -1
     except OverflowError:  # an int beyond a double
         return None
-    if not -SMALL_INT < min(items) <= max(items) < SMALL_INT:
+    if not _LEAST_INT < min(items) <= max(items) < SMALL_INT:
         return None
     # No float is shorter than "1.0".
     return 2 * len(items) if kinds == {float} else 0

@@ -157,9 +157,7 @@ class Budget:
         self._bytes -= size
         if self._bytes < 0:
             most = self._max_bytes
-            raise TooLargeError(
-                path, f"brings the field to more than the {most:,} bytes of a request"
-            )
+            raise TooLargeError(path, f"brings the field to more than {most:,} bytes")
 
     def lose(self, path: Path, reason: str) -> Dropped:
         """Take note of a loss."""

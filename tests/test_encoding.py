@@ -363,12 +363,12 @@ def test_too_many_values_end() -> None:
     [
         ("x" * 100_000_000, "has 100,000,000 characters"),
         ("é" * 100_000_000, "has 100,000,000 characters"),
-        (["x" * 400_000] * 1_000, "more than the 1,000,000 bytes"),
-        ({"x" * 100_000_000: 1}, "more than the 1,000,000 bytes"),
-        ([[1] * 600_000], "more than the 1,000,000 bytes"),
-        ([Text("x" * 400_000)] * 1_000, "more than the 1,000,000 bytes"),
-        ([10**300] * 10_000, "more than the 1,000,000 bytes"),
-        ([1.5] * 400_000, "more than the 1,000,000 bytes"),
+        (["x" * 400_000] * 1_000, "more than 1,000,000 bytes"),
+        ({"x" * 100_000_000: 1}, "more than 1,000,000 bytes"),
+        ([[1] * 600_000], "more than 1,000,000 bytes"),
+        ([Text("x" * 400_000)] * 1_000, "more than 1,000,000 bytes"),
+        ([10**300] * 10_000, "more than 1,000,000 bytes"),
+        ([1.5] * 400_000, "too much to convert"),
     ],
 )
 def test_what_fits_into_no_request_is_not_encoded(value: object, told: str) -> None:
@@ -379,17 +379,17 @@ def test_what_fits_into_no_request_is_not_encoded(value: object, told: str) -> N
     assert converted is DROP
     assert losses[0].too_large
     assert losses[0].path.startswith("p.k")
-    assert told in losses[0].reason or "too much to convert" in losses[0].reason
+    assert told in losses[0].reason
 
 
 def test_the_budget_is_that_of_the_api() -> None:
     """As much as fits is JSON and stays so; nothing that fits is refused."""
     policy = ValuePolicy(max_bytes=100)
+    value: Any
     for value in (["x" * 96], {"k": "x" * 92}, [1] * 49, [10**97], ["x" * 46] * 2):
         assert len(to_json(value)) <= 100
         assert policy.is_json(value)
         assert convert(value, policy) == (value, [])
-        assert convert([*value, b""], policy)[0] is not DROP or "x" in str(value)
     for value in (["x" * 100], [1] * 52, [10**110], {"k": {"x" * 100: 1}}):
         assert not policy.is_json(value)
         assert convert(value, policy)[0] is DROP

@@ -20,11 +20,14 @@ from amplitude_async.encoding import (
     unix_ms,
     with_members,
 )
+from amplitude_async.shown import shown
 from amplitude_async.storage.base import Record
 
 __all__ = ["FORBIDDEN_IDS", "AmplitudeDoor"]
 
 DEFAULT_MIN_ID_LENGTH = 5
+# Longer ids are looked at no further: they are none that the server refuses by name.
+LONG_ID = 4_096
 
 # Amplitude HTTP V2 API, section "Device IDs and User IDs": values that are refused.
 FORBIDDEN_IDS = frozenset(
@@ -54,7 +57,9 @@ class AmplitudeDoor:
         self._min_length = config.min_id_length or DEFAULT_MIN_ID_LENGTH
         self._max_bytes = max_bytes
         self._short_bytes = max_bytes // 2
-        self._policy = ValuePolicy(max_string=config.truncate_strings)
+        self._policy = ValuePolicy(
+            max_string=config.truncate_strings, max_bytes=max_bytes
+        )
         self._reporter = reporter
         self._context = defaults_of(config)
         self._defaults = self._context
@@ -87,15 +92,20 @@ class AmplitudeDoor:
             event, self._policy, self._defaults, insert_id=self._new_id, wall=wall
         )
         for loss in losses:
+            if loss.too_large:
+                return Refusal(
+                    f"{loss.path} {loss.reason}; a request takes at most "
+                    f"{self._max_bytes} bytes: send less, or set use_batch=True"
+                )
             if loss.path in {"user_id", "device_id"}:
                 return Refusal(f"{loss.path} {loss.reason}: use an id that is text")
         if losses:
             self._reporter.warning(
                 "properties",
-                "event %r lost %s",
-                event.event_type[:80],
+                "event %s lost %s",
+                shown(event.event_type),
                 "; ".join(f"{loss.path}: {loss.reason}" for loss in losses[:5]),
-                count=len(losses),
+                count=sum(loss.count for loss in losses),
             )
         if len(body) > self._max_bytes:
             return Refusal(
@@ -119,7 +129,7 @@ class AmplitudeDoor:
         user_id, device_id = fields.get("user_id"), fields.get("device_id")
         if (
             type(user_id) is not str
-            or len(user_id) < self._min_length
+            or not self._min_length <= len(user_id) <= LONG_ID
             or user_id.lower() in FORBIDDEN_IDS
             or (device_id is not None and not self._usable(device_id))
             or event_type.isspace()
@@ -139,7 +149,7 @@ class AmplitudeDoor:
     def _usable(self, value: object) -> bool:
         return (
             isinstance(value, str)
-            and len(value) >= self._min_length
+            and self._min_length <= len(value) <= LONG_ID
             and value.lower() not in FORBIDDEN_IDS
         )
 
@@ -154,10 +164,10 @@ class AmplitudeDoor:
             if value
         }
         for name, value in given.items():
-            if value.lower() in FORBIDDEN_IDS:
+            if len(value) <= LONG_ID and value.lower() in FORBIDDEN_IDS:
                 return (
-                    f"{name}={value!r} is a value the server refuses: leave it out or "
-                    "use a real id"
+                    f"{name}={shown(value)} is a value the server refuses: leave it "
+                    "out or use a real id"
                 )
         if event.event_type == GROUP_IDENTIFY:
             return ""
@@ -168,7 +178,7 @@ class AmplitudeDoor:
             return ""
         name, value = next(iter(short.items()))
         problem = (
-            f"{name} {value!r} has {len(value)} characters, the server wants "
+            f"{name} {shown(value)} has {len(value)} characters, the server wants "
             f"{self._min_length}: set min_id_length={len(value)}"
         )
         if len(short) == len(given):

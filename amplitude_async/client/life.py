@@ -70,6 +70,8 @@ class Life:
     """
 
     event_type: type = object
+    # What an event keeps where a plugin returns another in its place.
+    carried_fields: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -118,7 +120,7 @@ class Life:
         )
         return Roster(
             self._own,
-            Timeline(id(self), self.event_type, reporter),
+            Timeline(id(self), self.event_type, reporter, self.carried_fields),
             receive,
             reporter=reporter,
             client_id=id(self),

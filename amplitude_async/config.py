@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from amplitude_async.exceptions import ConfigurationError
+from amplitude_async.shown import shown
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -83,12 +84,13 @@ def describe_errors(model: type[BaseModel], error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             hint = near_miss(name, fields)
             meant = f"; did you mean {hint!r}?" if hint else ""
-            lines.append(f"{owner} has no option {name!r}{meant}")
+            lines.append(f"{owner} has no option {shown(name)}{meant}")
             continue
         root = str(item["loc"][0]) if item["loc"] else ""
-        shown = "" if root in _SECRET_FIELDS or not root else f"={item['input']!r:.80}"
+        is_secret = root in _SECRET_FIELDS or not root
+        value = "" if is_secret else f"={shown(item['input'])}"
         reason = item["msg"].removeprefix("Value error, ")
-        lines.append(f"{name}{shown}: {reason}")
+        lines.append(f"{name}{value}: {reason}")
     return "; ".join(lines)
 
 

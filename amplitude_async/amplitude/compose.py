@@ -15,6 +15,7 @@ from amplitude_async.amplitude.events import (
 from amplitude_async.amplitude.fields import unknown_field
 from amplitude_async.amplitude.typed import TypedEvent
 from amplitude_async.delivery.outcome import Outcome
+from amplitude_async.shown import shown
 
 __all__ = [
     "build_event",
@@ -56,7 +57,7 @@ def compose(
         extra = fields.pop("event_properties", None) or {}
         event = event.to_event(event_properties=extra)
     elif not isinstance(event, Event):
-        msg = f"event={event!r:.80} must be an Event, a TypedEvent or an event type"
+        msg = f"event={shown(event)} must be an Event, a TypedEvent or an event type"
         raise TypeError(msg)
     return merge_options(event, options, given)
 
@@ -67,7 +68,7 @@ def _check_options(options: object) -> None:
     hint = (
         ": properties go in event_properties=" if isinstance(options, Mapping) else ""
     )
-    msg = f"options={options!r:.80} must be EventOptions{hint}"
+    msg = f"options={shown(options)} must be EventOptions{hint}"
     raise TypeError(msg)
 
 
@@ -78,14 +79,14 @@ def check_kind(name: str, value: object, kind: type) -> None:
         TypeError: names the argument, its value and the kind.
     """
     if not isinstance(value, kind):
-        msg = f"{name}={value!r:.80} must be an instance of {kind.__name__}"
+        msg = f"{name}={shown(value)} must be an instance of {kind.__name__}"
         raise TypeError(msg)
 
 
 def invalid(error: ValidationError) -> Outcome:
     """Say field, value and remedy of what pydantic found."""
     parts = [
-        f"{'.'.join(map(str, item['loc']))}={item['input']!r:.80}: {item['msg']}"
+        f"{'.'.join(map(str, item['loc']))}={shown(item['input'])}: {item['msg']}"
         for item in error.errors(include_url=False, include_context=False)
     ]
     return Outcome.rejected("; ".join(parts))

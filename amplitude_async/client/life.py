@@ -36,6 +36,7 @@ from amplitude_async.exceptions import (
     ClientClosedError,
 )
 from amplitude_async.plugins import Plugin
+from amplitude_async.shown import shown
 
 __all__ = ["UNSET", "Life", "State", "Unset"]
 
@@ -356,7 +357,7 @@ def _limit(given: object, default: float | None) -> float | None:
         return given
     if isinstance(given, Unset):
         return default
-    msg = f"timeout={given!r:.80}: give seconds as a number, or None for no limit"
+    msg = f"timeout={shown(given)}: give seconds as a number, or None for no limit"
     raise TypeError(msg)
 
 

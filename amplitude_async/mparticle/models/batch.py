@@ -66,6 +66,7 @@ from amplitude_async.mparticle.models.lifecycle import (
     PushRegistrationEvent,
     UninstallEvent,
 )
+from amplitude_async.shown import shown
 from amplitude_async.wire import Id, WireModel
 
 __all__ = [
@@ -90,7 +91,7 @@ def _environment(value: object) -> Environment:
             "not_an_environment",
             "{value} should be 'development' or 'production': an unknown environment "
             "would mix test data into live data",
-            {"value": repr(value)[:80]},
+            {"value": shown(value)},
         ) from None
 
 

@@ -30,6 +30,7 @@ from amplitude_async.mparticle.models.fields import (
     Name,
     UuidText,
 )
+from amplitude_async.shown import shown
 from amplitude_async.wire import Id, WireModel
 
 __all__ = [
@@ -179,7 +180,8 @@ class GenericEvent(Envelope):
     def _has_no_class(cls, event_type: str) -> str:
         if event_type in _SHAPED:
             raise ValueError(
-                f"{event_type!r} has a class of its own: use it, it checks the fields"
+                f"{shown(event_type)} has a class of its own: use it, it checks "
+                "the fields"
             )
         return event_type
 

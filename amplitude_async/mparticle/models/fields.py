@@ -30,6 +30,7 @@ from amplitude_async.encoding import (
     is_encodable_text,
     unix_ms,
 )
+from amplitude_async.shown import shown
 from amplitude_async.wire import ID_CHOICES, Lenient
 
 __all__ = [
@@ -77,11 +78,8 @@ UserAttributeValue: TypeAlias = Scalar | list[Scalar]
 
 def _unusable(kind: str, value: object, problem: str) -> PydanticCustomError:
     """Make the error that names the value; pydantic adds the field."""
-    shown = repr(value)
-    if len(shown) > 80:
-        shown = f"{shown[:77]}..."
     return PydanticCustomError(
-        kind, "{value} {problem}", {"value": shown, "problem": problem}
+        kind, "{value} {problem}", {"value": shown(value), "problem": problem}
     )
 
 
@@ -342,12 +340,12 @@ def _scalar(value: object, key: str) -> Scalar:
         raise _unusable(
             "not_a_scalar",
             value,
-            f"cannot be the attribute {key!r}, which holds text, a number, a bool or "
-            "None: join it into text or send several attributes",
+            f"cannot be the attribute {shown(key)}, which holds text, a number, a bool "
+            "or None: join it into text or send several attributes",
         )
     if type(scalar) is int and not _INT64_MIN <= scalar <= _INT64_MAX:
         raise _unusable(
-            "int_too_big", value, f"as {key!r} exceeds 64 bits: send it as text"
+            "int_too_big", value, f"as {shown(key)} exceeds 64 bits: send it as text"
         )
     return scalar
 

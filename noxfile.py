@@ -81,6 +81,8 @@ MODELS = (
     "tests/delivery/test_schedule_model.py",
 )
 
+FUZZ = ("tests/test_fuzz.py",)
+
 # Without the safe path, `python -m` and `python -c` would import the source tree.
 INSTALLED = {"PYTHONSAFEPATH": "1", "AMPLITUDE_ASYNC_EXPECT_WHEEL": "1"}
 
@@ -167,16 +169,16 @@ def model(session: nox.Session) -> None:
 
     The seed is in the command that is printed; `--seed` throws the same dice again.
     """
-    parser = argparse.ArgumentParser(prog="nox -s model --")
-    parser.add_argument("--examples", type=int, default=5_000)
-    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
-    chosen = parser.parse_args(session.posargs)
-    session.install("-e", ".[all]", *_group("tests"))
-    session.run(
-        *("pytest", "--numprocesses=2", "--timeout=0", "--hypothesis-show-statistics"),
-        *("--hypothesis-profile=long", f"--hypothesis-seed={chosen.seed}", *MODELS),
-        env={"AMPLITUDE_ASYNC_EXAMPLES": str(chosen.examples)},
-    )
+    _throw_dice(session, "model", 5_000, MODELS)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Throw answers and values at random for long: `nox -s fuzz -- --examples 50000`.
+
+    The seed is in the command that is printed; `--seed` throws the same dice again.
+    """
+    _throw_dice(session, "fuzz", 10_000, FUZZ)
 
 
 @nox.session
@@ -233,6 +235,22 @@ def busy(session: nox.Session) -> None:
 def profile(session: nox.Session) -> None:
     """Draw a flame graph of 200,000 events into benchmarks/out."""
     session.run(sys.executable, "benchmarks/flame.py", *session.posargs)
+
+
+def _throw_dice(
+    session: nox.Session, name: str, examples: int, files: tuple[str, ...]
+) -> None:
+    """Run tests of Hypothesis with other dice, and so many examples of each."""
+    parser = argparse.ArgumentParser(prog=f"nox -s {name} --")
+    parser.add_argument("--examples", type=int, default=examples)
+    parser.add_argument("--seed", type=int, default=random.randrange(2**32))
+    chosen = parser.parse_args(session.posargs)
+    session.install("-e", ".[all]", *_group("tests"))
+    session.run(
+        *("pytest", "--numprocesses=2", "--timeout=0", "--hypothesis-show-statistics"),
+        *("--hypothesis-profile=long", f"--hypothesis-seed={chosen.seed}", *files),
+        env={"AMPLITUDE_ASYNC_EXAMPLES": str(chosen.examples)},
+    )
 
 
 def _group(name: str) -> tuple[str, ...]:

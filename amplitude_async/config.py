@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import re
-import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
@@ -44,6 +43,7 @@ from amplitude_async.redaction import (
     secrets_of_headers,
     secrets_of_url,
 )
+from amplitude_async.shown import shown
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -53,7 +53,6 @@ __all__ = [
     "DeliveryFields",
     "Overflow",
     "Seconds",
-    "brief",
     "describe_errors",
     "merge_config",
     "near_miss",
@@ -140,22 +139,6 @@ _Age = Annotated[
 ]
 
 
-class _Brief(reprlib.Repr):
-    """Shows values of any size in few characters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = self.maxlong = 80
-
-
-def brief(value: object) -> str:
-    """Show a value in a message: briefly, and whatever its own repr does."""
-    try:
-        return f"{_Brief().repr(value):.80}"
-    except Exception:  # noqa: BLE001 - a repr of the user's, not ours to mend
-        return f"<{type(value).__name__}>"
-
-
 def near_miss(name: str, candidates: Iterable[str]) -> str | None:
     """Find the candidate that a misspelt name probably meant, or None."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
@@ -175,12 +158,13 @@ def describe_errors(model: type[BaseModel], error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             hint = near_miss(name, fields)
             meant = f"; did you mean {hint!r}?" if hint else ""
-            lines.append(f"{owner} has no option {name!r}{meant}")
+            lines.append(f"{owner} has no option {shown(name)}{meant}")
             continue
         root = str(item["loc"][0]) if item["loc"] else ""
-        shown = "" if root in _SECRET_FIELDS or not root else f"={brief(item['input'])}"
+        is_secret = root in _SECRET_FIELDS or not root
+        value = "" if is_secret else f"={shown(item['input'])}"
         reason = item["msg"].removeprefix("Value error, ")
-        lines.append(f"{name}{shown}: {reason}")
+        lines.append(f"{name}{value}: {reason}")
     return "; ".join(lines)
 
 

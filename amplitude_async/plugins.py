@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
+from amplitude_async.shown import kind_of, shown
+
 __all__ = [
     "BeforePlugin",
     "DestinationPlugin",
@@ -18,6 +20,7 @@ __all__ = [
     "PluginType",
     "as_plugin",
     "call_hook",
+    "default_name",
 ]
 
 _HOOKS = {
@@ -125,10 +128,15 @@ class DestinationPlugin(Plugin):
 
 
 class FunctionPlugin(EnrichmentPlugin):
-    """A bare function ``f(event) -> Event | None`` as enrichment plugin."""
+    """A bare function ``f(event) -> Event | None`` as enrichment plugin.
+
+    One that has no name of its own, as a lambda, is called by its kind and a number.
+    """
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.name = getattr(function, "__name__", type(function).__name__)
+        name = getattr(function, "__name__", "")
+        self.kind = "lambda" if name == _LAMBDA else type(function).__name__
+        self.name = "" if name == _LAMBDA else name
         self._function = function
 
     def execute(self, event: Any) -> Any:
@@ -136,13 +144,18 @@ class FunctionPlugin(EnrichmentPlugin):
         return self._function(event)
 
 
+_LAMBDA = "<lambda>"
+
+
 def as_plugin(plugin: "Plugin | Callable[[Any], Any]") -> Plugin:
     """Accept a plugin or a bare function.
 
     Raises:
-        TypeError: it is neither; a class instead of an instance is named as such.
+        TypeError: it is neither; a class instead of an instance is named as such. Or
+            its name is no text, or its type none of `PluginType`.
     """
     if isinstance(plugin, Plugin):
+        _check(plugin)
         return plugin
     if inspect.isclass(plugin):
         msg = f"plugin={plugin.__name__} is a class: pass an instance of it"
@@ -150,10 +163,30 @@ def as_plugin(plugin: "Plugin | Callable[[Any], Any]") -> Plugin:
     if callable(plugin):
         return FunctionPlugin(plugin)
     msg = (
-        f"plugin={plugin!r:.80} is neither a Plugin nor a function: subclass "
+        f"plugin={shown(plugin)} is neither a Plugin nor a function: subclass "
         "EnrichmentPlugin or pass `async def f(event)`"
     )
     raise TypeError(msg)
+
+
+def _check(plugin: Plugin) -> None:
+    if plugin.name is not None and not isinstance(plugin.name, str):
+        msg = f"name={shown(plugin.name)} of plugin {kind_of(plugin)}: must be text"
+        raise TypeError(msg)
+    try:
+        PluginType(plugin.plugin_type)
+    except ValueError:
+        msg = (
+            f"plugin_type={shown(plugin.plugin_type)} of plugin {kind_of(plugin)}: "
+            "must be PluginType.BEFORE or ENRICHMENT; for a destination subclass "
+            "DestinationPlugin"
+        )
+        raise TypeError(msg) from None
+
+
+def default_name(plugin: Plugin) -> str:
+    """Name a plugin that nobody has named."""
+    return plugin.kind if isinstance(plugin, FunctionPlugin) else type(plugin).__name__
 
 
 async def call_hook(hook: Callable[..., Any], *args: Any) -> Any:

@@ -20,6 +20,7 @@ from pydantic_core import (
 )
 
 from amplitude_async.config import near_miss
+from amplitude_async.shown import shown
 
 __all__ = [
     "ID_CHOICES",
@@ -231,8 +232,8 @@ def unknown_field(name: str, model: type[BaseModel]) -> str:
     hint = meant if meant in model.model_fields else None
     hint = hint or near_miss(name, model.model_fields)
     if hint is not None:
-        return f"unknown field {name!r}: did you mean {hint!r}?"
+        return f"unknown field {shown(name)}: did you mean {hint!r}?"
     for home, kind in _HOMES.items():
         if home in model.model_fields:
-            return f"unknown field {name!r}: {kind} go in {home}"
-    return f"unknown field {name!r}: see the fields of {model.__name__}"
+            return f"unknown field {shown(name)}: {kind} go in {home}"
+    return f"unknown field {shown(name)}: see the fields of {model.__name__}"

@@ -32,6 +32,7 @@ from amplitude_async.encoding import (
     unix_ms,
     with_members,
 )
+from amplitude_async.shown import printable
 
 POLICY = ValuePolicy()
 
@@ -348,9 +349,157 @@ def test_too_many_values_end() -> None:
     for _ in range(38):
         doubled = [doubled, doubled]
     assert not POLICY.is_json(doubled)
-    converted, losses = convert({"good": 1, "bad": Endless()})
-    assert converted == {"good": 1}
-    assert losses == [Loss("p.bad", "has more than 500000 values")]
+    for endless in (Endless(), doubled, [1] * 100_001 + [b""]):
+        converted, losses = convert({"good": 1, "bad": endless})
+        assert converted is DROP
+        (loss,) = losses
+        assert loss.too_large
+        assert loss.path.startswith("p.bad")
+        assert "too much to convert" in loss.reason
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("x" * 100_000_000, "has 100,000,000 characters"),
+        ("é" * 100_000_000, "has 100,000,000 characters"),
+        (["x" * 400_000] * 1_000, "more than 1,000,000 bytes"),
+        ({"x" * 100_000_000: 1}, "more than 1,000,000 bytes"),
+        ([[1] * 600_000], "more than 1,000,000 bytes"),
+        ([Text("x" * 400_000)] * 1_000, "more than 1,000,000 bytes"),
+        ([10**300] * 10_000, "more than 1,000,000 bytes"),
+        ([1.5] * 400_000, "too much to convert"),
+    ],
+)
+def test_what_fits_into_no_request_is_not_encoded(value: object, told: str) -> None:
+    """What comes to more bytes than the API takes is told before it is copied."""
+    properties = {"k": value}
+    assert not POLICY.is_json(properties)
+    converted, losses = convert(properties)
+    assert converted is DROP
+    assert losses[0].too_large
+    assert losses[0].path.startswith("p.k")
+    assert told in losses[0].reason
+
+
+def test_the_budget_is_that_of_the_api() -> None:
+    """As much as fits is JSON and stays so; nothing that fits is refused."""
+    policy = ValuePolicy(max_bytes=100)
+    value: Any
+    for value in (["x" * 96], {"k": "x" * 92}, [1] * 49, [10**97], ["x" * 46] * 2):
+        assert len(to_json(value)) <= 100
+        assert policy.is_json(value)
+        assert convert(value, policy) == (value, [])
+    for value in (["x" * 100], [1] * 52, [10**110], {"k": {"x" * 100: 1}}):
+        assert not policy.is_json(value)
+        assert convert(value, policy)[0] is DROP
+
+
+def test_many_losses_are_told_by_their_number() -> None:
+    """Twenty are named, the rest are counted; long paths are cut."""
+    value = {f"{number}{'k' * 1_000}": math.nan for number in range(500)}
+    converted, losses = convert(value)
+    assert converted == {}
+    assert len(losses) == 21
+    assert losses[-1] == Loss("p", "480 more values were lost", 480)
+    assert sum(loss.count for loss in losses) == 500
+    assert all(len(loss.path) <= 160 for loss in losses)
+
+
+def test_paths_print() -> None:
+    """Line ends and escapes of keys and classes reach no log."""
+    evil = type("A\n\x1b[31m", (), {})
+    _, losses = convert({"a\nb\x1b[0m": {evil(): 1}, "c": evil()})
+    assert [loss.path for loss in losses] == [
+        r"p.a\nb\x1b[0m.<A\n\x1b[31m>",
+        "p.c",
+    ]
+    assert all(loss.reason.isprintable() for loss in losses)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), 2**1024, Decimal("9E+308")])
+def test_numbers_beyond_a_double(value: object) -> None:
+    """What a double cannot hold is lost, whatever its type, and costs no time."""
+    assert not POLICY.is_json({"k": value, "l": [value], "m": [value] * 100})
+    converted, losses = convert({"k": value, "ok": 10**308, "huge": 10**1_000_000})
+    assert converted == {"ok": 10**308}
+    assert [loss.path for loss in losses] == ["p.k", "p.huge"]
+    assert losses[0].reason == "exceeds 1E+308, too large for JSON"
+
+
+class Dtype:
+    """What numpy calls the type of an element."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+class Element:
+    """An element of an array, as numpy and its kin have them."""
+
+    shape = ()
+
+    def __init__(self, item: Any, kind: str = "b") -> None:
+        self._item, self.dtype = item, Dtype(kind)
+
+    def item(self) -> Any:
+        """Give the value in a type of Python."""
+        return self._item
+
+
+@Integral.register
+class Span(Element):
+    """A duration of numpy, which calls itself an integer."""
+
+    def __int__(self) -> int:
+        return 5
+
+
+class NotATime(datetime):
+    """Like the NaT of pandas: a datetime that equals nothing and prints so."""
+
+    def __eq__(self, _other: object) -> bool:
+        return False
+
+    def __ne__(self, _other: object) -> bool:
+        return True
+
+    __hash__ = datetime.__hash__
+
+    def isoformat(self, *_args: Any) -> str:
+        """Give what pandas gives."""
+        return "NaT"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Element(item=True), True),
+        (Element(3, "i"), 3),
+        (Element("a", "U"), "a"),
+        (Element(datetime(2026, 1, 2), "M"), "2026-01-02T00:00:00"),  # noqa: DTZ001
+        (Span(timedelta(seconds=2), "m"), 2.0),
+    ],
+)
+def test_elements_of_arrays_are_what_they_hold(value: object, expected: object) -> None:
+    """A scalar of numpy arrives as the Python value that its `item()` gives."""
+    assert convert({"k": value}) == ({"k": expected}, [])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        NotATime(2026, 1, 1),
+        Span(1_700_000_000_000_000_000, "m"),
+        Element(1_700_000_000_000_000_000, "M"),
+        Element(None, "M"),
+        Element(Element(1)),
+        Element,
+    ],
+)
+def test_elements_of_arrays_without_a_value(value: object) -> None:
+    """NaT, and counts of a unit that nobody names, are lost or null, never numbers."""
+    assert convert([value])[0] in ([], [None])
 
 
 @pytest.mark.parametrize("value", ["abcdef", {"k": "abcdef"}, [["abcdef"]]])
@@ -457,7 +606,7 @@ def test_any_value_arrives_or_is_named(case: Case) -> None:
     """Values arrive as documented or lose their own key, and stay as they were."""
     before = repr(case.value)
     converted, losses = convert(case.value)
-    assert [loss.path for loss in losses] == [f"p{path}" for path in case.lost]
+    assert [loss.path for loss in losses] == [printable(f"p{p}") for p in case.lost]
     assert repr(case.value) == before
     if converted is DROP:
         assert case.expected is DROP

@@ -3,8 +3,10 @@
 import ast
 import importlib
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -133,6 +135,104 @@ def test_importing_the_package_loads_nothing_optional() -> None:
 def test_the_package_is_marked_as_typed() -> None:
     """Type checkers of our users read our annotations."""
     assert (PACKAGE / "py.typed").is_file()
+
+
+def outside_of_reprs(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk through a module, but not into what shows our own objects."""
+    for node in ast.iter_child_nodes(tree):
+        is_repr = isinstance(node, ast.FunctionDef) and node.name == "__repr__"
+        if not is_repr:
+            yield node
+            yield from outside_of_reprs(node)
+
+
+@each_module
+def test_values_of_others_are_shown_by_one_function(path: Path) -> None:
+    """A value may be huge, forge a line or raise in its repr: none meets ``!r``."""
+    room = path.relative_to(PACKAGE).parts[0]
+    if room in {"cli", "emulator", "storage", "testing"}:
+        pytest.skip("shows nothing that a caller of a verb has given")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    shown = {
+        ast.unparse(node.value)
+        for node in outside_of_reprs(tree)
+        if isinstance(node, ast.FormattedValue) and node.conversion == ord("r")
+    }
+
+    # A hint is a name of ours.
+    assert shown <= {"hint"}
+
+
+JSON_MARKS = re.compile(r'[{,]"|"[}\]:]|":|"\[|\[\{|\}\]')
+# What is joined by hand holds nothing but what an encoder wrote, or our own numbers and
+# ids, and here is why that is so.
+JOINED_BY_HAND = {
+    "amplitude/encoder.py": "members of encoded values, a number, and our own id",
+    "amplitude/door.py": "members: a number, and our own id",
+    "amplitude/endpoint.py": "the frame: the key by json.dumps, a number, a time",
+    "mparticle/encoder.py": "members: a number, our own id, and an encoded key",
+    "mparticle/models/batch.py": "an encoded head and encoded events",
+    "mparticle/models/envelope.py": "an encoded type and encoded data",
+}
+
+
+# Ids that we have made and names of fields need no escapes.
+NEEDS_NO_ESCAPE = {',"insert_id":"%b"%b', ',"source_message_id":"%b"', ',"%b":%b'}
+
+
+def texts_with_gaps(tree: ast.AST) -> Iterator[str]:
+    """Give the literal parts of all text that something is put into, or joined to."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            parts: list[ast.expr] = list(node.values)
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Mod):
+            parts = [node.left, node.right]
+        else:
+            continue
+        literals = [part.value for part in parts if isinstance(part, ast.Constant)]
+        for literal in literals:
+            if isinstance(literal, bytes):
+                yield literal.decode("utf-8", "replace")
+            elif isinstance(literal, str):
+                yield literal
+
+
+def joined_by_hand() -> dict[str, list[str]]:
+    """Find the pieces of JSON that what sends is joined from, by module."""
+    found = {}
+    for path in MODULES:
+        name = path.relative_to(PACKAGE).as_posix()
+        if name.split("/")[0] in {"cli", "emulator", "testing"}:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        texts = [text for text in texts_with_gaps(tree) if JSON_MARKS.search(text)]
+        if texts:
+            found[name] = texts
+    return found
+
+
+def test_json_joined_by_hand_is_an_encoders() -> None:
+    """Only encoders put JSON together from pieces; a value in it could break out."""
+    assert set(joined_by_hand()) == set(JOINED_BY_HAND)
+
+
+def test_nothing_is_put_between_quotes_by_hand() -> None:
+    """Text is quoted by the encoder, which knows the escapes; ids of ours need none."""
+    texts = {text for texts in joined_by_hand().values() for text in texts}
+
+    assert {text for text in texts if '"%' in text} == NEEDS_NO_ESCAPE
+
+
+def test_joined_json_is_found() -> None:
+    """The rule sees what it is there for."""
+    for code in (
+        """f'{{"key":"{value}"}}'""",
+        """b'{"key":"' + value + b'"}'""",
+        """b',"key":%b' % value""",
+        """b'"key":"%b"' % value""",
+    ):
+        texts = texts_with_gaps(ast.parse(code))
+        assert any(map(JSON_MARKS.search, texts)), code
 
 
 def load_script() -> ModuleType:

@@ -71,6 +71,7 @@ class Amplitude(BaseClient):
     """
 
     event_type = Event
+    carried_fields = ("library", "plan", "ingestion_metadata")
     _config: Config
     _door: AmplitudeDoor
 

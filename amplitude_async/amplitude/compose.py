@@ -16,10 +16,10 @@ from amplitude_async.amplitude.events import (
 from amplitude_async.amplitude.fields import unknown_field
 from amplitude_async.amplitude.leniency import explain, leave_out
 from amplitude_async.amplitude.typed import TypedEvent
-from amplitude_async.config import brief
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.encoding import Loss
 from amplitude_async.exceptions import AmplitudeError
+from amplitude_async.shown import shown
 
 __all__ = [
     "build_event",
@@ -90,7 +90,7 @@ def compose(
         # Taken out, or it would replace the class's own properties further down.
         given = {k: v for k, v in given.items() if k != "event_properties"}
     elif not isinstance(event, Event):
-        msg = f"event={brief(event)} must be an Event, a TypedEvent or an event type"
+        msg = f"event={shown(event)} must be an Event, a TypedEvent or an event type"
         raise TypeError(msg)
     return merge_options(event, options, given)
 
@@ -107,7 +107,7 @@ def _check_options(options: object) -> None:
     hint = (
         ": properties go in event_properties=" if isinstance(options, Mapping) else ""
     )
-    msg = f"options={brief(options)} must be EventOptions{hint}"
+    msg = f"options={shown(options)} must be EventOptions{hint}"
     raise TypeError(msg)
 
 
@@ -118,7 +118,7 @@ def check_kind(name: str, value: object, kind: type) -> None:
         TypeError: names the argument, its value and the kind.
     """
     if not isinstance(value, kind):
-        msg = f"{name}={brief(value)} must be an instance of {kind.__name__}"
+        msg = f"{name}={shown(value)} must be an instance of {kind.__name__}"
         raise TypeError(msg)
 
 

@@ -26,11 +26,14 @@ from amplitude_async.encoding import (
     with_members,
 )
 from amplitude_async.redaction import without_values
+from amplitude_async.shown import shown
 from amplitude_async.storage.base import Record
 
 __all__ = ["FORBIDDEN_IDS", "AmplitudeDoor"]
 
 DEFAULT_MIN_ID_LENGTH = 5
+# Longer ids are looked at no further: they are none that the server refuses by name.
+LONG_ID = 4_096
 
 # Causes of warnings that are kept apart, and lines for one event.
 MOST_PATHS = 100
@@ -66,7 +69,9 @@ class AmplitudeDoor:
         self._min_length = config.min_id_length or DEFAULT_MIN_ID_LENGTH
         self._max_bytes = max_bytes
         self._short_bytes = max_bytes // 2
-        self._policy = ValuePolicy(max_string=config.truncate_strings)
+        self._policy = ValuePolicy(
+            max_string=config.truncate_strings, max_bytes=max_bytes
+        )
         self._reporter = reporter
         self._strict = config.strict
         self._cut = f"cut to {config.truncate_strings} characters"
@@ -110,6 +115,11 @@ class AmplitudeDoor:
         # so that the slow check, which finds the words, runs only for a problem.
         user_id, device_id = event.user_id, event.device_id
         for loss in losses:
+            if loss.too_large:
+                return Refusal(
+                    f"{loss.path} {loss.reason}; a request takes at most "
+                    f"{self._max_bytes} bytes: send less, or set use_batch=True"
+                )
             if loss.path in {"user_id", "device_id"}:
                 return Refusal(f"{loss.path} {loss.reason}: use an id that is text")
         if not self._usable(user_id) or (device_id and not self._usable(device_id)):
@@ -136,7 +146,9 @@ class AmplitudeDoor:
             insert_id,
             wall,
         )
-        return Reduced(record, len(losses)) if losses else record
+        if losses:
+            return Reduced(record, sum(loss.count for loss in losses))
+        return record
 
     def _judge(self, event_type: str, losses: Sequence[Loss]) -> Refusal | None:
         """Tell of losses, or refuse the event where none is allowed."""
@@ -159,10 +171,11 @@ class AmplitudeDoor:
             cause = f"lost {path:.200}" if path in self._paths else "lost properties"
             self._reporter.warning(
                 cause,
-                "event %r lost %s: %s",
-                event_type[:80],
+                "event %s lost %s: %s",
+                shown(event_type),
                 loss.path,
                 loss.reason,
+                count=loss.count,
             )
 
     def admit_fields(
@@ -172,7 +185,7 @@ class AmplitudeDoor:
         user_id, device_id = fields.get("user_id"), fields.get("device_id")
         if (
             type(user_id) is not str
-            or len(user_id) < self._min_length
+            or not self._min_length <= len(user_id) <= LONG_ID
             or user_id.lower() in FORBIDDEN_IDS
             or (device_id is not None and not self._usable(device_id))
             or event_type.isspace()
@@ -192,7 +205,7 @@ class AmplitudeDoor:
     def _usable(self, value: object) -> bool:
         return (
             isinstance(value, str)
-            and len(value) >= self._min_length
+            and self._min_length <= len(value) <= LONG_ID
             and value.lower() not in FORBIDDEN_IDS
         )
 
@@ -207,10 +220,10 @@ class AmplitudeDoor:
             if value
         }
         for name, value in given.items():
-            if value.lower() in FORBIDDEN_IDS:
+            if len(value) <= LONG_ID and value.lower() in FORBIDDEN_IDS:
                 return (
-                    f"{name}={value!r} is a value the server refuses: leave it out or "
-                    "use a real id"
+                    f"{name}={shown(value)} is a value the server refuses: leave it "
+                    "out or use a real id"
                 )
         if event.event_type == GROUP_IDENTIFY:
             return ""
@@ -221,7 +234,7 @@ class AmplitudeDoor:
             return ""
         name, value = next(iter(short.items()))
         problem = (
-            f"{name} {value!r} has {len(value)} characters, the server wants "
+            f"{name} {shown(value)} has {len(value)} characters, the server wants "
             f"{self._min_length}: set min_id_length={len(value)}"
         )
         if len(short) == len(given):

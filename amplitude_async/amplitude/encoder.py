@@ -157,12 +157,18 @@ def encode_fields(
         A JSON object, or None where the model has to look at the fields.
     """
     members: dict[str, Any] = {"event_type": event_type}
+    longest = policy.max_bytes
+    if len(event_type) > longest:
+        return None
     for name, value in fields.items():
         kind = _SHORT_ROAD.get(name)
         # Exact types alone: a bool is an int, and a subclass is the model's affair.
         if type(value) is not kind:
             return None
-        if kind is dict and not policy.is_json(value):
+        if type(value) is str:
+            if len(value) > longest:
+                return None
+        elif kind is dict and not policy.is_json(value):
             return None
         if kind is int and not _is_in_range(name, cast("int", value)):
             return None
@@ -314,6 +320,12 @@ def _encode_json(event: Event, policy: ValuePolicy) -> bytes | None:
     groups = fields["groups"]
     if groups is not None and not _are_names(groups):
         return None
+    # What fits into no request would take long to encode.
+    longest = policy.max_bytes
+    for name in event.__pydantic_fields_set__:
+        value = fields.get(name)
+        if type(value) is str and len(value) > longest:
+            return None
     # Empty counts as absent, which the serializer does not know.
     if "" in (fields["user_id"], fields["device_id"], fields["insert_id"]):
         return None
@@ -379,7 +391,8 @@ def _converted(event: Event, policy: ValuePolicy, losses: list[Loss]) -> Event |
     for name in ("user_id", "device_id", "insert_id"):
         if fields.get(name) == "":
             changes[name] = None
-    return _without_bad_text(event.model_copy(update=changes), "", losses)
+    copy = event.model_copy(update=changes)
+    return _without_bad_text(copy, "", policy.max_bytes, losses)
 
 
 def _with_operations(name: str, given: Any, made: Any) -> Any:
@@ -408,12 +421,18 @@ def _culprit(event: Event) -> ValidationError:
     )
 
 
-def _without_bad_text(model: _ModelT, prefix: str, losses: list[Loss]) -> _ModelT:
+def _without_bad_text(
+    model: _ModelT, prefix: str, longest: int, losses: list[Loss]
+) -> _ModelT:
     changes: dict[str, Any] = {}
     for name, value in model.__dict__.items():
         path = f"{prefix}{name}"
         if isinstance(value, BaseModel):
-            changes[name] = _without_bad_text(value, f"{path}.", losses)
+            changes[name] = _without_bad_text(value, f"{path}.", longest, losses)
+        elif isinstance(value, str) and len(value) > longest:
+            changes[name] = value[:80] if path == "event_type" else None
+            reason = f"has {len(value):,} characters"
+            losses.append(Loss(path, reason, too_large=True))
         elif isinstance(value, str) and not is_encodable_text(value):
             # The type is all that an event cannot do without.
             is_type = path == "event_type"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr
 
-from amplitude_async.config import brief
+from amplitude_async.shown import shown
 
 __all__ = ["Identify"]
 
@@ -84,8 +84,9 @@ class Identify(BaseModel):
         is_number = isinstance(value, int | float | Decimal)
         if not is_number or isinstance(value, bool) or not _is_finite(value):
             raise ValueError(
-                f"add({brief(key)}): value should be a finite number, not "
-                f"{brief(value)}: use set() for other values"
+                f"add({shown(key)}): value should be a finite number, not "
+                f"{shown(value)}: "
+                "use set() for other values"
             )
         return self._operate("$add", key, value)
 
@@ -143,13 +144,16 @@ class Identify(BaseModel):
         key = _checked_key(operation, key)
         if self._clears_all:
             _LOGGER.warning(
-                "%s of %r ignored: clear_all() stands alone", operation, key
+                "%s of %s ignored: clear_all() stands alone", operation, shown(key)
             )
             return self
         for earlier, values in self._operations.items():
             if key in values:
                 _LOGGER.warning(
-                    "%s of %r ignored: %s of it came first", operation, key, earlier
+                    "%s of %s ignored: %s of it came first",
+                    operation,
+                    shown(key),
+                    earlier,
                 )
                 return self
         values = {**self._operations.get(operation, {}), key: _copied(value)}
@@ -177,7 +181,7 @@ def _checked_key(operation: str, key: object) -> str:
     if not isinstance(key, str) or not key:
         raise ValueError(
             f"{operation}: key should be a text of at least one character, "
-            f"not {brief(key)}: name the property to change"
+            f"not {shown(key)}: name the property to change"
         )
     # The plain text of a member of a str Enum.
     return str.__str__(key)

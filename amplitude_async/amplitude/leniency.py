@@ -18,9 +18,9 @@ from amplitude_async.amplitude.events import (
     IDENTIFY,
     Event,
 )
-from amplitude_async.config import brief
 from amplitude_async.delivery.reporting import named
 from amplitude_async.encoding import Loss
+from amplitude_async.shown import shown
 
 __all__ = ["culprit", "explain", "leave_out", "sound", "unusable"]
 
@@ -52,7 +52,7 @@ _ABOUT_GROUPS: Final = frozenset({IDENTIFY, GROUP_IDENTIFY})
 def explain(error: ValidationError) -> str:
     """Say field, value and remedy of what pydantic found."""
     return "; ".join(
-        f"{'.'.join(map(str, item['loc']))}={brief(item['input'])}: {item['msg']}"
+        f"{'.'.join(map(str, item['loc']))}={shown(item['input'])}: {item['msg']}"
         for item in error.errors(include_url=False, include_context=False)
     )
 

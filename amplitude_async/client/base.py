@@ -216,10 +216,13 @@ class BaseClient(Life):
 
         Args:
             plugin: a plugin, or a function ``f(event) -> Event | None``.
-            replace: remove a plugin of the same name first.
+            replace: put it where the plugin of its name is, and tear that one down.
+                That one stays where the setup of its successor raises.
 
         Raises:
-            ValueError: the name is taken and ``replace`` is False.
+            TypeError: it is no plugin, or one whose type does not fit.
+            ValueError: the name is taken and ``replace`` is False, or there is none to
+                replace by.
             ClientClosedError: the client was shut down.
             Exception: whatever the plugin's setup raised; it is not installed then.
         """
@@ -227,17 +230,35 @@ class BaseClient(Life):
             msg = "this client was shut down: add plugins before shutdown()"
             raise ClientClosedError(msg)
         made = as_plugin(plugin)
-        if replace and made.name in self._roster:
-            await self.remove(made.name)
-        self._roster.claim(made)
+        if replace and self._roster.names.replaces(made):
+            await self._replace(made)
+            return self
+        self._roster.names.claim(made)
         try:
             await self._ready()
             await self._roster.install(made, self)
             self._choose_road()
         except BaseException:
-            self._roster.release(made)
+            self._roster.names.discard(made.name)
             raise
         return self
+
+    async def _replace(self, plugin: Plugin) -> None:
+        """Set a plugin up, put it where the one of its name is, tear that one down."""
+        waited = self._roster.stand_in_line(plugin)
+        if waited is not None:
+            # Nobody was set up yet: the start does it, and this one instead.
+            try:
+                await self._ready()
+            except BaseException:
+                self._roster.step_back(plugin, waited)
+                raise
+            return
+        await self._ready()
+        leaver = await self._roster.succeed(plugin, self)
+        self._choose_road()
+        if leaver is not None:
+            await self._roster.dismiss(leaver, self._config.shutdown_timeout)
 
     async def remove(self, plugin: Plugin | str) -> None:
         """Take a plugin out, drain it where it is a destination, tear it down.

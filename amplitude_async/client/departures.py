@@ -11,6 +11,7 @@ from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.plugins import Plugin, call_hook
+from amplitude_async.shown import shown
 
 __all__ = ["TEARDOWN_GRACE", "TEARDOWN_TIMEOUT", "Departures", "Leaver", "inside"]
 
@@ -90,9 +91,9 @@ class Departures:
                 raise
             self._reporter.error(
                 f"plugin {plugin.name}",
-                "teardown of plugin %r raised %r",
-                plugin.name,
-                error,
+                "teardown of plugin %s raised %s",
+                shown(plugin.name),
+                shown(error),
                 traceback=error,
             )
 

@@ -15,6 +15,7 @@ from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import Transport
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.plugins import Plugin, PluginType
+from amplitude_async.shown import kind_of, shown
 from amplitude_async.storage.base import Record, Storage
 from amplitude_async.storage.memory import MemoryStorage
 
@@ -343,7 +344,7 @@ def _make_storage(given: Any) -> Storage:
     made = given if isinstance(given, Storage) else given()
     if not isinstance(made, Storage):
         msg = (
-            f"storage={given!r:.80} made a {type(made).__name__}: it must be a Storage "
+            f"storage={shown(given)} made a {kind_of(made)}: it must be a Storage "
             "or a callable that returns one"
         )
         raise ConfigurationError(msg)

@@ -36,6 +36,7 @@ from amplitude_async.exceptions import (
     ClientClosedError,
 )
 from amplitude_async.plugins import Plugin
+from amplitude_async.shown import shown
 
 __all__ = ["UNSET", "Life", "State", "Unset"]
 
@@ -70,6 +71,8 @@ class Life:
     """
 
     event_type: type = object
+    # What an event keeps where a plugin returns another in its place.
+    carried_fields: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -123,7 +126,7 @@ class Life:
         )
         return Roster(
             self._own,
-            Timeline(id(self), self.event_type, reporter),
+            Timeline(id(self), self.event_type, reporter, self.carried_fields),
             receive,
             reporter=reporter,
             client_id=id(self),
@@ -367,7 +370,7 @@ def _limit(given: object, default: float | None) -> float | None:
         return given
     if isinstance(given, Unset):
         return default
-    msg = f"timeout={given!r:.80}: give seconds as a number, or None for no limit"
+    msg = f"timeout={shown(given)}: give seconds as a number, or None for no limit"
     raise TypeError(msg)
 
 

@@ -27,6 +27,7 @@ from amplitude_async.delivery.stats import Counters, Stats
 from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.plugins import DestinationPlugin, call_hook
 from amplitude_async.redaction import without_values
+from amplitude_async.shown import shown
 from amplitude_async.storage.base import Record
 
 __all__ = ["PlainDestination"]
@@ -126,11 +127,11 @@ class PlainDestination:
             record = record.record
         size = self._backlog.bytes + len(record.body)
         if self._closed:
-            message = f"plugin {self.name!r} was shut down before"
+            message = f"plugin {shown(self.name)} was shut down before"
             return self.settle(event, Outcome.dropped(DropReason.CLOSED, message))
         full = self.pending >= config.max_storage_capacity
         if full or size > config.max_storage_bytes:
-            message = f"the queue of plugin {self.name!r} is full"
+            message = f"the queue of plugin {shown(self.name)} is full"
             return self.settle(event, Outcome.dropped(DropReason.OVERFLOW, message))
         page = self._ledger.enter(record.id)
         self._counters.accept()
@@ -172,7 +173,7 @@ class PlainDestination:
             self.ensure_running()  # it may have ended with the loop that it ran on
 
     def __repr__(self) -> str:
-        return f"<PlainDestination {self.name!r} {self.pending} waiting>"
+        return f"<PlainDestination {shown(self.name)} {self.pending} waiting>"
 
     @property
     def pending(self) -> int:
@@ -234,13 +235,13 @@ class PlainDestination:
             if not is_theirs(error):
                 raise
             if timer.expired() and isinstance(error, TimeoutError):
-                message = f"plugin {self.name!r} took longer than {limit:g} s"
+                message = f"plugin {shown(self.name)} took longer than {limit:g} s"
                 return Outcome.rejected(message, attempts=1)
-            message = f"plugin {self.name!r} raised {named(error)}"
+            message = f"plugin {shown(self.name)} raised {named(error)}"
             message = self._reporter.redact(message)
             self._reporter.error("plugin", "execute raised %r", error, traceback=error)
             return Outcome.rejected(message[:300], attempts=1)
-        message = f"plugin {self.name!r} returned"
+        message = f"plugin {shown(self.name)} returned"
         return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
 
     def _nothing_due(self) -> Shares[Settlement]:
@@ -344,7 +345,7 @@ class PlainDestination:
             self._settle([(record, outcome)])
 
     def _too_late(self) -> str:
-        return f"plugin {self.name!r} did not take it before the deadline"
+        return f"plugin {shown(self.name)} did not take it before the deadline"
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user."""

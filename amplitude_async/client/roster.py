@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Container, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from amplitude_async.client.departures import (
@@ -13,6 +14,8 @@ from amplitude_async.client.departures import (
     inside,
 )
 from amplitude_async.client.destination import Destination, EngineDestination
+from amplitude_async.client.names import Names
+from amplitude_async.client.seats import Seats
 from amplitude_async.client.timeline import Timeline
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.handle import Delivery
@@ -21,9 +24,19 @@ from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.exceptions import AmplitudeError, ClientClosedError
-from amplitude_async.plugins import DestinationPlugin, Plugin, as_plugin, call_hook
+from amplitude_async.plugins import (
+    DestinationPlugin,
+    Plugin,
+    as_plugin,
+    call_hook,
+    default_name,
+)
+from amplitude_async.shown import shown
 
 __all__ = ["Roster"]
+
+_INSTALLED_IN_ONE_GO = 100
+_LISTED = 400
 
 
 class Roster:
@@ -51,38 +64,48 @@ class Roster:
         client_id: int,
         implicit: Plugin | None = None,
     ) -> None:
-        self.timeline = timeline
-        self.destinations: tuple[Destination, ...] = (own,)
+        self._seats = Seats(own, timeline)
         self._own = own
         self._receive = receive
         self._reporter = reporter
         self._client_id = client_id
         self._implicit = implicit
-        self._names = {own.name}
-        self._waiting: list[Plugin] = []
-        self._departures = Departures(reporter, client_id, self._names.discard)
+        self.names = Names(own.name)
+        # By name, in order: thousands may wait, each of them set up in constant time.
+        self._waiting: OrderedDict[str, Plugin] = OrderedDict()
+        self._departures = Departures(reporter, client_id, self._free)
         self._ended = False
         if implicit is not None:
-            self.claim(implicit)
+            self.names.claim(implicit)
             timeline.add(implicit)
 
     def __contains__(self, name: str) -> bool:
-        return name in self._names
+        return name in self.names
 
     def __repr__(self) -> str:
-        return f"<Roster {sorted(self._names)}, {len(self._waiting)} to be set up>"
+        return f"<Roster {list(self.names)}, {len(self._waiting)} to be set up>"
 
     # Who is there ------------------------------------------------------------
 
     @property
+    def timeline(self) -> Timeline:
+        """Runs the plugins that are no destinations."""
+        return self._seats.timeline
+
+    @property
+    def destinations(self) -> tuple[Destination, ...]:
+        """Where events go, in the order of adding."""
+        return self._seats.destinations
+
+    @property
     def has_plugins(self) -> bool:
         """True where somebody's plugins want to see each event."""
-        return any(plugin is not self._implicit for plugin in self.timeline.plugins)
+        return len(self.timeline) > int(self._implicit in self.timeline)
 
     @property
     def has_only_implicit(self) -> bool:
         """True where the implicit plugin is all that would see each event."""
-        return self._implicit in self.timeline.plugins and not self.has_plugins
+        return self._implicit in self.timeline and not self.has_plugins
 
     @property
     def is_bare(self) -> bool:
@@ -125,26 +148,10 @@ class Roster:
 
     # Names -------------------------------------------------------------------
 
-    def claim(self, plugin: Plugin) -> None:
-        """Make sure that a plugin has a name of its own.
-
-        Raises:
-            ValueError: another plugin has the name.
-        """
-        # A name that nobody chose gives way, one that somebody chose does not.
-        if not plugin.name:
-            plugin.name = _free_name(type(plugin).__name__, self._names)
-        elif plugin.name in self._names:
-            msg = (
-                f"plugin name={plugin.name!r} is taken: remove the other plugin "
-                "first or add with replace=True"
-            )
-            raise ValueError(msg)
-        self._names.add(plugin.name)
-
-    def release(self, plugin: Plugin) -> None:
-        """Give up the name of a plugin that was not installed after all."""
-        self._names.discard(plugin.name)
+    def _free(self, name: str) -> None:
+        """Free the name of who has left, unless a successor has it."""
+        if self._seats.holder(name) is None and name not in self._waiting:
+            self.names.discard(name)
 
     # Coming ------------------------------------------------------------------
 
@@ -157,8 +164,39 @@ class Roster:
         """
         made = [as_plugin(plugin) for plugin in plugins]
         for plugin in made:
-            self.claim(plugin)
-        self._waiting += made
+            self.names.claim(plugin)
+            self._waiting[plugin.name] = plugin
+
+    async def succeed(self, plugin: Plugin, client: object) -> Leaver | None:
+        """Set a plugin up and put it where the one of its name is.
+
+        That one stays where the setup fails.
+
+        Returns:
+            Who takes part no longer; ``dismiss`` ends what was set up.
+        """
+        plugin.name = plugin.name or default_name(plugin)
+        leaver = await self.install(plugin, client, replaces=True)
+        self.names.add(plugin.name)
+        return leaver
+
+    def stand_in_line(self, plugin: Plugin) -> Plugin | None:
+        """Put a plugin where one of its name waits to be set up; that one."""
+        name = plugin.name or default_name(plugin)
+        waiting = self._waiting.get(name)
+        if waiting is not None:
+            plugin.name = name
+            self._waiting[name] = plugin
+        return waiting
+
+    def step_back(self, plugin: Plugin, waited: Plugin) -> None:
+        """Give a place in line back to who had it, unless it is installed by now."""
+        if self._waiting.get(plugin.name) is not plugin:
+            return
+        if self._seats.holder(plugin.name) is None:
+            self._waiting[plugin.name] = waited
+        else:
+            del self._waiting[plugin.name]
 
     async def start(self) -> None:
         """Make every destination ready on the running loop."""
@@ -181,48 +219,57 @@ class Roster:
         Raises:
             Exception: whatever the plugin's setup raised; it waits on then.
         """
+        if len(self._waiting) % _INSTALLED_IN_ONE_GO == 0:
+            await asyncio.sleep(0)
         if not self._waiting:
             return False
         # It leaves the line when it is installed: one whose setup raised is tried
         # again by the next verb.
-        plugin = self._waiting[0]
+        name, plugin = next(iter(self._waiting.items()))
         try:
             await self.install(plugin, client)
         except ClientClosedError:
             # Somebody shut down meanwhile: no fault of the verb that started us.
             self._waiting.clear()
             return False
-        # Its setup may have removed a plugin that waited, even itself.
-        self._waiting = [one for one in self._waiting if one is not plugin]
+        # Its setup may have removed a plugin that waited, even itself, and somebody may
+        # have put a successor in its place.
+        successor = self._waiting.get(name)
+        if successor is not None and successor is not plugin:
+            leaver = await self.succeed(successor, client)
+            if leaver is not None:
+                await self.dismiss(leaver, TEARDOWN_TIMEOUT)
+        self._waiting.pop(name, None)
         return True
 
-    async def install(self, plugin: Plugin, client: object) -> None:
+    async def install(
+        self, plugin: Plugin, client: object, *, replaces: bool = False
+    ) -> Leaver | None:
         """Set a plugin up and let it take part from the next event on.
+
+        Args:
+            plugin: has claimed its name.
+            client: what its setup gets.
+            replaces: it takes the place of who has its name then.
+
+        Returns:
+            Who takes part no longer; ``dismiss`` ends what was set up.
 
         Raises:
             ClientClosedError: the client was shut down meanwhile; it is torn down.
             Exception: whatever its setup raised; it does not take part then.
         """
         # Set up first: it runs on no event before that, and on none if it raises.
-        try:
-            with inside(plugin, self._client_id):
-                await call_hook(plugin.setup, client)
-        except asyncio.CancelledError as error:
-            if not is_theirs(error):
-                raise
-            # As it is it would end the task of whoever happened to start the client.
-            msg = f"setup of plugin {plugin.name!r} raised CancelledError"
-            raise AmplitudeError(msg) from error
+        await _set_up(plugin, client, self._client_id)
         if self._ended:
             await self._departures.tear_down(plugin, TEARDOWN_GRACE)
-            msg = f"this client was shut down while plugin {plugin.name!r} was set up"
+            name = shown(plugin.name)
+            msg = f"this client was shut down while plugin {name} was set up"
             raise ClientClosedError(msg)
         destination = self._destination_of(plugin)
-        if destination is None:
-            self.timeline.add(plugin)
-            return
-        await destination.start()
-        self.destinations = (*self.destinations, destination)
+        if destination is not None:
+            await destination.start()
+        return self._seats.take(plugin, destination, replaces=replaces)
 
     def _destination_of(self, plugin: Plugin) -> Destination | None:
         if isinstance(plugin, EngineDestination):
@@ -240,22 +287,16 @@ class Roster:
         Raises:
             ValueError: nobody has that name.
         """
-        for destination in self.destinations:
-            if destination.name == name:
-                # A new tuple: somebody may be going through the old one and waiting.
-                rest = tuple(d for d in self.destinations if d is not destination)
-                self.destinations = rest
-                return Leaver(name, destination.plugin, destination)
-        for plugin in self.timeline.plugins:
-            if plugin.name == name:
-                self.timeline.discard(plugin)
-                return Leaver(name, plugin)
-        kept = [plugin for plugin in self._waiting if plugin.name != name]
-        if len(kept) == len(self._waiting):
-            msg = f"no plugin named {name!r}; installed are {sorted(self._names)}"
+        leaver = self._seats.leave(name)
+        if leaver is not None:
+            return leaver
+        if self._waiting.pop(name, None) is None:
+            msg = (
+                f"no plugin named {shown(name)}; installed are "
+                f"{shown(list(self.names), _LISTED)}"
+            )
             raise ValueError(msg)
-        self._waiting = kept
-        self._names.discard(name)
+        self.names.discard(name)
         return None
 
     async def dismiss(self, leaver: Leaver, timeout: float | None) -> None:
@@ -298,9 +339,13 @@ class Roster:
             destination.forget_parent()
 
 
-def _free_name(wanted: str, taken: Container[str]) -> str:
-    name, number = wanted, 1
-    while name in taken:
-        number += 1
-        name = f"{wanted}-{number}"
-    return name
+async def _set_up(plugin: Plugin, client: object, client_id: int) -> None:
+    try:
+        with inside(plugin, client_id):
+            await call_hook(plugin.setup, client)
+    except asyncio.CancelledError as error:
+        if not is_theirs(error):
+            raise
+        # As it is it would end the task of whoever happened to start the client.
+        msg = f"setup of plugin {shown(plugin.name)} raised CancelledError"
+        raise AmplitudeError(msg) from error

@@ -1,12 +1,14 @@
 """Runs an event through before and enrichment plugins and fences their faults."""
 
-from collections.abc import Awaitable, Iterator
+import copy
+from collections.abc import Awaitable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.reporting import Reporter, in_words, named
 from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.plugins import Plugin, PluginType
+from amplitude_async.shown import kind_of, shown
 
 __all__ = ["PluginDrop", "Timeline", "finish_at_once"]
 
@@ -21,26 +23,67 @@ class PluginDrop(Exception):  # noqa: N818 - a verdict, not a fault
 
 
 class Timeline:
-    """The plugins on an event's road, in their order."""
+    """The plugins on an event's road, in their order.
 
-    def __init__(self, client_id: int, event_type: type, reporter: Reporter) -> None:
+    Args:
+        client_id: marks the client as running while a plugin runs.
+        event_type: what a plugin must return.
+        reporter: told of what plugins do wrong.
+        carried: fields of an event that one has which a plugin returns in its place.
+    """
+
+    def __init__(
+        self,
+        client_id: int,
+        event_type: type,
+        reporter: Reporter,
+        carried: Sequence[str] = (),
+    ) -> None:
         self._client_id = client_id
         self._event_type = event_type
         self._reporter = reporter
-        self._plugins: tuple[Plugin, ...] = ()
+        self._carried = carried
+        # By id and not in lists: thousands may come and go, each in constant time.
+        self._stages: tuple[dict[int, Plugin], ...] = ({}, {}, {})
+        self._in_order: tuple[Plugin, ...] | None = ()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._stages))
+
+    def __contains__(self, plugin: object) -> bool:
+        return any(id(plugin) in stage for stage in self._stages)
 
     @property
     def plugins(self) -> tuple[Plugin, ...]:
         """The plugins in the order in which they run."""
-        return self._plugins
+        if self._in_order is None:
+            self._in_order = tuple(p for stage in self._stages for p in stage.values())
+        return self._in_order
 
     def add(self, plugin: Plugin) -> None:
         """Install a plugin behind those of its stage."""
-        self._plugins = tuple(sorted((*self._plugins, plugin), key=_stage))
+        self._stages[_stage(plugin)][id(plugin)] = plugin
+        self._in_order = None
 
     def discard(self, plugin: Plugin) -> None:
         """Take a plugin out; events under way still finish with it."""
-        self._plugins = tuple(p for p in self._plugins if p is not plugin)
+        for stage in self._stages:
+            stage.pop(id(plugin), None)
+        self._in_order = None
+
+    def replace(self, plugin: Plugin, successor: Plugin) -> None:
+        """Put a plugin where another is; behind those of its stage in another one."""
+        stage = self._stages[_stage(successor)]
+        if id(plugin) not in stage:
+            self.discard(plugin)
+            self.add(successor)
+            return
+        others = list(stage.values())
+        stage.clear()
+        for one in others:
+            kept = successor if one is plugin else one
+            stage[id(kept)] = kept
+        self._in_order = None
 
     async def run(self, event: Any, *, may_wait: bool) -> Any:
         """Run all plugins on an event of our own.
@@ -77,33 +120,52 @@ class Timeline:
         """
         outer = inside_user_code.get()
         # The tuple as it is now: who is removed meanwhile still sees this event.
-        for plugin in self._plugins:
+        for plugin in self.plugins:
             if id(plugin) not in outer:
                 yield plugin, outer | {id(plugin), self._client_id}
 
     def _judge(self, plugin: Plugin, event: Any, answer: Any) -> Any:
         # None is a decision, also of a plugin whose author forgot the return.
         if answer is None:
-            msg = f"dropped by plugin {plugin.name!r}"
+            msg = f"dropped by plugin {shown(plugin.name)}"
             raise PluginDrop(msg)
+        if answer is event:
+            return event
         if isinstance(answer, self._event_type):
-            return answer
+            return self._carry_over(event, answer)
         error = TypeError(
-            f"execute returned {type(answer).__name__}: return the event or None"
+            f"execute returned {kind_of(answer)}: return the event or None"
         )
         return self._survive(plugin, event, error)
+
+    def _carry_over(self, event: Any, fresh: Any) -> Any:
+        """Give a plugin's own event what it lacks of what the client knows."""
+        known = {name: getattr(event, name) for name in self._carried}
+        missing = {
+            name: value
+            for name, value in known.items()
+            if value is not None and getattr(fresh, name) is None
+        }
+        if not missing:
+            return fresh
+        # The plugin may hold on to it, and return it again.
+        fresh = copy.copy(fresh)
+        for name, value in missing.items():
+            setattr(fresh, name, value)
+        return fresh
 
     def _survive(self, plugin: Plugin, event: Any, error: BaseException) -> Any:
         self._reporter.error(
             f"plugin {plugin.name}",
-            "plugin %r raised %s",
-            plugin.name,
+            "plugin %s raised %s",
+            shown(plugin.name),
             named(error),
             traceback=error,
         )
         if plugin.on_error == "drop":
             msg = (
-                f"dropped because plugin {plugin.name!r} raised {in_words(error):.150}"
+                f"dropped because plugin {shown(plugin.name)} raised "
+                f"{in_words(error):.150}"
             )
             raise PluginDrop(msg) from error
         return event

@@ -9,6 +9,7 @@ from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.tasks import has_ended, is_theirs, spawn
 from amplitude_async.exceptions import AmplitudeError, StorageError
+from amplitude_async.shown import shown
 from amplitude_async.storage.base import Storage
 
 __all__ = ["Allotted", "Opening", "counted"]
@@ -198,5 +199,7 @@ def counted(count: int) -> int:
     """
     if isinstance(count, int) and count >= 0:
         return count
-    msg = f"the storage took over {count!r} events: it must say how many, as an int"
+    msg = (
+        f"the storage took over {shown(count)} events: it must say how many, as an int"
+    )
     raise StorageError(msg)

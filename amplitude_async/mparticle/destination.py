@@ -59,6 +59,7 @@ from amplitude_async.mparticle.models.device import DeviceInformation
 from amplitude_async.mparticle.models.enums import Platform
 from amplitude_async.mparticle.models.events import CustomEvent
 from amplitude_async.mparticle.models.identities import UserIdentities
+from amplitude_async.shown import shown
 from amplitude_async.storage.base import Record
 
 __all__ = ["MParticleDestination", "Mapper", "to_batch"]
@@ -229,7 +230,7 @@ class _MappingDoor:
             )
             return Refusal(f"the mapping raised {named(error):.300}")
         if batch is None:
-            return _LeftOut(f"the mapping leaves {event.event_type!r} out")
+            return _LeftOut(f"the mapping leaves {shown(event.event_type)} out")
         if not isinstance(batch, Batch):
             kind = type(batch).__name__
             return Refusal(f"the mapping returned a {kind}: return a Batch or None")

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from amplitude_async.mparticle.models.batch import Batch, events_of
 from amplitude_async.mparticle.models.envelope import BaseEvent, Envelope
+from amplitude_async.shown import shown
 
 __all__ = ["MAX_NAME", "LimitMode", "check_limits", "truncate_names"]
 
@@ -94,7 +95,7 @@ def _name_problems(event: BaseEvent, where: str) -> Iterator[str]:
             yield _too_long(f"{where}.{name}", value, MAX_NAME)
     for key in event.custom_attributes or {}:
         if len(key) > MAX_NAME:
-            path = f"the name {key[:40]!r} in {where}.custom_attributes"
+            path = f"the name {shown(key, 40)} in {where}.custom_attributes"
             yield _too_long(path, key, MAX_NAME)
 
 
@@ -105,7 +106,7 @@ def _event_problems(event: BaseEvent, where: str) -> Iterator[str]:
         yield _too_many(path, len(attributes), MAX_ATTRIBUTES, "attributes")
     for key, value in attributes.items():
         if isinstance(value, str) and len(value) > MAX_VALUE:
-            yield _too_long(f"{path}[{key[:40]!r}]", value, MAX_VALUE)
+            yield _too_long(f"{path}[{shown(key, 40)}]", value, MAX_VALUE)
     # Only push messages have one.
     action = event.__dict__.get("action_identifier") or ""
     if len(action) > MAX_ACTION:
@@ -117,7 +118,7 @@ def _user_problems(attributes: dict[str, Any]) -> Iterator[str]:
     if len(attributes) > MAX_ATTRIBUTES:
         yield _too_many(where, len(attributes), MAX_ATTRIBUTES, "attributes")
     for key, value in attributes.items():
-        path = f"{where}[{key[:40]!r}]"
+        path = f"{where}[{shown(key, 40)}]"
         if len(key) > MAX_NAME:
             yield _too_long(f"the name of {path}", key, MAX_NAME)
         if isinstance(value, list):

@@ -17,6 +17,7 @@ from amplitude_async.exceptions import (
     StorageError,
     StorageFullError,
 )
+from amplitude_async.shown import shown
 from amplitude_async.storage.base import DeadLetter, Holdings, Record, Storage
 from amplitude_async.storage.spool.allowance import Allowance
 from amplitude_async.storage.spool.group_commit import GroupCommit
@@ -65,7 +66,7 @@ class SQLiteStorage(Storage):
         min_free_bytes: int = 32 * 1024**2,
     ) -> None:
         if synchronous not in {"normal", "full"}:
-            msg = f"synchronous={synchronous!r}: use 'normal' or 'full'"
+            msg = f"synchronous={shown(synchronous)}: use 'normal' or 'full'"
             raise ConfigurationError(msg)
         age = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
         for name, number, least in (
@@ -76,7 +77,7 @@ class SQLiteStorage(Storage):
             ("max_age", age, 1),
         ):
             if not number >= least:
-                msg = f"{name}={number!r}: must be at least {least}"
+                msg = f"{name}={shown(number)}: must be at least {least}"
                 raise ConfigurationError(msg)
         self.directory = Path(directory)
         self.default_max_age = age

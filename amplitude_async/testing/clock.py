@@ -6,6 +6,8 @@ import heapq
 import itertools
 from collections.abc import Callable
 
+from amplitude_async.shown import shown
+
 __all__ = ["FakeClock"]
 
 # Enough for any chain of tasks that wake each other, few enough to end at once.
@@ -80,7 +82,7 @@ class FakeClock:
             RuntimeError: timers keep firing while time stands still.
         """
         if seconds < 0:
-            raise ValueError(f"seconds={seconds!r} must not be negative")
+            raise ValueError(f"seconds={shown(seconds)} must not be negative")
         target = self._now + seconds
         standing = 0
         await self.settle()

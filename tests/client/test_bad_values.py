@@ -1,7 +1,9 @@
 """Bad values, opt-out and late verbs: results, not exceptions, unless asked for."""
 
+import itertools
 import logging
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast
 
 import pytest
@@ -25,6 +27,20 @@ from amplitude_async.emulator import Emulator, Fault
 __all__: list[str] = []
 
 Connect = Callable[..., Amplitude]
+
+
+class Endless(Mapping[str, int]):
+    """A mapping that never ends."""
+
+    def __getitem__(self, key: str) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, itertools.count())
+
+    def __len__(self) -> int:
+        return sys.maxsize
+
 
 NO_AMOUNT = Revenue(product_id="p")
 
@@ -232,6 +248,52 @@ async def test_lost_properties_are_named(
     assert emulator.events[0]["event_properties"] == {"deep": {"ok": None}}
     assert "event_properties.bad" in caplog.text
     assert "event_properties.deep.nan" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"event_properties": {"k": {"deep": "x" * 10**8}}}, "k.deep has 100,000,000"),
+        (
+            {"event_properties": {"k": ["x" * 400_000] * 1_000}},
+            "event_properties.k brings",
+        ),
+        ({"user_properties": {"k": Endless()}}, "user_properties.k makes its field"),
+        ({"groups": {"k": "x" * 10**7}}, "groups.k has 10,000,000 characters"),
+        ({"user_id": "x" * 10**7}, "user_id has 10,000,000 characters"),
+        ({"app_version": "x" * 10**7}, "app_version has 10,000,000 characters"),
+    ],
+)
+async def test_what_no_request_can_hold_is_refused_early(
+    fields: dict[str, Any], told: str, connect: Connect
+) -> None:
+    """The result names field and size; short and long road agree."""
+    given = {"user_id": "user-1", **fields}
+    async with connect() as client:
+        by_name = await (await client.track("e", **given))
+        by_event = await (await client.track(Event(event_type="e", **given)))
+
+    assert by_name.status is by_event.status is DeliveryStatus.REJECTED
+    assert told in by_name.message
+    assert by_event.message == by_name.message
+    assert len(by_name.message) < 400
+
+
+async def test_names_of_lost_properties_print(
+    connect: Connect, emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Line ends and escapes in a key, a type or a class cannot forge a log line."""
+    evil = type("A\nERROR root: forged", (), {"__repr__": None})()
+    properties = {"a\nERROR root: forged\x1b[2J": evil, "ok": 10**400}
+    async with connect() as client:
+        await client.track("e\n\x1b[2J", user_id="user-1", event_properties=properties)
+        await client.track("f", user_id="user-1", event_properties={"n": {"m": 1}})
+
+    assert [event["event_properties"] for event in emulator.events] == [
+        {},
+        {"n": {"m": 1}},
+    ]
+    assert all(record.getMessage().isprintable() for record in caplog.records)
 
 
 # --- Opt-out ---

@@ -1,8 +1,12 @@
 """Plugins that run inside a verb: order, faults, names, copies and re-entrancy."""
 
 import asyncio
+import functools
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,10 +20,13 @@ from amplitude_async import (
     EnrichmentPlugin,
     Event,
     Identify,
+    IngestionMetadata,
+    Plan,
     Plugin,
     PluginType,
     Revenue,
 )
+from amplitude_async.client import roster, timeline
 from amplitude_async.emulator import Emulator
 
 __all__: list[str] = []
@@ -38,6 +45,23 @@ def writer(kind: type[Plugin], mark: str, log: list[str], *, last: bool) -> Plug
     plugin: Plugin = Writer()
     plugin.name, plugin.last = mark, last
     return plugin
+
+
+@contextmanager
+def counted_calls() -> Iterator[list[int]]:
+    """Count what the roster and the timeline call, and what calls them back."""
+    calls = [0]
+    files = (roster.__file__, timeline.__file__)
+
+    def note(frame: FrameType, kind: str, _argument: object) -> None:
+        calls[0] += kind in {"call", "c_call"} and frame.f_code.co_filename in files
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(before)
 
 
 # --- Order and results ---
@@ -583,6 +607,248 @@ async def test_replace(connect: Connect, emulator: Emulator) -> None:
 
     assert [event["app_version"] for event in emulator.events] == ["2", "4"]
     assert log == ["1", "2", "4"]
+
+
+class Scrub(EnrichmentPlugin):
+    """Takes e-mail addresses out; may fail when it is set up."""
+
+    name = "scrub"
+
+    def __init__(self, mark: str, log: list[str], *, fails: bool = False) -> None:
+        self.mark, self.log, self.fails = mark, log, fails
+
+    async def setup(self, _client: Amplitude) -> None:
+        """Write down that it began."""
+        self.log.append(f"set up {self.mark}")
+        await asyncio.sleep(0)
+        if self.fails:
+            raise RuntimeError(self.mark)
+
+    def execute(self, event: Event) -> Event:
+        """Leave the mark in place of the address."""
+        event.event_properties = {"email": self.mark}
+        return event
+
+    def teardown(self) -> None:
+        """Write down that it ended."""
+        self.log.append(f"torn down {self.mark}")
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_a_successor_that_cannot_be_set_up_replaces_nobody(
+    started: bool, connect: Connect, emulator: Emulator
+) -> None:
+    """The old one stays and works: no address goes out because of a bad deployment."""
+    log: list[str] = []
+    client = connect(plugins=[Scrub("old", log)])
+    if started:
+        await client.start()
+    with pytest.raises(RuntimeError, match="new"):
+        await client.add(Scrub("new", log, fails=True), replace=True)
+    properties = {"email": "a@b"}
+    await client.track("e", user_id="user-1", event_properties=properties)
+    await client.shutdown()
+
+    assert [event["event_properties"] for event in emulator.events] == [
+        {"email": "old"}
+    ]
+    assert "torn down new" not in log
+    assert log.count("torn down old") == 1
+
+
+async def test_no_event_passes_between_two_plugins(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """Each event meets the old one or the new one, while one takes over."""
+    log: list[str] = []
+
+    async with connect(plugins=[Scrub("old", log)]) as client:
+        taking_over = asyncio.create_task(client.add(Scrub("new", log), replace=True))
+        while not taking_over.done():
+            await client.track("e", user_id="user-1")
+            await asyncio.sleep(0)
+        await client.track("e", user_id="user-1")
+
+    marks = [event["event_properties"]["email"] for event in emulator.events]
+    assert marks == sorted(marks, reverse=True)
+    assert set(marks) == {"old", "new"}
+    assert log[:3] == ["set up old", "set up new", "torn down old"]
+
+
+async def test_a_successor_has_the_place_of_the_old_one(connect: Connect) -> None:
+    """Order and name stay: whoever ran after the old one runs after the new one."""
+    log: list[str] = []
+    kinds = [EnrichmentPlugin, EnrichmentPlugin, DestinationPlugin, DestinationPlugin]
+    plugins = [
+        writer(kind, mark, log, last=False)
+        for kind, mark in zip(kinds, "abcd", strict=True)
+    ]
+    async with connect(plugins=plugins) as client:
+        for mark, kind in (("a", EnrichmentPlugin), ("c", DestinationPlugin)):
+            successor = writer(kind, mark.upper(), log, last=False)
+            successor.name = mark
+            await client.add(successor, replace=True)
+            with pytest.raises(ValueError, match="is taken"):
+                await client.add(successor)
+        await client.track("e", user_id="user-1")
+        await client.flush()
+        assert list(client.stats.destinations) == ["c", "d"]
+        await client.remove("a")
+        await client.add(writer(EnrichmentPlugin, "a", log, last=False))
+
+    assert log[:2] == ["A", "b"]
+    assert set(log[2:]) == {"C", "d"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(EnrichmentPlugin, DestinationPlugin), (DestinationPlugin, BeforePlugin)],
+)
+async def test_a_successor_may_be_of_another_kind(
+    old: type[Plugin], new: type[Plugin], connect: Connect
+) -> None:
+    """Where the place does not fit, it gets one of its own kind."""
+    log: list[str] = []
+    async with connect(plugins=[writer(old, "p", log, last=False)]) as client:
+        successor = writer(new, "new", log, last=False)
+        successor.name = "p"
+        await client.add(successor, replace=True)
+        await client.track("e", user_id="user-1")
+        await client.flush()
+        assert ("p" in client.stats.destinations) is (new is DestinationPlugin)
+
+    assert log == ["new"]
+
+
+async def test_a_successor_while_the_old_one_is_set_up(connect: Connect) -> None:
+    """Both are set up, one after the other, and only the successor stays."""
+    log: list[str] = []
+    client = connect(plugins=[Scrub("old", log)])
+    starting = asyncio.create_task(client.start())
+    await asyncio.sleep(0)
+    while not log:  # noqa: ASYNC110 - the setup says so by writing it down
+        await asyncio.sleep(0)
+    await client.add(Scrub("new", log), replace=True)
+    await starting
+    assert log == ["set up old", "set up new", "torn down old"]
+    await client.shutdown()
+    assert log[3:] == ["torn down new"]
+
+
+async def test_replacing_a_plugin_by_the_name_of_its_class(connect: Connect) -> None:
+    """Without a name of its own, a plugin replaces the one of its class."""
+
+    class Stamp(EnrichmentPlugin):
+        pass
+
+    first, second = Stamp(), Stamp()
+    async with connect(plugins=[first]) as client:
+        await client.add(second, replace=True)
+        assert second.name == "Stamp"
+        with pytest.raises(ValueError, match="a lambda has none"):
+            await client.add(lambda event: event, replace=True)
+
+
+async def test_functions_without_a_name_are_numbered(connect: Connect) -> None:
+    """Two lambdas, or two partials, stand side by side."""
+    nameless = [lambda event: event, lambda event: event]
+    partials = [functools.partial(lambda _n, event: event, n) for n in range(2)]
+    async with connect(plugins=[*nameless, *partials]) as client:
+        for name in ("lambda", "lambda-2", "partial", "partial-2"):
+            await client.remove(name)
+
+
+class GoStyle(Plugin):
+    """A destination as the Go SDK has it: told by its type alone."""
+
+    plugin_type = PluginType.DESTINATION
+
+    def setup(self, _client: Amplitude) -> None:
+        """Fail the test: it must not come so far."""
+        pytest.fail("was set up")
+
+
+class Odd(GoStyle):
+    """A plugin of a type that there is not."""
+
+    plugin_type = "transform"  # type: ignore[assignment]
+
+
+class Numbered(GoStyle):
+    """A plugin whose name is no text."""
+
+    plugin_type = PluginType.BEFORE
+    name = 5  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (GoStyle, "GoStyle has plugin_type=DESTINATION.*subclass DestinationPlugin"),
+        (Odd, "plugin_type='transform' of plugin Odd"),
+        (Numbered, "name=5 of plugin Numbered"),
+    ],
+)
+@pytest.mark.parametrize("replace", [True, False])
+async def test_a_plugin_of_no_kind_is_refused_before_its_setup(
+    kind: type[Plugin], told: str, replace: bool, connect: Connect
+) -> None:
+    """The message says what to subclass or to change."""
+    async with connect() as client:
+        with pytest.raises(TypeError, match=told):
+            await client.add(kind(), replace=replace)
+    with pytest.raises(TypeError, match=told):
+        connect(plugins=[kind()])
+
+
+async def test_a_fresh_event_keeps_what_the_client_knows(
+    connect: Connect, emulator: Emulator
+) -> None:
+    """Library, plan and metadata go over to it, unless it has its own."""
+    constant = Event(event_type="constant", user_id="user-1")
+
+    def fresh(event: Event) -> Event:
+        return constant if event.event_type == "e" else event
+
+    def other(event: Event) -> Event:
+        if event.event_type == "constant":
+            return event
+        return Event(event_type="f", user_id="user-1", library="mine/1")
+
+    plan = Plan(branch="main")
+    metadata = IngestionMetadata(source_name="ampli")
+    known = {"plan": plan, "ingestion_metadata": metadata}
+    async with connect(plugins=[fresh, other], **known) as client:
+        await client.track("e", user_id="user-1")
+        await client.track("x", user_id="user-1")
+    async with connect(plugins=[fresh]) as client:
+        await client.remove("context")
+        await client.track("e", user_id="user-1")
+
+    sent = emulator.events
+    assert [event["plan"] for event in sent[:2]] == [{"branch": "main"}] * 2
+    assert sent[0]["ingestion_metadata"] == {"source_name": "ampli"}
+    assert sent[0]["library"].startswith("amplitude-async")
+    assert sent[1]["library"] == "mine/1"
+    assert "library" not in sent[2]
+    assert constant.plan is None
+
+
+async def test_thousands_of_plugins_are_added_in_few_steps(connect: Connect) -> None:
+    """Each costs the same: names, places and the line of those who wait."""
+
+    class Stamp(EnrichmentPlugin):
+        pass
+
+    calls: list[int] = []
+    for count in (200, 2_000):
+        client = connect(plugins=[Stamp() for _ in range(count)])
+        with counted_calls() as made:
+            await client.start()
+        calls.append(made[0] // count)
+        await client.shutdown()
+
+    assert calls[1] <= 1.3 * calls[0] + 1
 
 
 async def test_unnamed_plugins_get_distinct_names(connect: Connect) -> None:

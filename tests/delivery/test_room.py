@@ -246,3 +246,35 @@ def test_held_events_have_an_account_of_their_own() -> None:
     assert (held.count, held.room) == (7, 0)
     held.change(-7)
     assert (held.room, repr(held)) == (3, "<Held 0 of 3>")
+
+
+class Compared(asyncio.Future[bool]):
+    """A future that counts how often it is compared with others."""
+
+    comparisons = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.comparisons += 1
+        return self is other
+
+    __hash__ = asyncio.Future.__hash__
+
+
+async def test_whoever_leaves_a_long_line_early_looks_at_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Thousands who give up, the last one first, cost as much each as a few."""
+    full, _ = room(capacity=1)
+    fill(full, 1)
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "create_future", lambda: Compared(loop=loop))
+    waiting = [full.wait(1, 60.0) for _ in range(3_000)]
+    for one in waiting:
+        one.send(None)
+    monkeypatch.undo()
+    for one in reversed(waiting):
+        with pytest.raises(asyncio.CancelledError):
+            one.throw(asyncio.CancelledError())
+
+    assert Compared.comparisons == 0
+    assert "in line" not in repr(full)

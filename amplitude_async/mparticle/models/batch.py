@@ -60,7 +60,6 @@ from amplitude_async.mparticle.models.fields import (
     Mpid,
     UserAttributes,
     UuidText,
-    shown,
 )
 from amplitude_async.mparticle.models.identities import UserIdentities
 from amplitude_async.mparticle.models.lifecycle import (
@@ -72,6 +71,7 @@ from amplitude_async.mparticle.models.lifecycle import (
     PushRegistrationEvent,
     UninstallEvent,
 )
+from amplitude_async.shown import shown
 from amplitude_async.wire import WireModel
 
 __all__ = [

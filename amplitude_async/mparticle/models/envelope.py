@@ -34,6 +34,7 @@ from amplitude_async.mparticle.models.fields import (
     UuidText,
     moment_or_zero,
 )
+from amplitude_async.shown import shown
 from amplitude_async.wire import WireModel
 
 __all__ = [
@@ -239,7 +240,8 @@ class GenericEvent(Envelope):
     def _has_no_class(cls, event_type: str) -> str:
         if event_type in _SHAPED:
             raise ValueError(
-                f"{event_type!r} has a class of its own: use it, it checks the fields"
+                f"{shown(event_type)} has a class of its own: use it, it checks "
+                "the fields"
             )
         return event_type
 

@@ -4,7 +4,6 @@ What is usual is decided in Rust; the functions here see the rest and say what i
 wrong, with the value and the remedy.
 """
 
-import reprlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -29,10 +28,10 @@ from amplitude_async.encoding import (
     Json,
     Loss,
     ValuePolicy,
-    encodable_text,
     is_encodable_text,
     unix_ms,
 )
+from amplitude_async.shown import shown
 from amplitude_async.wire import ID_CHOICES, Lenient
 
 __all__ = [
@@ -61,7 +60,6 @@ __all__ = [
     "UuidText",
     "are_plain",
     "moment_or_zero",
-    "shown",
 ]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -92,20 +90,6 @@ def _unusable(kind: str, value: object, problem: str) -> PydanticCustomError:
     return PydanticCustomError(
         kind, "{value} {problem}", {"value": shown(value), "problem": problem}
     )
-
-
-def shown(value: object) -> str:
-    """Show a value in few characters and little time, whatever it is."""
-    try:
-        # Not more of it than is shown: it may be large.
-        if isinstance(value, (dict, list, tuple, AbstractSet)):
-            text = reprlib.repr(value)
-        else:
-            text = repr(value[:80] if isinstance(value, (str, bytes)) else value)
-    except Exception:  # noqa: BLE001  # its own code, or an int of too many digits
-        return f"a {type(value).__name__}"
-    text = encodable_text(text)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 # --- Moments and durations ---
@@ -396,12 +380,12 @@ def _scalar(value: object, key: str) -> Scalar:
         raise _unusable(
             "not_a_scalar",
             value,
-            f"cannot be the attribute {key!r}, which holds text, a number, a bool or "
-            "None: join it into text or send several attributes",
+            f"cannot be the attribute {shown(key)}, which holds text, a number, a bool "
+            "or None: join it into text or send several attributes",
         )
     if type(scalar) is int and not _INT64_MIN <= scalar <= _INT64_MAX:
         raise _unusable(
-            "int_too_big", value, f"as {key!r} exceeds 64 bits: send it as text"
+            "int_too_big", value, f"as {shown(key)} exceeds 64 bits: send it as text"
         )
     return scalar
 

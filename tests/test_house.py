@@ -177,7 +177,7 @@ JOINED_BY_HAND = {
 
 
 # Ids that we have made and names of fields need no escapes.
-NEEDS_NO_ESCAPE = {',"insert_id":"%b"%b', ',"source_message_id":"%b"', ',"%b":%b'}
+NEEDS_NO_ESCAPE = {',"insert_id":"%b"%b', ',"%b":%b'}
 
 
 def texts_with_gaps(tree: ast.AST) -> Iterator[str]:

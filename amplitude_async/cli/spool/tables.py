@@ -5,14 +5,14 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
-from amplitude_async.cli.spool.contents import event_type, json_of
+from amplitude_async.cli.spool.contents import Facts, json_of, json_value, moment
 from amplitude_async.cli.terminal import printable
 from amplitude_async.storage.spool.directory import FileStatus, Item
 
@@ -48,14 +48,14 @@ def status_json(files: Sequence[FileStatus], set_aside: Sequence[str]) -> Any:
             "files": len(files),
             "alive": sum(one.alive for one in files),
             **{name: _sum(files, name) for name in _SUMMED},
-            "oldest": _moment(_oldest(files)),
+            "oldest": moment(_oldest(files)),
         },
     }
 
 
 def file_json(one: FileStatus) -> dict[str, Any]:
     """Return what a file holds as JSON values."""
-    return {**asdict(one), "oldest": _moment(one.oldest)}
+    return {**asdict(one), "oldest": moment(one.oldest)}
 
 
 def _sum(files: Sequence[FileStatus], name: str) -> int:
@@ -139,9 +139,9 @@ def _status_table(files: Sequence[FileStatus]) -> Table:
     table.add_column("oldest", _age(_oldest(files)), justify="right")
     for one in files:
         table.add_row(
-            printable(one.name),
+            _cell(one.name),
             owner(one),
-            printable(one.destination),
+            _cell(one.destination),
             f"{one.events:,}",
             _size(one.bytes),
             f"{one.dead_letters:,}",
@@ -179,30 +179,36 @@ def _items_table(items: Sequence[Item], *, dead: bool, body: bool) -> Table:
     return table
 
 
-def _cells(item: Item, *, body: bool) -> Iterable[str]:
-    record, letter = item.record, item.letter
-    if letter is None:
-        yield _moment(record.accepted_at or None) or "-"
+def _cells(item: Item, *, body: bool) -> Iterable[Text]:
+    facts = Facts.of(item)
+    if item.letter is None:
+        yield _cell(facts.accepted_at)
     else:
-        yield _moment(letter.rejected_at) or ""
-        yield printable(str(letter.code or "-"))
-        yield printable(str(letter.message), 200)
-    yield printable(event_type(record.body) or "-")
-    yield printable(str(record.insert_id))
-    yield printable(str(record.user_id or record.device_id or "-"))
-    if not record.body:
-        yield "damaged"
+        yield _cell(facts.rejected_at)
+        yield _cell(facts.code or None)
+        yield _cell(facts.reason, 200)
+    yield _cell(facts.event_type)
+    yield _cell(facts.insert_id)
+    yield _cell(facts.user_id or facts.device_id)
+    if not facts.bytes:
+        yield Text("damaged")
     elif body:
-        yield printable(record.body.decode(errors="replace"), 2_000)
+        yield _cell(item.record.body.decode(errors="replace"), 2_000)
     else:
-        yield f"{len(record.body):,}"
+        yield Text(f"{facts.bytes:,}")
+
+
+def _cell(value: object, longest: int = 80) -> Text:
+    """Show a value as it is: in a plain string, brackets would be markup."""
+    shown = "" if value is None else printable(str(value), longest)
+    return Text(shown or "-")
 
 
 def item_json(item: Item, *, body: bool) -> dict[str, Any]:
     """Return an event or a dead letter as JSON values."""
     shown = _facts(item)
     if body:
-        shown["body"] = json.loads(json_of(item.record.body))
+        shown["body"] = json_value(item.record.body)
     return shown
 
 
@@ -217,39 +223,10 @@ def export_line(item: Item) -> bytes:
 
 
 def _facts(item: Item) -> dict[str, Any]:
-    record, letter = item.record, item.letter
-    facts: dict[str, Any] = {
-        "event_type": event_type(record.body),
-        "insert_id": _plain(record.insert_id),
-        "user_id": _plain(record.user_id),
-        "device_id": _plain(record.device_id),
-        # Of a damaged event nobody knows when.
-        "accepted_at": _moment(record.accepted_at or None),
-        "bytes": len(record.body),
-        "file": item.file,
-        "destination": item.destination,
-    }
-    if letter is not None:
-        facts["code"] = _plain(letter.code)
-        facts["reason"] = _plain(letter.message)
-        facts["rejected_at"] = _moment(letter.rejected_at)
-    return facts
-
-
-def _plain(value: object) -> str | int | None:
-    """Keep what a damaged row may have in any column from breaking the JSON."""
-    return value if value is None or isinstance(value, str | int) else str(value)
-
-
-def _moment(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    try:
-        moment = datetime.fromtimestamp(seconds, UTC)
-    except (TypeError, ValueError, OverflowError, OSError):
-        return None  # a damaged row may have anything there
-    text = moment.isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
+    facts = Facts.of(item)._asdict()
+    verdict = {name: facts.pop(name) for name in ("code", "reason", "rejected_at")}
+    facts |= {"file": item.file, "destination": item.destination}
+    return facts if item.letter is None else facts | verdict
 
 
 def _age(since: float | None) -> str:

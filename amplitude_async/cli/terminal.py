@@ -15,10 +15,14 @@ from rich.progress import (
 
 __all__ = ["printable", "progress_bar", "refusal"]
 
+_LONGEST = 1_000
+
 
 def refusal(message: str) -> typer.Exit:
     """Say on standard error why nothing was done; the exit code is 2."""
-    typer.echo(f"Error: {message}", err=True)
+    # A name or a value in it may have anything in it.
+    shown = "\n".join(printable(line, _LONGEST) for line in message.split("\n"))
+    typer.echo(f"Error: {shown}", err=True)
     return typer.Exit(2)
 
 

@@ -24,6 +24,7 @@ from .ledger import EmulatorStats, Ledger, ReceivedRequest
 from .mparticle_api import MPARTICLE_PATH, MParticleApi
 from .rates import RateMeter
 from .script import FaultScript
+from .wire import meet_expectation
 
 __all__ = ["Emulator"]
 
@@ -278,8 +279,10 @@ class Emulator:
             ingests=lambda path: find_vendor(self._vendors, path) is not None,
         )
         app = web.Application(middlewares=[guard.middleware])
-        app.add_routes(control.routes())
-        app.router.add_route("*", "/{path:.*}", exchange.receive)
+        routes = [*control.routes(), web.route("*", "/{path:.*}", exchange.receive)]
+        for route in routes:
+            route.kwargs["expect_handler"] = meet_expectation
+        app.add_routes(routes)
         return app
 
     async def _reserve(self) -> None:

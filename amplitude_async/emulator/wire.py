@@ -7,11 +7,20 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 
 from .reading import MAX_WEIGHT, weigh
 
-__all__ = ["Answer", "Body", "Pause", "encode", "hang_up", "read_body", "send"]
+__all__ = [
+    "Answer",
+    "Body",
+    "Pause",
+    "encode",
+    "hang_up",
+    "meet_expectation",
+    "read_body",
+    "send",
+]
 
 # Returns True when the emulator is stopping and nobody needs an answer any more.
 Pause = Callable[[float], Awaitable[bool]]
@@ -155,6 +164,24 @@ async def read_body(request: web.BaseRequest, limit: int) -> Body:
         note = f"body would take more than {MAX_WEIGHT // 2**20} MiB of memory"
         return Body(None, wire_bytes, sink.size, too_large=True, note=note)
     return Body(data, wire_bytes, sink.size, too_large=False, note=sink.problem)
+
+
+async def meet_expectation(request: web.Request) -> None:
+    """Tell a client that waits for it to go on with its body.
+
+    aiohttp does the same, but repeats an expectation that it does not know, and fails
+    where that is no text.
+
+    Raises:
+        aiohttp.web.HTTPExpectationFailed: it expects something else.
+    """
+    if request.version != HttpVersion11:
+        return
+    if request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="Expect is unknown: use 100-continue")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # The body of the answer has not begun with that.
+    request.writer.output_size = 0
 
 
 def encode(body: object) -> tuple[bytes, str]:

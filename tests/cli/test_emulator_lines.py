@@ -7,7 +7,9 @@ from dataclasses import replace
 import aiohttp
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from amplitude_async.cli.app import app
 from amplitude_async.cli.emulator import RequestWatch, describe_request, describe_stats
 from amplitude_async.cli.terminal import progress_bar
 from amplitude_async.emulator import Emulator, EmulatorStats, ReceivedRequest
@@ -113,3 +115,24 @@ def test_the_bar_is_for_terminals_only(terminal: bool) -> None:
         advance()
 
     assert ("2/2" in screen.getvalue()) is terminal
+
+
+def test_the_command_passes_names_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each `--allowed-host` may be used to look at the emulator."""
+    served: list[Emulator] = []
+
+    async def serve(server: Emulator, _: Console) -> None:
+        served.append(server)
+        async with server, aiohttp.ClientSession() as session:
+            for name, status in (("one.test", 200), ("two.test", 200), ("x.test", 403)):
+                url = f"{server.url}/_emulator/stats"
+                async with session.get(url, headers={"Host": name}) as response:
+                    assert response.status == status
+
+    monkeypatch.setattr("amplitude_async.cli.app.serve", serve)
+    words = ["emulator", "--port", "0"]
+    for name in ("one.test", "two.test"):
+        words += ["--allowed-host", name]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert len(served) == 1

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import sqlite3
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from amplitude_async.cli.app import app
+from amplitude_async.storage import Record
 from amplitude_async.storage.spool.file import SpoolFile
 from amplitude_async.storage.spool.lock import new_spool_path
 
@@ -210,3 +212,29 @@ def test_every_command_survives_any_spool(tmp_path: Path, seed: int) -> None:
 def test_so_many_runs_were_made() -> None:
     """As many as found the faults in the first place."""
     assert len(SEEDS) * len(COMMANDS) == 270
+
+
+@pytest.mark.parametrize("command", ["status", "list", "export", "doctor", "purge"])
+def test_the_name_of_a_directory_steers_nothing(tmp_path: Path, command: str) -> None:
+    """An error names it in one piece, with its controls escaped."""
+    result = run(command, str(tmp_path / "\x1b[2J[/x]"))
+    assert result.exit_code == 2
+    assert "?[2J[/x] does not exist" in result.stderr
+
+
+def test_what_could_not_be_written_again_stays_text(tmp_path: Path) -> None:
+    """A body whose values no JSON writer takes is shown as it is."""
+    body = b'{"n": 1e400}'
+    path = new_spool_path(tmp_path)
+    file = SpoolFile.create(path, "api.example 0123456789abcdef", full_sync=False)
+    file.insert([Record(1, body, "identity", "[/x]", None, "a\nb", time.time())])
+    file.close()
+    (item,) = strictly(run("list", str(tmp_path), "--json", "--body").stdout)["items"]
+    assert (item["body"], item["user_id"], item["insert_id"]) == (
+        body.decode(),
+        "[/x]",
+        "a\nb",
+    )
+    (line,) = run("export", str(tmp_path)).stdout.splitlines()
+    assert '"body": {"n": 1e400}' in line
+    assert "[/x]" in run("list", str(tmp_path)).stdout

@@ -149,7 +149,7 @@ def export(
             progress_bar(screen, total, "Exporting") as advance,
         ):
             count = _write(spool.items(dead=dead), out, advance)
-        typer.echo(f"{count:,} written to {output}")
+        typer.echo(f"{count:,} written to {printable(str(output), _LONGEST)}")
 
 
 @spool_app.command()
@@ -230,7 +230,7 @@ def _opened(directory: Path) -> Iterator[SpoolDirectory]:
         # A directory may turn out to be unusable in the middle of a command, too.
         yield spool
     except SpoolDirectoryError as error:
-        raise refusal(printable(str(error), _LONGEST)) from None
+        raise refusal(str(error)) from None
     for problem in spool.problems:
         # A name may have anything in it, and so may what SQLite quotes from a file.
         typer.echo(f"Error: {printable(problem, _LONGEST)}", err=True)
@@ -274,7 +274,8 @@ def _write(items: Iterator[Item], out: BinaryIO, advance: Callable[[], None]) ->
 
 
 def _confirmed(spool: SpoolDirectory, found: Purge, *, dead: bool) -> bool:
-    question = f"Delete {_counted(found, dead=dead)} in {spool.path} for good?"
+    where = printable(str(spool.path), _LONGEST)
+    question = f"Delete {_counted(found, dead=dead)} in {where} for good?"
     # On standard error, so that --json stays readable.
     return typer.confirm(question, err=True)
 

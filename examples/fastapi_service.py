@@ -1,6 +1,7 @@
 """A FastAPI service that tracks events: one client for the life of the service.
 
-Run it with AMPLITUDE_API_KEY set: ``python examples/fastapi_service.py``.
+Run it with AMPLITUDE_API_KEY set, after ``pip install fastapi uvicorn``:
+``python examples/fastapi_service.py``.
 """
 
 import os

@@ -40,6 +40,9 @@ _MEANT: Final = {
     "traits": "user_properties",
 }
 
+# Errors of pydantic that tell of a name: one that is given, and one that is assigned.
+_UNKNOWN: Final = frozenset({"extra_forbidden", "no_such_attribute"})
+
 # Where values with names of the caller's own choosing go, by model.
 _HOMES: Final = {
     "event_properties": "properties",
@@ -152,16 +155,19 @@ class WireModel(BaseModel):
                 raise hinted(error, type(self)) from None
 
         def __setattr__(self, name: str, value: Any) -> None:
+            before = None
             # A check of the whole model looks at it when the value is in already.
-            if not type(self).__pydantic_decorators__.model_validators:
-                super().__setattr__(name, value)
-                return
-            values, given = self.__dict__.copy(), self.__pydantic_fields_set__.copy()
+            if type(self).__pydantic_decorators__.model_validators:
+                before = self.__dict__.copy(), self.__pydantic_fields_set__.copy()
             try:
                 super().__setattr__(name, value)
-            except BaseException:
-                object.__setattr__(self, "__dict__", values)
-                object.__setattr__(self, "__pydantic_fields_set__", given)
+            except BaseException as error:
+                if before is not None:
+                    values, given = before
+                    object.__setattr__(self, "__dict__", values)
+                    object.__setattr__(self, "__pydantic_fields_set__", given)
+                if isinstance(error, ValidationError):
+                    raise hinted(error, type(self)) from None
                 raise
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
@@ -200,12 +206,12 @@ def _named(
 def hinted(error: ValidationError, model: type[BaseModel]) -> ValidationError:
     """Reword "extra inputs are not permitted" so that it names the likely field."""
     details = error.errors(include_url=False)
-    if all(detail["type"] != "extra_forbidden" for detail in details):
+    if all(detail["type"] not in _UNKNOWN for detail in details):
         return error
     lines: list[InitErrorDetails] = []
     for detail in details:
         kind, message = detail["type"], detail["msg"]
-        if kind == "extra_forbidden" and len(detail["loc"]) == 1:
+        if kind in _UNKNOWN and len(detail["loc"]) == 1:
             message = unknown_field(str(detail["loc"][0]), model)
         lines.append(
             InitErrorDetails(

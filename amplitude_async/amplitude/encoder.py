@@ -238,7 +238,7 @@ def encode_event(
     if event_id is None:
         event_id = insert_id()
         members = b',"insert_id":"%b"%b' % (event_id.encode(), members)
-    if _writes_itself(type(event)):
+    if type(event) is not Event and _writes_itself(type(event)):
         body, event_id = _filled_in(body, members, event_id)
     else:
         body = with_members(body, members)
@@ -273,8 +273,6 @@ def decode_event(body: bytes) -> Event:
 
 def _writes_itself(kind: type[Event]) -> bool:
     """Tell whether a subclass decides itself which keys there are."""
-    if kind is Event:
-        return False
     has_serializer = bool(kind.__pydantic_decorators__.model_serializers)
     return has_serializer or bool(kind.model_computed_fields)
 
@@ -289,20 +287,39 @@ def _filled_in(body: bytes, members: bytes, event_id: str) -> tuple[bytes, str]:
 
 def _serialise(event: Event) -> bytes | None:
     """Write an event down; None where a value is not what its field says."""
+    exact = _is_exact(event)
     # Without a type it could be written down, as fields that are None are left out.
-    if event.__dict__.get("event_type") is None:
+    if not exact and event.__dict__.get("event_type") is None:
         return None
     try:
         # The event's own serializer: a subclass may declare a key we do not know yet.
         body = event.__pydantic_serializer__.to_json(
-            event, by_alias=True, exclude_none=True, warnings="error"
+            event,
+            by_alias=True,
+            exclude_none=True,
+            warnings=False if exact else "error",
         )
     except (Exception, asyncio.CancelledError):  # noqa: BLE001  # code of a subclass
         return None
     # NaN is null to the serializer, and null may also stand in a property.
-    if b":null" in body and _has_nan(event.__dict__):
-        return None
-    return body if body.startswith(b"{") else None
+    if exact or not (b":null" in body and _has_nan(event.__dict__)):
+        return body if body.startswith(b"{") else None
+    return None
+
+
+def _is_exact(event: Event) -> bool:
+    """Tell whether all that was set is of the type that its field holds.
+
+    The usual answer, and cheaper than the serializer's own look at each field.
+    """
+    fields = event.__dict__
+    for name in event.__pydantic_fields_set__:
+        value, kind = fields.get(name), _HELD.get(name)
+        if value is not None and (
+            type(value) is not kind or (kind is float and not isfinite(fields[name]))
+        ):
+            return False
+    return fields.get("event_type") is not None
 
 
 def _has_nan(fields: Mapping[str, Any]) -> bool:
@@ -345,6 +362,17 @@ def _are_names(groups: Any) -> bool:
 
 
 _FINITE_FIELDS: Final = ("price", "revenue", "location_lat", "location_lng")
+# What a validated field holds; a key of a subclass is none of these.
+_HELD: Final[Mapping[str, type]] = {
+    **dict.fromkeys(Event.model_fields, str),
+    **dict.fromkeys(("price", "revenue", "location_lat", "location_lng"), float),
+    **dict.fromkeys(("time", "session_id", "event_id", "quantity"), int),
+    **dict.fromkeys(("event_properties", "user_properties", "group_properties"), dict),
+    **dict.fromkeys(("groups", "extra"), dict),
+    "plan": Plan,
+    "ingestion_metadata": IngestionMetadata,
+    "skip_user_properties_sync": bool,
+}
 _OPERATIONS: Final = frozenset({IDENTIFY, GROUP_IDENTIFY})
 _PROPERTY_FIELDS: Final = ("event_properties", "user_properties", "group_properties")
 

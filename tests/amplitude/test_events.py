@@ -23,6 +23,7 @@ from amplitude_async.amplitude.compose import (
     merge_options,
 )
 from amplitude_async.amplitude.encoder import (
+    _HELD,
     EncodedEvent,
     EventDefaults,
     InsertIds,
@@ -573,6 +574,24 @@ def test_decoding_shows_what_would_be_refused_today() -> None:
         b'{"event_type":"e","time":5,"productId":[1],"city":"Bonn"}'
     )
     assert (decoded.time, decoded.product_id, decoded.city) == (5, [1], "Bonn")
+
+
+def test_what_fields_hold_is_what_the_models_make() -> None:
+    """The short look at an event knows the types that validation leaves in it."""
+    given: dict[str, Any] = dict.fromkeys(Event.model_fields, 1)
+    dicts = {"event_properties", "user_properties", "group_properties", "extra"}
+    given |= {name: {"a": 1} for name in dicts}
+    given |= {"groups": {"a": "b"}, "plan": Plan(), "time": MOMENT}
+    given |= {
+        "event_type": "e",
+        "ingestion_metadata": IngestionMetadata(),
+        "skip_user_properties_sync": True,
+    }
+
+    made = Event(**given)
+
+    held = {name: type(getattr(made, name)) for name in Event.model_fields}
+    assert held == _HELD
 
 
 def test_no_key_stands_twice() -> None:

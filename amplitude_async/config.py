@@ -401,7 +401,7 @@ class DeliveryConfig(BaseModel):
                 msg = "a name is no header name: use letters, digits and hyphens"
                 raise ValueError(msg)
             if _LINE_ENDS.search(text):
-                msg = f"the value of {name!r:.80} holds a line end: take it out"
+                msg = f"the value of {shown(name)} holds a line end: take it out"
                 raise ValueError(msg)
         return value
 

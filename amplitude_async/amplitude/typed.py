@@ -52,7 +52,7 @@ class TypedEvent(BaseModel):
             if name in cls.model_fields:
                 raise TypeError(
                     f"{cls.__name__}.{name} is a field, and the method of that name "
-                    f"makes the event: name it otherwise, with Field(alias={name!r})"
+                    f"makes the event: name it otherwise, with Field(alias='{name}')"
                 )
         is_parametrised = cls.__pydantic_generic_metadata__["origin"] is not None
         if "event_type" in cls.__dict__:

@@ -231,7 +231,8 @@ def hinted(error: ValidationError, model: type[BaseModel]) -> ValidationError:
 def unknown_field(name: str, model: type[BaseModel]) -> str:
     """Say that a model has no such field, and which one was probably meant."""
     if name in {"event_options", "options"} and "event_type" in model.model_fields:
-        return f"unknown field {shown(name)}: EventOptions are the argument before the fields"
+        remedy = "EventOptions are the argument before the fields"
+        return f"unknown field {shown(name)}: {remedy}"
     meant = _MEANT.get(name)
     hint = meant if meant in model.model_fields else None
     hint = hint or near_miss(name, model.model_fields)

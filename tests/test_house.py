@@ -44,7 +44,6 @@ LONG_CLASSES = {
 }
 MOST_ATTRIBUTES = 12
 FULL_CLASSES = {
-    "Ledger": "the emulator's counters, which are its contract",
     "PlainDestination": "its queue and its task are still told apart by attributes",
     "Room": "places that are taken, promised, kept for reading, and who waits",
 }

@@ -390,7 +390,7 @@ def _bad(name: str, value: object, remedy: str) -> ValueError:
 def _shortly(value: object) -> str:
     try:
         return reprlib.repr(value)
-    except Exception:  # noqa: BLE001 - a value of others; the message says enough
+    except ValueError:  # an int of more digits than Python writes
         return f"a {type(value).__name__}"
 
 

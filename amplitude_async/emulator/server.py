@@ -90,10 +90,8 @@ class Emulator:
         if isinstance(allowed_hosts, str):
             msg = f"allowed_hosts is {allowed_hosts!r}: give a list of host names"
             raise ValueError(msg)  # noqa: TRY004 - a bad value, like the others
-        self._own_names = (host, *allowed_hosts)
         self._host = host
         self._port = port
-        self._clock = clock
         mparticle = MParticleApi(mparticle_keys, bulk_partial=bulk_partial)
         meter = None if eps_threshold is None else RateMeter(eps_threshold, eps_window)
         self._vendors = (
@@ -104,6 +102,18 @@ class Emulator:
         self._ledger = self._new_ledger()
         self.faults = FaultScript(seed)
         """The faults to come: `add`, `clear`, `pending`."""
+        self._new_application = partial(
+            _application,
+            Control(self._current_ledger, self.faults, self.reset),
+            Exchange(
+                vendors=self._vendors,
+                ledger=self._current_ledger,
+                faults=self.faults,
+                clock=clock,
+                pause=self._pause,
+            ),
+            Guard((host, *allowed_hosts), self._ingests),
+        )
         self._runner: web.AppRunner | None = None
         self._site: web.SockSite | None = None
         self._reserved: socket.socket | None = None
@@ -206,7 +216,7 @@ class Emulator:
         self._stopping = asyncio.Event()
         await self._reserve()
         self._runner = web.AppRunner(
-            self._application(),
+            self._new_application(),
             access_log=None,
             # The judge decodes bodies itself, to measure and to bound them.
             auto_decompress=False,
@@ -265,25 +275,8 @@ class Emulator:
     def _current_ledger(self) -> Ledger:
         return self._ledger
 
-    def _application(self) -> web.Application:
-        control = Control(self._current_ledger, self.faults, self.reset)
-        exchange = Exchange(
-            vendors=self._vendors,
-            ledger=self._current_ledger,
-            faults=self.faults,
-            clock=self._clock,
-            pause=self._pause,
-        )
-        guard = Guard(
-            self._own_names,
-            ingests=lambda path: find_vendor(self._vendors, path) is not None,
-        )
-        app = web.Application(middlewares=[guard.middleware])
-        routes = [*control.routes(), web.route("*", "/{path:.*}", exchange.receive)]
-        for route in routes:
-            route.kwargs["expect_handler"] = meet_expectation
-        app.add_routes(routes)
-        return app
+    def _ingests(self, path: str) -> bool:
+        return find_vendor(self._vendors, path) is not None
 
     async def _reserve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -335,6 +328,15 @@ class Emulator:
         except TimeoutError:
             return False
         return True
+
+
+def _application(control: Control, exchange: Exchange, guard: Guard) -> web.Application:
+    app = web.Application(middlewares=[guard.middleware])
+    routes = [*control.routes(), web.route("*", "/{path:.*}", exchange.receive)]
+    for route in routes:
+        route.kwargs["expect_handler"] = meet_expectation
+    app.add_routes(routes)
+    return app
 
 
 def _batch_meter(per_second: float | None) -> RateMeter | None:

@@ -253,6 +253,13 @@ def test_a_number_of_any_length_is_refused_in_python() -> None:
                 Fault(503, **{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("value", [object(), b"bytes", {1}])
+def test_a_body_that_is_no_json_is_refused_at_once(value: object) -> None:
+    """And not when a request is to be answered with it."""
+    with pytest.raises(ValueError, match="fault body is"):
+        Fault(503, body={"a": value})
+
+
 async def test_numbers_that_no_page_can_read_are_refused(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:

@@ -79,3 +79,24 @@ def test_repr_of_a_request_shows_no_content() -> None:
         "/batch", 200, events=({"a": "secret"},), headers={"Authorization": "secret"}
     )
     assert "secret" not in repr(request)
+
+
+def test_what_cannot_be_weighed_is_the_heaviest() -> None:
+    """An event nested too deep to be written makes room for itself alone."""
+    ledger = Ledger(10, 10, keep_bytes=1_000_000)
+    deep: JsonObject = {}
+    for _ in range(100_000):
+        deep = {"in": deep}
+    ledger.ingest(Judgement(200, {}, accepted=(deep, {}), keys=("a", "b")), 0.0)
+    assert len(ledger.events) == 1
+    assert ledger.stats.events_forgotten == 1
+    while deep:  # or the interpreter would follow it down
+        deep = deep["in"]
+
+
+def test_a_long_key_is_remembered_and_not_kept() -> None:
+    """It is told from others as well as a short one."""
+    ledger = Ledger(10, 10)
+    long = "x" * 1_000
+    ledger.ingest(verdict(long, long, long + "y"), 0.0)
+    assert ledger.stats.duplicates == 1

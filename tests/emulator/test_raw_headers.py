@@ -71,3 +71,24 @@ async def test_any_head_is_answered(emulator: Emulator, seed: int) -> None:
         statuses = [int(one.split()[1]) for one in first]
         assert statuses, sent
         assert all(status < 500 for status in statuses), (sent, answer)
+
+
+@pytest.mark.parametrize(
+    ("version", "expect", "status"),
+    [
+        (b"1.0", b"100-continue", 200),
+        (b"1.1", b"100-continue", 100),
+        (b"1.1", b"\xff", 417),
+    ],
+)
+async def test_an_expectation_is_met_or_refused(
+    emulator: Emulator, version: bytes, expect: bytes, status: int
+) -> None:
+    """An old client waits for nothing, a new one for what there is."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", emulator.port)
+    head = b"GET /_emulator/stats HTTP/%b\r\nHost: 127.0.0.1\r\nExpect: %b\r\n\r\n"
+    writer.write(head % (version, expect))
+    async with asyncio.timeout(5):
+        line = await reader.readline()
+    writer.close()
+    assert int(line.split()[1]) == status

@@ -55,6 +55,7 @@ PUBLIC = (
 MESSAGES_OF_OTHERS = {
     "await delivery",  # what the reader wrote
     "RuntimeWarning: coroutine ... was never awaited",  # Python's own
+    "Input should be a valid dictionary",  # pydantic's
     "HTTP Request Sent",  # what the reader sees at Amplitude
     "Http request sent",
 }

@@ -622,7 +622,7 @@ async def test_the_events_are_those_of_the_official_sdk(
                 case, theirs.get(number, ABSENT), ours.get(number, ABSENT)
             )
 
-    sort_out(leaves, CLASSES, seed)
+    sort_out(leaves, CLASSES, seed=seed, events=events_wanted)
     assert compared >= events_wanted
 
 

@@ -1,7 +1,7 @@
 """A FastAPI service that tracks events: one client for the life of the service.
 
-It needs ``pip install amplitude-async fastapi uvicorn``. Run it with AMPLITUDE_API_KEY
-set: ``python examples/fastapi_service.py``.
+It needs ``pip install fastapi uvicorn`` beside this package. Run it with
+AMPLITUDE_API_KEY set: ``python examples/fastapi_service.py``.
 """
 
 import os

@@ -1,9 +1,11 @@
 """Types of fields: decided in Rust for what is usual, in Python for the rest."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import core_schema
 
 from amplitude_async.wire import (
@@ -60,6 +62,21 @@ def _moment_of(moment: datetime) -> int:
     if not MS_MIN < milliseconds < MS_MAX:
         raise ValueError("before 1974")
     return milliseconds
+
+
+# As many values may need converting, and these all do.
+_MOST_PROPERTIES: Final = 10_000
+
+
+def _few_properties(value: Any) -> Any:
+    """Copy a mapping, which somebody may have written so that it never ends."""
+    if type(value) is dict or not isinstance(value, Mapping):
+        return value
+    found = dict(islice(value.items(), _MOST_PROPERTIES + 1))
+    if len(found) > _MOST_PROPERTIES:
+        msg = f"a mapping may hold at most {_MOST_PROPERTIES:,} properties: give a dict"
+        raise ValueError(msg)
+    return found
 
 
 GroupName: TypeAlias = Annotated[
@@ -144,4 +161,4 @@ ABSENT: Final[Any] = None
 
 # Property values are looked at when the event is encoded, not here: that way one
 # bad value loses its key and not the event. The same goes for keys.
-Properties: TypeAlias = dict[Any, Any]
+Properties: TypeAlias = Annotated[dict[Any, Any], BeforeValidator(_few_properties)]

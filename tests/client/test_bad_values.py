@@ -4,6 +4,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 import pytest
@@ -277,6 +278,18 @@ async def test_what_no_request_can_hold_is_refused_early(
     assert told in by_name.message
     assert by_event.message == by_name.message
     assert len(by_name.message) < 400
+
+
+async def test_a_mapping_without_an_end_is_refused(connect: Connect) -> None:
+    """Whoever wrote the mapping cannot hold up the loop; one that ends is copied."""
+    endless = cast("dict[str, Any]", Endless())
+    kept = cast("dict[str, Any]", MappingProxyType({"total": 9}))
+    async with connect() as client:
+        refused = await client.track("Paid", user_id="user-1", event_properties=endless)
+        taken = await client.track("Paid", user_id="user-1", event_properties=kept)
+
+    assert "may hold at most 10,000 properties: give a dict" in (await refused).message
+    assert (await taken).event.event_properties == {"total": 9}
 
 
 async def test_names_of_lost_properties_print(

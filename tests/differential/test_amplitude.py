@@ -190,6 +190,8 @@ class Dice(random.Random):
             options = {}
         if self.chance(0.03):
             options["user_id"] = number if self.chance(0.5) else uuid.UUID(int=number)
+        if self.chance(0.03):
+            options[self.choice(("user_id", "device_id"))] = ""
         if self.chance(0.7):
             options["insert_id"] = f"insert#{number}"
         return options
@@ -501,6 +503,11 @@ def _is_id_of_another_type(leaf: Leaf) -> bool:
     )
 
 
+def _is_empty_id(leaf: Leaf) -> bool:
+    at_an_id = leaf.path in {("user_id",), ("device_id",)}
+    return at_an_id and leaf.theirs == "" and leaf.ours is ABSENT
+
+
 def _is_number_of_a_group(leaf: Leaf) -> bool:
     in_groups = leaf.path[:1] == ("groups",) or leaf.case.kind == "set_group"
     return in_groups and isinstance(leaf.theirs, int) and leaf.ours == str(leaf.theirs)
@@ -539,6 +546,7 @@ CLASSES: Final = {
         "there is no device",
         _is_id_of_another_type,
     ),
+    "an empty id": Difference("it names nobody, and is left out", _is_empty_id),
     "a group name that is a number": Difference(
         "Amplitude's documentation has text only", _is_number_of_a_group
     ),

@@ -8,6 +8,7 @@ from traceback import format_exception
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.exceptions import AmplitudeError
 from amplitude_async.redaction import Redactor
+from amplitude_async.shown import printable
 
 __all__ = ["Reporter", "in_words", "log_quietly", "named"]
 
@@ -39,7 +40,7 @@ class Reporter:
     def debug(self, message: str, *args: object) -> None:
         """Log one line per batch; built only where DEBUG is on."""
         if self._is_on(logging.DEBUG):
-            text = self.redact(f"{self._name}: {_filled(message, args)}")
+            text = printable(self.redact(f"{self._name}: {_filled(message, args)}"))
             log_quietly(self._logger, logging.DEBUG, text)
 
     def warning(self, cause: str, message: str, *args: object, count: int = 1) -> None:
@@ -75,7 +76,7 @@ class Reporter:
         self._spoken[cause] = now
         self._unspoken[cause] = 0
         text = f"{self._name}: {_filled(message, args)} [{cause} x{unspoken}]"
-        text = self.redact(text)
+        text = printable(self.redact(text))
         if traceback is not None:
             traceback = _without_inputs(traceback)
             told = "".join(format_exception(traceback))

@@ -40,10 +40,10 @@ EAGER_TASKS = {"AMPLITUDE_ASYNC_EAGER": "1"}
 
 # One worker per core, since half of the suite waits for processes and timers; four at
 # the most, since from there on the longest test sets the time.
-PYTEST = (
-    *("pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"),
-    "--hypothesis-profile=ci",
-)
+RUN = ("pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal")
+# One interpreter throws all dice, the others a few: the code is the same.
+PYTEST = (*RUN, "--hypothesis-profile=ci")
+PYTEST_AGAIN = (*RUN, "--hypothesis-profile=few")
 
 # Whatever could notice that an extra is missing: the doors to isal and to the settings,
 # every module's import, and one pass of what users do.
@@ -125,7 +125,7 @@ def tests(session: nox.Session) -> None:
     chosen = session.posargs or ("-m", "not long")
     if session.python != RUNNING:
         env = {**INSTALLED, **EAGER_TASKS} if session.python == EAGER else INSTALLED
-        session.run(*PYTEST, *chosen, env=env)
+        session.run(*PYTEST_AGAIN, *chosen, env=env)
         return
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", *PYTEST, *chosen, env=INSTALLED)
@@ -143,7 +143,7 @@ def minimal(session: nox.Session) -> None:
     """
     session.install(_wheel(session), *_group("tests"))
     chosen = session.posargs or ("-m", "not cli", *TOUCHES_EXTRAS)
-    session.run(*PYTEST, *chosen, env=INSTALLED)
+    session.run(*PYTEST_AGAIN, *chosen, env=INSTALLED)
 
 
 @nox.session
@@ -160,7 +160,7 @@ def lowest(session: nox.Session) -> None:
     ]
     session.install(f"{_wheel(session)}[all]", *oldest, *_group("tests"))
     chosen = session.posargs or ("-m", "not long", *TOUCHES_DEPENDENCIES)
-    session.run(*PYTEST, *chosen, env=INSTALLED)
+    session.run(*PYTEST_AGAIN, *chosen, env=INSTALLED)
 
 
 @nox.session

@@ -36,6 +36,7 @@ __all__ = [
     "default_options",
     "emulator",
     "engine_of",
+    "examples",
     "importable_package",
     "start_example",
 ]
@@ -62,6 +63,16 @@ settings.register_profile(
     derandomize=False,
     max_examples=int(os.environ.get("AMPLITUDE_ASYNC_EXAMPLES", "100")),
 )
+# The code is the same on each interpreter: one throws all dice, the others a few.
+settings.register_profile("few", settings.get_profile("ci"), max_examples=20)
+
+
+def examples(usual: int) -> int:
+    """Scale a number of examples by the profile, whose own is 100 as a rule."""
+    most = settings().max_examples
+    return max(usual, most) if most > 100 else max(usual * most // 100, 1)
+
+
 # Cut off in the middle, an example looks to Hypothesis like one that does not repeat.
 EXAMPLES_TIMEOUT = 600
 

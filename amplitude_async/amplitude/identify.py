@@ -55,13 +55,14 @@ class Identify(BaseModel):
     if not TYPE_CHECKING:
 
         def __init__(self, *args: Any, **fields: Any) -> None:
+            # First: whoever prints the locals of the error prints this object.
+            super().__init__()
             if args or fields:
                 msg = (
                     "Identify takes no arguments: chain operations such as "
                     "Identify().set('plan', 'pro')"
                 )
                 raise TypeError(msg)
-            super().__init__()
 
     # Replaced, never changed in place: a copy of the model may share it.
     _operations: dict[str, dict[str, Any]] = PrivateAttr(default_factory=dict)

@@ -40,6 +40,8 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("retry", "--json"),
 )
 SEEDS = range(18)
+# These on each interpreter, the others on one.
+FEW_SEEDS = 3
 
 # All that a terminal may take for more than text; a line ends with a newline.
 STEERING = re.compile(
@@ -200,7 +202,10 @@ def check(words: tuple[str, ...], result: Result) -> None:
         assert result.stderr.startswith("Error: ")
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(n, marks=[pytest.mark.long] * (n >= FEW_SEEDS)) for n in SEEDS],
+)
 def test_every_command_survives_any_spool(tmp_path: Path, seed: int) -> None:
     """No traceback, a documented exit code, and nothing that steers a terminal."""
     directory = tmp_path / "spool"

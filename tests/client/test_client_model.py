@@ -52,6 +52,7 @@ from amplitude_async.mparticle import MParticle, MParticleDestination
 from amplitude_async.storage import MemoryStorage, Storage
 from amplitude_async.storage.base import Record
 from amplitude_async.testing import FakeClock, ScriptedTransport
+from tests.conftest import examples
 
 __all__: list[str] = []
 
@@ -1122,8 +1123,7 @@ def _alike(one: DeliveryResult | None, other: DeliveryResult | None) -> bool:
 
 TestClient = ClientMachine.TestCase
 TestClient.settings = settings(
-    # Or what the profile asks for, where that is more.
-    max_examples=max(60, settings().max_examples),
+    max_examples=examples(60),
     stateful_step_count=40,
     deadline=None,
 )

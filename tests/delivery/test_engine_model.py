@@ -27,7 +27,7 @@ from amplitude_async import (
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.storage.base import Record
 from amplitude_async.testing import FakeClock, ScriptedTransport
-from tests.conftest import engine_of
+from tests.conftest import engine_of, examples
 
 __all__: list[str] = []
 
@@ -332,8 +332,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 TestEngine = pytest.mark.long(EngineMachine.TestCase)
 TestEngine.settings = settings(
-    # Or what the profile asks for, where that is more.
-    max_examples=max(400, settings().max_examples),
+    max_examples=examples(400),
     stateful_step_count=40,
     deadline=None,
 )

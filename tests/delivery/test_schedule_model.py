@@ -28,6 +28,7 @@ from amplitude_async.delivery.endpoint import (
 )
 from amplitude_async.delivery.outcome import DeliveryStatus, Settlement
 from amplitude_async.storage.base import Record
+from tests.conftest import examples
 
 __all__: list[str] = []
 
@@ -223,8 +224,7 @@ class ScheduleMachine(RuleBasedStateMachine):
 
 TestSchedule = ScheduleMachine.TestCase
 TestSchedule.settings = settings(
-    # Or what the profile asks for, where that is more.
-    max_examples=max(150, settings().max_examples),
+    max_examples=examples(150),
     stateful_step_count=40,
     deadline=None,
 )

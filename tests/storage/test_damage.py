@@ -262,6 +262,18 @@ async def test_a_damaged_orphan_is_taken_over_once(
     await storage.close()
 
 
+async def test_a_header_that_forbids_writing_is_damage(tmp_path: Path) -> None:
+    """Else its events would come at each start, and never be deleted."""
+    path = await asyncio.to_thread(leave, tmp_path, *FIFTY)
+    content = bytearray(await asyncio.to_thread(path.read_bytes))
+    content[18] = 7
+    await asyncio.to_thread(path.write_bytes, content)
+
+    assert len(await drain(tmp_path)) == 50
+    assert await drain(tmp_path) == {}
+    assert path.with_suffix(".corrupt").exists()
+
+
 async def test_a_damaged_file_without_its_label_is_set_aside(tmp_path: Path) -> None:
     """Nobody knows whose events they are: they stay for people."""
     path = await asyncio.to_thread(leave, tmp_path, make_record(1))

@@ -29,6 +29,9 @@ _CLAIM_AGAIN = (1.0, 1_800.0)
 # Who writes to a file that we have taken over holds up those who write to our own.
 _STRANGERS_WAIT = 0.05
 
+# Where the header has the version that it takes to write to a file: 1, or 2 with a log.
+_WRITE_VERSION = 18
+
 
 class _NoRoomError(Exception):
     """A file was given back: it comes when those at hand are done with."""
@@ -140,6 +143,7 @@ class Orphans:
                 message = "belongs to another destination: it is left alone"
                 self._told.once(logging.WARNING, path, message)
             else:
+                _check_header(path)
                 file.verify()
                 file.migrate()
                 source = self._measure(file, lock)
@@ -177,3 +181,19 @@ class Orphans:
         if source is None:
             Source(*saved).leave()
         return source
+
+
+def _check_header(path: Path) -> None:
+    """See that SQLite would write to a file, and not only read it.
+
+    Otherwise its events would be sent at each start and never be deleted.
+
+    Raises:
+        CorruptSpoolError: the header says that it is of a later format. SQLite's
+            file format, section 1.3.3.
+    """
+    with path.open("rb") as file:
+        header = file.read(_WRITE_VERSION + 1)
+    if header[_WRITE_VERSION:] not in {b"\x01", b"\x02"}:
+        msg = f"{path}: its header forbids to write to it: it is damaged"
+        raise CorruptSpoolError(msg)

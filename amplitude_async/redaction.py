@@ -206,7 +206,10 @@ def secrets_of_headers(headers: Mapping[str, str]) -> Iterable[str]:
         if name.lower() not in _HARMLESS_HEADERS and len(value) >= SHORTEST:
             yield value
             # "Bearer TOKEN": a server may repeat the token alone.
-            yield from (part for part in value.split() if len(part) >= SHORTEST)
+            parts = value.split()
+            if name.lower() == "cookie":
+                parts = [part.partition("=")[2].rstrip(";") for part in parts]
+            yield from (part for part in parts if len(part) >= SHORTEST)
 
 
 def secrets_of_url(url: str) -> Iterable[str]:

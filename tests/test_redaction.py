@@ -151,6 +151,11 @@ def test_sealing_reaches_what_is_inside() -> None:
         ("the server's word, the event's id", "the server's word, the event's id"),
         ("set min_id_length=1", "set min_id_length=1"),
         ("[input_value=17, input_type=int]", f"[input_value={GONE}, input_type=int]"),
+        (
+            "[input_value=[[1], 4711, 12], input_type=list]",
+            f"[input_value={GONE}, input_type=list]",
+        ),
+        ("[input_value=[[1], 4711, 1", f"[input_value={GONE}"),
     ],
 )
 def test_values_are_hidden_from_a_log(message: str, logged: str) -> None:

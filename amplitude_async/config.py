@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import (
@@ -43,7 +43,7 @@ from amplitude_async.redaction import (
     secrets_of_headers,
     secrets_of_url,
 )
-from amplitude_async.shown import shown
+from amplitude_async.shown import kind_of, shown
 
 if TYPE_CHECKING:
     from yarl import URL
@@ -61,7 +61,8 @@ __all__ = [
     "sealed",
 ]
 
-_SECRET_FIELDS = frozenset({"api_key", "api_secret", "headers"})
+_KEY_FIELDS = frozenset({"api_key", "api_secret"})
+_SECRET_FIELDS = _KEY_FIELDS | {"headers"}
 _URL_FIELDS = frozenset({"server_url", "base_url"})
 
 
@@ -162,10 +163,17 @@ def describe_errors(model: type[BaseModel], error: ValidationError) -> str:
             continue
         root = str(item["loc"][0]) if item["loc"] else ""
         is_secret = root in _SECRET_FIELDS or not root
-        value = "" if is_secret else f"={shown(item['input'])}"
+        value = "" if is_secret else f"={_shown_option(root, item['input'])}"
         reason = item["msg"].removeprefix("Value error, ")
         lines.append(f"{name}{value}: {reason}")
     return "; ".join(lines)
+
+
+def _shown_option(name: str, value: object) -> str:
+    """Show what was given for an option; of an address only what is text is masked."""
+    if name in _URL_FIELDS and not isinstance(value, str):
+        return f"<{kind_of(value)}>"
+    return shown(value)
 
 
 def sealed(model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,9 +187,18 @@ def sealed(model: type[BaseModel], options: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _sealed(name: str, value: object, public: Collection[str]) -> object:
-    if name in _URL_FIELDS and isinstance(value, str):
-        return masked_url(value)
+    if name in _URL_FIELDS:
+        return masked_url(value) if isinstance(value, str) else seal(value)
     return value if name in public else seal(value)
+
+
+def _keys_among(options: Mapping[str, Any]) -> Iterator[str]:
+    """Name the keys among options that may be wrong."""
+    for name in _KEY_FIELDS:
+        key = options.get(name)
+        text = key.get_secret_value() if isinstance(key, SecretStr) else key
+        if isinstance(text, str) and len(text) >= SHORTEST:
+            yield text
 
 
 def parse_http_url(value: str) -> "URL":
@@ -283,7 +300,9 @@ class DeliveryConfig(BaseModel):
             super().__init__(**options)
             return
         except ValidationError as error:
-            problem = describe_errors(type(self), error)
+            # A key may stand in the place of another option, too.
+            redact = Redactor(_keys_among(options))
+            problem = redact(describe_errors(type(self), error))
         # Not inside: the error it came from holds what was given.
         raise ConfigurationError(problem)
 
@@ -319,13 +338,26 @@ class DeliveryConfig(BaseModel):
         )
         try:
             given = json.loads(json_data)
-        except ValueError:
+        except (ValueError, RecursionError):
             given = None
         if not isinstance(given, dict):
             msg = "options are no JSON object: give one"
             raise ConfigurationError(msg)
         given = sealed(cls, given)
         return cls(**given)
+
+    def model_copy(
+        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> Self:
+        """Make a copy, with other values for some options.
+
+        Raises:
+            ConfigurationError: a value is wrong or an option is unknown.
+        """
+        if not update:
+            return super().model_copy(deep=deep)
+        update = sealed(type(self), update)
+        return merge_config(type(self), self, update)
 
     @field_validator("server_url")
     @classmethod

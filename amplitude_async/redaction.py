@@ -25,6 +25,7 @@ __all__ = [
     "secrets_of_headers",
     "secrets_of_url",
     "without_ids",
+    "without_inputs",
     "without_values",
 ]
 
@@ -47,8 +48,8 @@ _LITERAL = re.compile(
 )
 # "field=value: What is wrong with it", at the start or after others of the kind.
 _ASSIGNED = re.compile(r"(^|; )(\w[^\s=]*)=.*?(?=: [A-Z][a-z]+ [a-z]|$)", re.DOTALL)
-# What pydantic says of a value it refused.
-_INPUT = re.compile(r"input_value=.*?(?=, input_type|\]|$)", re.DOTALL)
+# What pydantic says of a value it refused: brackets and commas may be part of it.
+_INPUT = re.compile(r"input_value=(?:.*(?=, input_type=)|.*)")
 # Headers whose values say what is sent, and who sends it.
 _HARMLESS_HEADERS: Final = frozenset(
     {
@@ -170,8 +171,13 @@ def masked_url(url: str) -> str:
 
 def without_values(message: str) -> str:
     """Give a message about an event as a log may have it: the names, no values."""
-    message = _INPUT.sub("input_value=(hidden)", _LITERAL.sub("(hidden)", message))
+    message = without_inputs(_LITERAL.sub("(hidden)", message))
     return _ASSIGNED.sub(r"\1\2=(hidden)", message)
+
+
+def without_inputs(text: str) -> str:
+    """Give an error's text without the values that pydantic repeats in it."""
+    return _INPUT.sub("input_value=(hidden)", text)
 
 
 def without_ids(message: str, ids: Iterable[str | None]) -> str:
@@ -206,7 +212,10 @@ def secrets_of_headers(headers: Mapping[str, str]) -> Iterable[str]:
         if name.lower() not in _HARMLESS_HEADERS and len(value) >= SHORTEST:
             yield value
             # "Bearer TOKEN": a server may repeat the token alone.
-            yield from (part for part in value.split() if len(part) >= SHORTEST)
+            parts = value.split()
+            if name.lower() == "cookie":
+                parts = [part.partition("=")[2].rstrip(";") for part in parts]
+            yield from (part for part in parts if len(part) >= SHORTEST)
 
 
 def secrets_of_url(url: str) -> Iterable[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import pytest
 from pydantic import ValidationError
+from yarl import URL
 
 from amplitude_async import (
     Amplitude,
@@ -335,6 +336,65 @@ async def test_a_session_with_credentials(lookout: Lookout) -> None:
             await walk(amplitude(address, session=session, headers={}), lookout)
 
 
+def tail_echo(status: int) -> Speak:
+    """Answer with the headers that hold secrets alone, so that none is cut off."""
+
+    def speak(request: bytes) -> bytes:
+        marks = ("cookie", "x-", "proxy-", "authorization")
+        lines = request.decode("latin-1").split("\r\n")
+        told = "|".join(line for line in lines if line.lower().startswith(marks))
+        body = json.dumps({"error": f"no {told}", "code": status})
+        return (
+            f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+
+    return speak
+
+
+async def _middleware(request: Any, handler: Any) -> Any:
+    request.headers["X-Between"] = SESSION_HEADER
+    return await handler(request)
+
+
+def _with_cookies() -> aiohttp.ClientSession:
+    jar = aiohttp.CookieJar(unsafe=True)
+    return aiohttp.ClientSession(cookies={"sid": SESSION_HEADER}, cookie_jar=jar)
+
+
+SESSIONS: dict[str, Callable[[], aiohttp.ClientSession]] = {
+    "cookies": _with_cookies,
+    "a middleware": lambda: aiohttp.ClientSession(middlewares=(_middleware,)),
+    "a header that came later": aiohttp.ClientSession,
+}
+"""What adds something to each request that the client was never told."""
+
+
+@pytest.mark.parametrize("status", [400, 413, 500])
+@pytest.mark.parametrize("make", SESSIONS.values(), ids=SESSIONS.keys())
+async def test_what_a_session_adds_by_itself(
+    make: Callable[[], aiohttp.ClientSession], status: int, lookout: Lookout
+) -> None:
+    """Cookies, middlewares and late headers are told from what was sent."""
+    async with serving(tail_echo(status)) as address, make() as session:
+        client = amplitude(address, session=session)
+        if make is aiohttp.ClientSession:
+            session.headers["X-Late"] = SESSION_HEADER
+        await walk(client, lookout)
+    assert any("**********" in text for text in lookout.shown)
+
+
+async def test_what_an_answer_that_is_none_repeats_of_a_cookie(
+    lookout: Lookout,
+) -> None:
+    """What the network library quotes may be a cookie, too."""
+
+    def speak(_request: bytes) -> bytes:
+        return f"HTTP/1.1 {SESSION_HEADER}\r\n\r\n".encode()
+
+    async with serving(speak) as address, _with_cookies() as session:
+        await walk(amplitude(address, session=session), lookout)
+
+
 class Broken(aiohttp.TraceConfig):
     """A trace of a session that raises, with what it saw."""
 
@@ -521,6 +581,18 @@ BAD = {
         json.dumps({"api_key": KEY, "max_in_flight": 0})
     ),
     "broken JSON": lambda: Config.model_validate_json(f'{{"api_key": "{KEY}"'),
+    "an address that is no text": with_options(
+        Amplitude, api_key=KEY, server_url=[f"http://me:{URL_PASSWORD}@h/?t={QUERY}"]
+    ),
+    "an address in bytes": with_options(
+        Amplitude, api_key=KEY, server_url=f"http://me:{URL_PASSWORD}@h/".encode()
+    ),
+    "a copy": lambda: Config(api_key=KEY).model_copy(
+        update={"server_url": f"ftp://me:{URL_PASSWORD}@h/?t={QUERY}"}
+    ),
+    "JSON nested too deep": lambda: Config.model_validate_json(
+        f'{{"api_key": "{KEY}", "headers": ' + "[" * 100_000
+    ),
     "an assignment": lambda: setattr(Config(api_key="key"), "api_key", KEY),
     "MParticle": with_options(
         MParticle, api_key=KEY, api_secret=SECRET, flush_queue_size=0
@@ -545,6 +617,27 @@ def test_an_option_that_is_refused(make: Callable[[], Any], lookout: Lookout) ->
         make()
     assert caught.value.__context__ is None
     lookout.look_into(caught.value)
+
+
+MISPLACED = {
+    "a zone": with_options(Amplitude, api_key=KEY, server_zone=KEY),
+    "a pod": with_options(MParticle, api_key=KEY, api_secret=SECRET, pod=KEY),
+    "a logger": with_options(Amplitude, api_key=KEY, logger=KEY),
+    "a storage": with_options(
+        Amplitude, api_key=KEY, storage=f"http://me:{URL_PASSWORD}@host"
+    ),
+    "an address that is an object": with_options(
+        Amplitude, api_key=KEY, server_url=URL(f"http://me:{URL_PASSWORD}@h/?t={QUERY}")
+    ),
+}
+
+
+@pytest.mark.parametrize("make", MISPLACED.values(), ids=MISPLACED.keys())
+def test_a_secret_in_the_wrong_place(make: Callable[[], Any], lookout: Lookout) -> None:
+    """What is refused there is not repeated."""
+    with pytest.raises(ConfigurationError) as caught:
+        make()
+    lookout.look_at(caught.value, caught.value.args)
 
 
 @pytest.mark.parametrize("name", ["HEADERS", "SERVER_URL"])
@@ -572,6 +665,16 @@ def test_what_a_configuration_shows_of_itself(lookout: Lookout) -> None:
     for part in (config.headers["Authorization"], config.server_url):
         assert part is not None
         lookout.shown += [repr(part), repr(part[:80])]
+
+    copy = Config(api_key="key-of-none").model_copy(
+        update={
+            "api_key": KEY,
+            "server_url": str(config.server_url),
+            "headers": dict(config.headers),
+        }
+    )
+    assert copy == config
+    lookout.look_at(copy, vars(copy), copy.model_dump())
 
     assert Config(**dump) == config
     assert config.headers == {"Authorization": f"Bearer {HEADER}"}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_hostile_spools import COMMANDS, SEEDS
 from tests.faults.hostile_server import ATTACKS
 
 __all__: list[str] = []
@@ -37,9 +38,10 @@ def test_all_that_is_included_exists(included: set[str]) -> None:
 
 
 def test_the_security_page_tells_how_many_attacks_there_are() -> None:
-    """The number in it is that of the hostile server, and the tests it names exist."""
+    """Its exact numbers are those of the tests, and the tests it names exist."""
     page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     assert f"| {len(ATTACKS)}, four at once |" in page
+    assert f"| {len(COMMANDS) * len(SEEDS)} | no traceback" in page
     named = re.findall(r"`(tests/[\w/]+\.py)`", page)
     assert named
     assert [name for name in named if not (ROOT / name).is_file()] == []

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from amplitude_async.delivery.answer import describe_fault
 from amplitude_async.redaction import (
     MASK,
     Body,
@@ -151,6 +152,11 @@ def test_sealing_reaches_what_is_inside() -> None:
         ("the server's word, the event's id", "the server's word, the event's id"),
         ("set min_id_length=1", "set min_id_length=1"),
         ("[input_value=17, input_type=int]", f"[input_value={GONE}, input_type=int]"),
+        (
+            "[input_value=[[1], 4711, 12], input_type=list]",
+            f"[input_value={GONE}, input_type=list]",
+        ),
+        ("[input_value=[[1], 4711, 1", f"[input_value={GONE}"),
     ],
 )
 def test_values_are_hidden_from_a_log(message: str, logged: str) -> None:
@@ -163,3 +169,12 @@ def test_ids_are_hidden_from_a_log() -> None:
     text = "user-1, (user-10) and 'user-1': 42 of 429"
     clean = without_ids(text, ["user-1", "42", None])
     assert clean == "(hidden), (user-10) and '(hidden)': 42 of 429"
+
+
+def test_a_long_word_from_a_server_is_looked_through_once() -> None:
+    """What aiohttp quotes of an answer may be one word; squared, it takes minutes."""
+    told = describe_fault(ValueError("a" * 300_000 + "://user:secret@host/path"))
+    assert told.startswith("ValueError: aaa")
+    assert (
+        describe_fault(ValueError("http://u:p@host/x?y")) == "ValueError: http://host"
+    )

@@ -14,7 +14,8 @@ __all__ = ["MAX_ANSWER_BYTES", "describe_fault", "read_bounded", "unpack"]
 MAX_ANSWER_BYTES = 128 * 1024
 # zlib's 32: the header says whether it is gzip or deflate.
 _EITHER_WBITS = 32 + zlib.MAX_WBITS
-_URL = re.compile(r"(\w+://)(?:[^/@\s]*@)?([^/?\s'\"]*)[^\s'\"]*")
+# A name of a scheme is short: a long word is not looked through from each letter.
+_URL = re.compile(r"(\w{1,20}://)(?:[^/@\s]*@)?([^/?\s'\"]*)[^\s'\"]*")
 
 
 async def read_bounded(answer: aiohttp.ClientResponse) -> tuple[bytes, bool]:

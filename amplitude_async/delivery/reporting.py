@@ -7,7 +7,7 @@ from traceback import format_exception
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.exceptions import AmplitudeError
-from amplitude_async.redaction import Redactor
+from amplitude_async.redaction import Redactor, without_inputs
 from amplitude_async.shown import printable
 
 __all__ = ["Reporter", "in_words", "log_quietly", "named"]
@@ -76,15 +76,19 @@ class Reporter:
         self._spoken[cause] = now
         self._unspoken[cause] = 0
         text = f"{self._name}: {_filled(message, args)} [{cause} x{unspoken}]"
-        text = printable(self.redact(text))
+        text = printable(self._cleaned(text))
         if traceback is not None:
             traceback = _without_inputs(traceback)
             told = "".join(format_exception(traceback))
-            clean = self.redact(told)
+            clean = self._cleaned(told)
             if clean != told:
-                # A handler would print the error itself, and with it the secret.
+                # A handler would print the error itself, and with it the rest.
                 text, traceback = f"{text}\n{clean}", None
         log_quietly(self._logger, level, text, traceback)
+
+    def _cleaned(self, text: str) -> str:
+        """Take out secrets, and what errors of models repeat of an event."""
+        return without_inputs(self.redact(text))
 
     def _is_on(self, level: int) -> bool:
         try:

@@ -97,6 +97,8 @@ class Exchange:
         self.passage = Passage(body)
         self.status = 0
         self.headers: Mapping[str, str] = {}
+        self.asked: Mapping[str, str] = {}
+        """The headers that the request really had."""
         self.body = b""
 
     async def run(self, session: aiohttp.ClientSession, *, own: bool) -> None:
@@ -117,6 +119,7 @@ class Exchange:
         whole = False
         try:
             self.status = answer.status
+            self.asked = answer.request_info.headers
             self.headers = {n.lower(): value for n, value in answer.headers.items()}
             self.body, whole = await read_bounded(answer)
         finally:
@@ -167,6 +170,8 @@ class AiohttpTransport:
         self._redact = redact or Redactor()
         if session is not None:
             self._redact = self._redact.knowing(_secrets_of(session))
+        self._added: frozenset[str] = frozenset()
+        self._knows = self._redact
         self._injected = session
         self._session = session
         self._fresh: aiohttp.ClientSession | None = None
@@ -203,21 +208,22 @@ class AiohttpTransport:
                 if not isinstance(fault, _NETWORK):
                     _shear(fault)
                     raise
-                return self._clean(exchange.failure(fault, timeout, self._redact))
-        return self._clean(exchange.answer())
+                redact = self._redactor_of(exchange)
+                return _clean(exchange.failure(fault, timeout, redact), redact)
+        return _clean(exchange.answer(), self._redactor_of(exchange))
 
-    def _clean(self, response: Response) -> Response:
-        """Take out what a server or proxy repeats of our secrets.
+    def _redactor_of(self, exchange: Exchange) -> Redactor:
+        """Give what knows the secrets of one request.
 
-        Before anything reads it: what is cut or taken apart later would hide a part.
+        A given session may have got cookies and headers meanwhile, and what it runs in
+        between may add others: what was sent says it all.
         """
-        redact = self._redact
-        return replace(
-            response,
-            body=redact.body(response.body) if response.body else b"",
-            headers={n: redact(value) for n, value in response.headers.items()},
-            error=None if response.error is None else redact(response.error),
-        )
+        if self._injected is None:
+            return self._redact
+        added = frozenset(_added_by(self._injected, exchange.asked))
+        if added != self._added:
+            self._added, self._knows = added, self._redact.knowing(added)
+        return self._knows
 
     def _unused(self) -> aiohttp.ClientSession:
         """Give a session whose connections nobody has used before."""
@@ -287,6 +293,28 @@ def _secrets_of(session: aiohttp.ClientSession) -> Iterator[str]:
             yield auth.password
             yield auth.encode().partition(" ")[2]
     yield from secrets_of_url(str(getattr(session, "_default_proxy", None) or ""))
+
+
+def _added_by(
+    session: aiohttp.ClientSession, asked: Mapping[str, str]
+) -> Iterator[str]:
+    """Name what a session added to one request, or would have where none was sent."""
+    yield from secrets_of_headers(asked or session.headers)
+    if not asked:
+        yield from (morsel.value for morsel in session.cookie_jar)
+
+
+def _clean(response: Response, redact: Redactor) -> Response:
+    """Take out what a server or proxy repeats of our secrets.
+
+    Before anything reads it: what is cut or taken apart later would hide a part.
+    """
+    return replace(
+        response,
+        body=redact.body(response.body) if response.body else b"",
+        headers={n: redact(value) for n, value in response.headers.items()},
+        error=None if response.error is None else redact(response.error),
+    )
 
 
 def _shear(fault: Exception) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
-from amplitude_async import Amplitude
+from amplitude_async import Amplitude, DestinationPlugin
 from amplitude_async.emulator import Emulator, Fault
 
 __all__: list[str] = []
@@ -194,6 +195,67 @@ async def test_no_value_is_logged_where_the_door_refuses_it(
     assert len(loud) > len(DIRTY)
     for value in ("secret", "'abc'", "'dev'", "'none'", "4711"):
         assert not [line for line in loud if value in line]
+
+
+class Model(BaseModel):
+    """What a plugin might make of an event."""
+
+    number: int
+
+
+def fail(how: str, event: Any) -> None:
+    """Raise as user code does that was given a value it does not like."""
+    try:
+        Model(number=event.event_properties)
+    except ValidationError as error:
+        if how == "itself":
+            raise
+        if how == "its cause":
+            raise RuntimeError("no number") from error
+        if how == "a group":
+            raise ExceptionGroup("no numbers", [error]) from None
+        raise RuntimeError("no number")  # noqa: B904 - as most people write it
+
+
+class Strict(DestinationPlugin):
+    """A destination that reads events by a model of its own."""
+
+    name = "strict"
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self._how = how
+
+    async def execute(self, event: Any) -> None:
+        """Fail."""
+        fail(self._how, event)
+
+
+def set_up(place: str, how: str) -> dict[str, Any]:
+    """Give the options of a client whose user's code fails in one place."""
+
+    async def enrich(event: Any) -> None:
+        fail(how, event)
+
+    if place == "a callback":
+        return {"callback": lambda result: fail(how, result.event)}
+    return {"plugins": [enrich if place == "a plugin" else Strict(how)]}
+
+
+@pytest.mark.parametrize("how", ["itself", "its cause", "its context", "a group"])
+@pytest.mark.parametrize("place", ["a plugin", "a destination", "a callback"])
+async def test_no_value_is_logged_where_a_model_of_the_user_refuses_it(
+    place: str, how: str, emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What pydantic repeats of an event is left out, wherever it stands."""
+    options = set_up(place, how)
+    async with Amplitude("key", server_url=emulator.httpapi_url, **options) as client:
+        properties = {"a": [[], "secret"]}
+        await client.track("e", user_id="user-1", event_properties=properties)
+
+    loud = [r.getMessage() + str(r.exc_text) for r in caplog.records if r.levelno > 10]
+    assert any("number" in line for line in loud)
+    assert not [line for line in loud if "secret" in line]
 
 
 @pytest.mark.parametrize("code", [401, 404, 405])

@@ -35,6 +35,7 @@ SHORTEST: Final = 8
 SHORTEST_PASSWORD: Final = 4
 # As short as the server takes them by default; numbers such as 42 are everywhere.
 SHORTEST_ID: Final = 5
+_LONGEST_MESSAGE = 1_000
 _USERINFO = re.compile(r"(\w://)[^/?#\s'\"]*@")
 _BEFORE_HOST = re.compile(r"^(\w*:?//)?.*@", re.DOTALL)
 # Followed by what no word of prose is like.
@@ -171,7 +172,8 @@ def masked_url(url: str) -> str:
 
 def without_values(message: str) -> str:
     """Give a message about an event as a log may have it: the names, no values."""
-    message = without_inputs(_LITERAL.sub("(hidden)", message))
+    # Words of a plugin's may be of any length, and looking through takes the square.
+    message = without_inputs(_LITERAL.sub("(hidden)", message[:_LONGEST_MESSAGE]))
     return _ASSIGNED.sub(r"\1\2=(hidden)", message)
 
 

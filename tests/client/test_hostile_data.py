@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 import pytest
 from pydantic import ConfigDict
 
-from amplitude_async import Event, Identify, TypedEvent
+from amplitude_async import Event, Identify, Revenue, TypedEvent
 from amplitude_async.mparticle import Batch, CustomEvent, MParticle
 from amplitude_async.testing import RecordingAmplitude
 
@@ -186,7 +186,7 @@ class Frozen(Event):
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda: Frozen("mine", user_id="user-1"),
+        lambda: Frozen(event_type="mine", user_id="user-1"),
         lambda: Event.__new__(Event),
         lambda: Event.model_construct(event_type=cast("Any", []), user_id="user-1"),
     ],
@@ -246,6 +246,16 @@ async def test_a_field_that_no_class_declares_is_named() -> None:
         assert "user-1" not in sent.result.message
 
 
+async def test_a_revenue_that_nobody_validated_is_rejected() -> None:
+    """It raised that an int is no mapping."""
+    async with RecordingAmplitude() as client:
+        copy = Revenue(price=3).model_copy(update={"properties": 5})
+        sent = await client.revenue(copy, **USER)
+
+        assert sent.result is not None
+        assert "properties=5 of the Revenue: give a dict" in sent.result.message
+
+
 # --- mParticle ---
 
 
@@ -264,7 +274,7 @@ async def test_a_copy_that_nobody_validated_is_rejected(
     batch = Batch(
         environment="development",
         user_identities={"customer_id": "user-1"},
-        events=[CustomEvent("Paid")],
+        events=[CustomEvent(event_name="Paid")],
     )
     client = MParticle("key", "secret", base_url="http://127.0.0.1:9")
     sent = await client.send(batch.model_copy(update=changes))

@@ -87,6 +87,8 @@ class Overflow(StrEnum):
 
 _HOUR: Final = 3600.0
 _YEAR: Final = 366 * 86_400.0
+# No name of ours is half as long, and comparing takes long.
+_MOST_LIKE: Final = 80
 
 # RFC 9110, section 5.6.2: what a name of a header consists of.
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -142,6 +144,8 @@ _Age = Annotated[
 
 def near_miss(name: str, candidates: Iterable[str]) -> str | None:
     """Find the candidate that a misspelt name probably meant, or None."""
+    if len(name) > _MOST_LIKE:
+        return None
     by_lower = {candidate.lower(): candidate for candidate in candidates}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
     return by_lower[found[0]] if found else None

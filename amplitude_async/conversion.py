@@ -207,7 +207,9 @@ class _Conversion:
             return self._budget.lose(
                 path, f"exceeds 1E+{_MAX_EXPONENT}, too large for JSON"
             )
-        exponent = value.as_tuple().exponent
+        _, digits, exponent = value.as_tuple()
+        # All of them are read, whatever is left of them in a float.
+        self._budget.spend(len(digits), path)
         if isinstance(exponent, int) and exponent >= 0:
             return self.integer(int(value), path, depth)
         return self.number(float(value), path, depth)

@@ -185,7 +185,8 @@ def without_inputs(text: str) -> str:
 def without_ids(message: str, ids: Iterable[str | None]) -> str:
     """Give a server's text without the ids of those it speaks of."""
     for known in ids:
-        if known and len(known) >= SHORTEST_ID and known in message:
+        # What is no text got past every check, and must not stop the queue.
+        if type(known) is str and len(known) >= SHORTEST_ID and known in message:
             message = re.sub(rf"(?<!\w){re.escape(known)}(?!\w)", "(hidden)", message)
     return message
 

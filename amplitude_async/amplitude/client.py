@@ -249,7 +249,7 @@ class Amplitude(BaseClient):
             TypeError: an unknown field name or a wrong kind of argument.
         """
         check_kind("identify", identify, Identify)
-        check_own_fields("group_identify", fields)
+        check_own_fields("group_identify", fields, group_type)
         if identify.is_empty:
             return await self._refuse(GROUP_IDENTIFY, fields, _EMPTY_IDENTIFY)
         own: EventFields = {
@@ -271,7 +271,7 @@ class Amplitude(BaseClient):
         Raises:
             TypeError: an unknown field name or a wrong kind of argument.
         """
-        check_own_fields("set_group", fields)
+        check_own_fields("set_group", fields, group_type)
         own: EventFields = {
             "user_properties": {"$set": {group_type: group_name}},
             "groups": {group_type: group_name},

@@ -13,13 +13,14 @@ from amplitude_async.amplitude.events import (
     EventFields,
     EventOptions,
 )
-from amplitude_async.amplitude.fields import unknown_field
-from amplitude_async.amplitude.leniency import explain, leave_out
+from amplitude_async.amplitude.fields import few_properties, unknown_field
+from amplitude_async.amplitude.leniency import explain, leave_out, unusable
 from amplitude_async.amplitude.typed import TypedEvent
 from amplitude_async.delivery.outcome import Outcome
+from amplitude_async.delivery.reporting import named
 from amplitude_async.encoding import Loss
 from amplitude_async.exceptions import AmplitudeError
-from amplitude_async.shown import shown
+from amplitude_async.shown import kind_of, shown
 
 __all__ = [
     "build_event",
@@ -86,13 +87,33 @@ def compose(
         return build_event(event, options, given)
     if isinstance(event, TypedEvent):
         check_field_names(given)
-        event = event.to_event(event_properties=given.get("event_properties"))
+        event = _made_by(event, given.get("event_properties"))
         # Taken out, or it would replace the class's own properties further down.
         given = {k: v for k, v in given.items() if k != "event_properties"}
     elif not isinstance(event, Event):
         msg = f"event={shown(event)} must be an Event, a TypedEvent or an event type"
         raise TypeError(msg)
     return merge_options(event, options, given)
+
+
+def _made_by(typed: TypedEvent, properties: Any) -> Event:
+    """Make the event of a class that may have methods of its own.
+
+    Raises:
+        pydantic.ValidationError: A value is bad, or a method of the class raised.
+    """
+    kind = type(typed)
+    try:
+        made: object = typed.to_event(event_properties=properties)
+    except ValidationError:
+        raise
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # theirs
+        problem = f"making the event raised {named(error):.150}: mend the class"
+        raise unusable(kind, kind.__name__, typed, problem) from None
+    if isinstance(made, Event):
+        return made
+    problem = f"to_event returned {kind_of(made)}: return an Event"
+    raise unusable(kind, kind.__name__, typed, problem)
 
 
 def _check_options(options: object) -> None:
@@ -157,12 +178,15 @@ def compose_without(
             error = another
 
 
-def check_own_fields(verb: str, fields: EventFields) -> None:
+def check_own_fields(verb: str, fields: EventFields, group_type: object = "") -> None:
     """Refuse fields that the verb makes itself and would overwrite.
 
     Raises:
-        TypeError: One of them is given.
+        TypeError: One of them is given, or the group type can be no key.
     """
+    if isinstance(group_type, list | dict | set):
+        msg = f"group_type={shown(group_type)} must be text: call once for each type"
+        raise TypeError(msg)
     made, remedy = _MADE_BY_VERBS[verb]
     given = cast("Mapping[str, Any]", fields)
     for name in made:
@@ -194,8 +218,13 @@ def copied(event: Event) -> Event:
     values = copy.__dict__
     for name in _DICT_FIELDS:
         # Whoever made it without validation may have put anything there.
-        if isinstance(values.get(name), Mapping):
-            values[name] = dict(values[name])
+        given = values.get(name)
+        try:
+            read = few_properties(given)
+        except ValueError:
+            continue
+        if isinstance(read, dict):
+            values[name] = dict(read)
     return copy
 
 
@@ -203,9 +232,10 @@ def stand_in(event: object) -> Event:
     """Build an event that can be shown where the real one could not be made."""
     if isinstance(event, Event):
         return event
-    if isinstance(event, TypedEvent):
-        return Event(event_type=event.event_type)
-    return Event(event_type=str(event))
+    kind: object = event.event_type if isinstance(event, TypedEvent) else event
+    # Not str(): a subclass may print something else than it holds, or raise.
+    text = str.__str__(kind) if isinstance(kind, str) else shown(kind)
+    return Event(event_type=text)
 
 
 def check_field_names(fields: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """What the Amplitude server checks, checked before an event is accepted."""
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -26,7 +27,7 @@ from amplitude_async.encoding import (
     with_members,
 )
 from amplitude_async.redaction import without_values
-from amplitude_async.shown import shown
+from amplitude_async.shown import kind_of, shown
 from amplitude_async.storage.base import Record
 
 __all__ = ["FORBIDDEN_IDS", "AmplitudeDoor"]
@@ -90,14 +91,16 @@ class AmplitudeDoor:
 
     def insert_id(self, event: Event) -> str:
         """The event's own insert_id, or a new one."""
-        return event.insert_id or self._new_id()
+        given = event.__dict__.get("insert_id")
+        return given if isinstance(given, str) and given else self._new_id()
 
     def stamped(self, event: Event, wall: float) -> Event:
         """The event with an insert_id and a time, where it has none as yet."""
         missing: dict[str, Any] = {}
-        if not event.insert_id:
+        given = event.__dict__
+        if not given.get("insert_id"):
             missing["insert_id"] = self._new_id()
-        if event.time is None:
+        if given.get("time") is None:
             missing["time"] = unix_ms(wall)
         return event.model_copy(update=missing) if missing else event
 
@@ -105,6 +108,16 @@ class AmplitudeDoor:
         self, event: Event, record_id: int, wall: float
     ) -> Record | Reduced | Refusal:
         """Encode an event, or say why the server would refuse it."""
+        try:
+            return self._admit(event, record_id, wall)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # theirs
+            # A value, or a subclass, that harms whoever looks at it.
+            why = f"looking at it raised {kind_of(error)}"
+            return Refusal(f"the event cannot be read ({why}): make it with Event(...)")
+
+    def _admit(
+        self, event: Event, record_id: int, wall: float
+    ) -> Record | Reduced | Refusal:
         try:
             body, insert_id, event, losses = encode_event(
                 event, self._policy, self._defaults, insert_id=self._new_id, wall=wall

@@ -330,6 +330,9 @@ def _has_nan(fields: Mapping[str, Any]) -> bool:
 def _encode_json(event: Event, policy: ValuePolicy) -> bytes | None:
     """Encode an event whose values are JSON already; None if they are not."""
     fields = event.__dict__
+    # `del event.ip` is a way to say that there is none.
+    if len(fields) < _FIELDS:
+        return None
     for name in _PROPERTY_FIELDS:
         value = fields[name]
         if value is not None and not policy.is_json(value):
@@ -361,6 +364,7 @@ def _are_names(groups: Any) -> bool:
     return all(type(name) is str for name in names)
 
 
+_FIELDS: Final = len(Event.model_fields)
 _FINITE_FIELDS: Final = ("price", "revenue", "location_lat", "location_lng")
 # What a validated field holds; a key of a subclass is none of these.
 _HELD: Final[Mapping[str, type]] = {
@@ -399,6 +403,8 @@ def _made_json(
 def _converted(event: Event, policy: ValuePolicy, losses: list[Loss]) -> Event | None:
     """Copy an event with its properties made JSON; None where it holds none."""
     fields = event.__dict__
+    if len(fields) < _FIELDS:
+        return None
     changes: dict[str, Any] = {}
     for name in _PROPERTY_FIELDS:
         value = fields.get(name)
@@ -406,7 +412,8 @@ def _converted(event: Event, policy: ValuePolicy, losses: list[Loss]) -> Event |
             before = len(losses)
             converted = policy.convert(value, name, losses)
             changes[name] = None if converted is DROP else converted
-            if len(losses) > before and fields.get("event_type") in _OPERATIONS:
+            is_less = len(losses) > before and converted is not DROP
+            if is_less and fields.get("event_type") in _OPERATIONS:
                 changes[name] = _with_operations(name, value, converted)
     groups = fields.get("groups")
     if groups is not None:

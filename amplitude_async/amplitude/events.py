@@ -10,6 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import (
     TYPE_CHECKING,
+    Annotated,
     Any,
     ClassVar,
     Final,
@@ -19,12 +20,13 @@ from typing import (
 )
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from amplitude_async.amplitude.fields import (
     ABSENT,
+    Context,
     Finite,
-    GroupName,
+    Groups,
     Id,
     OptionalMilliseconds,
     OptionalMoment,
@@ -32,6 +34,8 @@ from amplitude_async.amplitude.fields import (
     Text,
     WholeNumber,
     WireModel,
+    few_members,
+    few_properties,
 )
 
 __all__ = [
@@ -310,10 +314,12 @@ class EventOptions(WireModel):
     library: Text | None = None
     """Name and version of the sending library; filled in where absent."""
 
-    plan: Plan | None = None
+    plan: Annotated[Plan, BeforeValidator(few_members)] | None = None
     """Tracking plan; the client's own where absent."""
 
-    ingestion_metadata: IngestionMetadata | None = None
+    ingestion_metadata: (
+        Annotated[IngestionMetadata, BeforeValidator(few_members)] | None
+    ) = None
     """Producer of the event; the client's own where absent."""
 
     skip_user_properties_sync: bool | None = Field(
@@ -327,7 +333,7 @@ class EventOptions(WireModel):
     ``$skip_user_properties_sync`` on the wire.
     """
 
-    extra: dict[str, Any] | None = Field(default=None, exclude=True)
+    extra: Context | None = Field(default=None, exclude=True)
     """Context for plugins of this process. Never sent."""
 
 
@@ -353,7 +359,7 @@ class Event(EventOptions):
     user_properties: Properties | None = None
     """What is known of the user; operations only where the type is ``$identify``."""
 
-    groups: dict[str, GroupName] | None = None
+    groups: Groups | None = None
     """Group type to group name or names; at most 5 types and 10 names in all."""
 
     group_properties: Properties | None = None
@@ -377,8 +383,12 @@ def add_properties(fields: EventFields, own: Mapping[str, Any]) -> None:
     What is there and no mapping stays, for the model to refuse.
     """
     given = fields.get("event_properties")
-    if given is None or isinstance(given, Mapping):
-        fields["event_properties"] = {**(given or {}), **own}
+    try:
+        read = {} if given is None else few_properties(given)
+    except ValueError:
+        return
+    if isinstance(read, dict):
+        fields["event_properties"] = {**read, **own}
 
 
 def _wire_names(model: type[BaseModel]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Types of fields: decided in Rust for what is usual, in Python for the rest."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 from pydantic import BeforeValidator, Field
 from pydantic_core import core_schema
 
+from amplitude_async.shown import kind_of
 from amplitude_async.wire import (
     ID_CHOICES,
     Finite,
@@ -24,8 +26,10 @@ __all__ = [
     "INT64_MIN",
     "MS_MAX",
     "MS_MIN",
+    "Context",
     "Finite",
     "GroupName",
+    "Groups",
     "Id",
     "Milliseconds",
     "Moment",
@@ -35,6 +39,8 @@ __all__ = [
     "Text",
     "WholeNumber",
     "WireModel",
+    "few_members",
+    "few_properties",
     "unknown_field",
 ]
 
@@ -68,11 +74,24 @@ def _moment_of(moment: datetime) -> int:
 _MOST_PROPERTIES: Final = 10_000
 
 
-def _few_properties(value: Any) -> Any:
-    """Copy a mapping, which somebody may have written so that it never ends."""
-    if type(value) is dict or not isinstance(value, Mapping):
+def few_properties(value: Any) -> Any:
+    """Copy a mapping, which somebody may have written so that it never ends.
+
+    Raises:
+        ValueError: It holds too much, or cannot be read.
+    """
+    if type(value) is dict:
         return value
-    found = dict(islice(value.items(), _MOST_PROPERTIES + 1))
+    try:
+        if isinstance(value, dict):
+            # As pydantic reads it, whatever a subclass makes of its methods.
+            return dict(dict.items(value))
+        if not isinstance(value, Mapping):
+            return value
+        found = dict(islice(value.items(), _MOST_PROPERTIES + 1))
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # theirs
+        msg = f"reading it raised {kind_of(error)}: give a dict"
+        raise ValueError(msg) from None
     if len(found) > _MOST_PROPERTIES:
         msg = f"a mapping may hold at most {_MOST_PROPERTIES:,} properties: give a dict"
         raise ValueError(msg)
@@ -161,4 +180,29 @@ ABSENT: Final[Any] = None
 
 # Property values are looked at when the event is encoded, not here: that way one
 # bad value loses its key and not the event. The same goes for keys.
-Properties: TypeAlias = Annotated[dict[Any, Any], BeforeValidator(_few_properties)]
+# More than any of the small models has, with room for names that are wrong.
+_MOST_MEMBERS: Final = 20
+
+
+def few_members(value: Any) -> Any:
+    """Look at the names in a mapping that stands for a model, before it becomes one.
+
+    Raises:
+        ValueError: It cannot be one.
+    """
+    read = few_properties(value)
+    if isinstance(read, dict):
+        if len(read) > _MOST_MEMBERS:
+            msg = f"has {len(read):,} names: give those of the model alone"
+            raise ValueError(msg)
+        # The model is made of them as of keywords, which takes nothing else.
+        if not all(type(name) is str for name in read):
+            raise ValueError("its names should be text")
+    return read
+
+
+Groups: TypeAlias = Annotated[dict[str, GroupName], BeforeValidator(few_properties)]
+
+Context: TypeAlias = Annotated[dict[str, Any], BeforeValidator(few_properties)]
+
+Properties: TypeAlias = Annotated[dict[Any, Any], BeforeValidator(few_properties)]

@@ -6,7 +6,8 @@ out, as a property without a JSON form is.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -18,9 +19,10 @@ from amplitude_async.amplitude.events import (
     IDENTIFY,
     Event,
 )
+from amplitude_async.amplitude.fields import few_properties
 from amplitude_async.delivery.reporting import named
 from amplitude_async.encoding import Loss
-from amplitude_async.shown import shown
+from amplitude_async.shown import printable, shown
 
 __all__ = ["culprit", "explain", "leave_out", "sound", "unusable"]
 
@@ -45,6 +47,8 @@ _WRAPPINGS: Final = (
     "PydanticSerializationError: ",
 )
 
+_LABEL: Final = 80
+
 # Where the groups are what the event is about.
 _ABOUT_GROUPS: Final = frozenset({IDENTIFY, GROUP_IDENTIFY})
 
@@ -52,9 +56,33 @@ _ABOUT_GROUPS: Final = frozenset({IDENTIFY, GROUP_IDENTIFY})
 def explain(error: ValidationError) -> str:
     """Say field, value and remedy of what pydantic found."""
     return "; ".join(
-        f"{'.'.join(map(str, item['loc']))}={shown(item['input'])}: {item['msg']}"
+        f"{'.'.join(map(_label, item['loc']))}={shown(item['input'])}: {item['msg']}"
         for item in error.errors(include_url=False, include_context=False)
     )
+
+
+def _label(part: object) -> str:
+    """Name a step of a path, which may be a key that somebody else has chosen."""
+    return printable(str(part)[:_LABEL])
+
+
+def _without(groups: object, names: AbstractSet[object]) -> dict[Any, Any] | None:
+    """Take the groups that pydantic complains of out of a copy; None where all go."""
+    try:
+        given = few_properties(groups)
+    except ValueError:
+        return None
+    if not isinstance(given, dict):
+        return None
+    # A key that is no text is named by its repr, so no such key can be told from
+    # another. It goes by its type, as it may be equal to whatever it likes.
+    kept = {
+        key: value
+        for key, value in given.items()
+        if isinstance(key, str) and str.__str__(key) not in names
+    }
+    # The validator must have something less to look at each time.
+    return kept if len(kept) < len(given) else None
 
 
 def unusable(
@@ -74,14 +102,15 @@ def culprit(model: BaseModel, write: Callable[[str], object]) -> ValidationError
         write: Writes down the field of that name alone.
     """
     kind = type(model)
-    for name in (*kind.model_fields, *kind.model_computed_fields):
+    extra = model.__pydantic_extra__ or {}
+    for name in (*kind.model_fields, *kind.model_computed_fields, *extra):
         try:
             write(name)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # theirs
             why = named(error)
             for wrapping in _WRAPPINGS:
                 why = why.removeprefix(wrapping)
-            value = model.__dict__.get(name, why)
+            value = extra.get(name, model.__dict__.get(name, why))
             problem = (
                 f"cannot be sent ({why:.150}): make it text, a number, a list or a dict"
             )
@@ -108,18 +137,20 @@ def leave_out(
         pydantic.ValidationError: The same, where the event cannot do without.
     """
     losses: dict[str, Loss] = {}
+    bad_groups: set[object] = set()
     for item in error.errors(include_url=False, include_context=False):
         name, *below = item["loc"] or ("",)
         attribute = ATTRIBUTE_OF.get(str(name), str(name))
         path = attribute
         groups = fields.get("groups")
-        if attribute == "groups" and groups and event_type not in _ABOUT_GROUPS:
-            if below and isinstance(groups, Mapping):
-                path = f"groups.{below[0]}"
-                kept = {k: v for k, v in groups.items() if k != below[0]}
-                fields["groups"] = kept
-            else:
-                fields.pop("groups", None)
+        if (
+            attribute == "groups"
+            and groups is not None
+            and event_type not in _ABOUT_GROUPS
+        ):
+            if below:
+                path = f"groups.{_label(below[0])}"
+            bad_groups.add(below[0] if below else None)
         else:
             spellings = [n for n in fields if ATTRIBUTE_OF.get(n, n) == attribute]
             if attribute in _ESSENTIAL or not (spellings or attribute in losses):
@@ -127,6 +158,8 @@ def leave_out(
             for spelling in spellings:
                 del fields[spelling]
         losses[path] = Loss(path, item["msg"])
+    if bad_groups:
+        fields["groups"] = _without(fields["groups"], bad_groups)
     return list(losses.values())
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from amplitude_async.amplitude.events import REVENUE, Event, EventFields, add_properties
 from amplitude_async.amplitude.fields import Finite, WireModel
+from amplitude_async.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,6 +84,10 @@ class Revenue(WireModel):
         """Why this cannot be sent, or None."""
         if self.price is None and self.revenue is None:
             return "a Revenue without amount: give price or revenue"
+        given: object = self.properties
+        # A copy made with `model_copy(update=...)` is validated by nobody.
+        if given is not None and not isinstance(given, dict):
+            return f"properties={shown(given)} of the Revenue: give a dict"
         return None
 
     @property

@@ -103,12 +103,14 @@ class Timeline:
                 # The event itself first: to ask what else it is takes longer.
                 if answer is not event and isinstance(answer, Awaitable):
                     answer = await answer if may_wait else finish_at_once(answer)
+                # Inside as well: what it returns may have code of its own.
+                event = self._judge(plugin, event, answer)
+            except PluginDrop:
+                raise
             except BaseException as error:  # user code, fenced
                 if not is_theirs(error):
                     raise
                 event = self._survive(plugin, event, error)
-            else:
-                event = self._judge(plugin, event, answer)
             finally:
                 inside_user_code.reset(token)
         return event
@@ -140,18 +142,19 @@ class Timeline:
 
     def _carry_over(self, event: Any, fresh: Any) -> Any:
         """Give a plugin's own event what it lacks of what the client knows."""
-        known = {name: getattr(event, name) for name in self._carried}
+        known, given = event.__dict__, fresh.__dict__
         missing = {
-            name: value
-            for name, value in known.items()
-            if value is not None and getattr(fresh, name) is None
+            name: known[name]
+            for name in self._carried
+            if known.get(name) is not None and given.get(name) is None
         }
         if not missing:
             return fresh
-        # The plugin may hold on to it, and return it again.
+        # The plugin may hold on to it, and return it again. A class of its own may
+        # allow no assignment.
         fresh = copy.copy(fresh)
-        for name, value in missing.items():
-            setattr(fresh, name, value)
+        fresh.__dict__.update(missing)
+        fresh.__pydantic_fields_set__.update(missing)
         return fresh
 
     def _survive(self, plugin: Plugin, event: Any, error: BaseException) -> Any:

@@ -1,5 +1,6 @@
 """What mParticle expects of a batch, checked before it is accepted."""
 
+import asyncio
 from typing import Final, NamedTuple
 
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from amplitude_async.mparticle.models.batch import (
     events_of,
 )
 from amplitude_async.mparticle.models.context import BatchContext
+from amplitude_async.shown import kind_of, shown
 from amplitude_async.storage.base import Record
 
 __all__ = ["MParticleDoor", "Piece", "check_historical"]
@@ -56,7 +58,8 @@ class MParticleDoor:
 
     def insert_id(self, batch: Batch) -> str:
         """The batch's idempotency key, or a new one."""
-        return batch.source_request_id or new_uuid()
+        given = batch.__dict__.get("source_request_id")
+        return given if type(given) is str and given else new_uuid()
 
     def prepare(self, batch: Batch, wall: float, *, old: bool = False) -> list[Piece]:
         """Fill in what is absent, check the rules and split what is too large.
@@ -77,6 +80,8 @@ class MParticleDoor:
             raise
         except (TypeError, ValueError) as error:
             raise BatchError(f"the batch cannot be sent: {error!s:.300}") from error
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # theirs
+            raise BatchError(_unreadable(error)) from None
 
     def _prepare(self, batch: Batch, wall: float, *, old: bool) -> list[Piece]:
         # Dicts and lists may have been changed since they were validated.
@@ -151,6 +156,8 @@ class MParticleDoor:
             return Refusal(_told(error))
         except (TypeError, ValueError) as error:
             return Refusal(f"the batch cannot be sent: {error!s:.300}")
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # theirs
+            return Refusal(_unreadable(error))
         if len(piece.body) > MAX_BATCH_BYTES:
             return Refusal(
                 f"the batch has {len(piece.body)} bytes, mParticle takes at most "
@@ -181,7 +188,29 @@ def _told(error: ValidationError) -> str:
     return f"the batch cannot be sent, {where}: {item['msg']:.300}"
 
 
+def _unreadable(error: BaseException) -> str:
+    """Say of what was put in unchecked, or has code of its own, that it raised."""
+    return (
+        f"the batch cannot be sent, looking at it raised {kind_of(error)}: assign to "
+        "its fields, which checks the value, or make it with Batch(...)"
+    )
+
+
 def _piece(batch: Batch, encoded: EncodedBatch) -> Piece:
+    """Make what travels of a batch.
+
+    Raises:
+        ValueError: An id is no text, as a copy that nobody has validated may have it.
+    """
+    customer = batch.user_identities and batch.user_identities.customer_id
+    for name, value in (
+        ("source_request_id", batch.source_request_id),
+        ("mp_deviceid", batch.mp_deviceid),
+        ("user_identities.customer_id", customer),
+    ):
+        if value is not None and not isinstance(value, str):
+            msg = f"{name}={shown(value)} should be text: convert it with str()"
+            raise ValueError(msg)
     return Piece(batch, encoded.body, encoded.source_request_id)
 
 
@@ -196,6 +225,8 @@ def check_historical(batch: Batch, number: int, wall: float) -> None:
         batch = checked_batch(batch)
     except ValidationError as error:
         raise BatchError(_told(error)) from None
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  # theirs
+        raise BatchError(_unreadable(error)) from None
     if not batch.events:
         msg = f"batch {number} has no events: historical batches need at least one"
         raise BatchError(msg)

@@ -4,6 +4,7 @@ import argparse
 import platform
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
@@ -44,6 +45,8 @@ RUN = ("pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal")
 # One interpreter throws all dice, the others a few: the code is the same.
 PYTEST = (*RUN, "--hypothesis-profile=ci")
 PYTEST_AGAIN = (*RUN, "--hypothesis-profile=few")
+# The examples of the pages run in `docs`.
+AGAIN = ("-m", "not long and not cli", "--ignore=tests/test_docs.py")
 
 # Whatever could notice that an extra is missing: the doors to isal and to the settings,
 # every module's import, and one pass of what users do.
@@ -119,11 +122,12 @@ def tests(session: nox.Session) -> None:
 
     The interpreter that runs nox measures coverage as well: the code is the same on the
     others, and counting its lines takes as long again as running them. What takes long
-    runs once.
+    runs once, and so does the command line, which only calls what the others test.
     """
     session.install(f"{_wheel(session)}[all]", *_group("tests"))
-    chosen = session.posargs or ("-m", "not long")
+    chosen: Sequence[str] = session.posargs or ("-m", "not long")
     if session.python != RUNNING:
+        chosen = session.posargs or AGAIN
         env = {**INSTALLED, **EAGER_TASKS} if session.python == EAGER else INSTALLED
         session.run(*PYTEST_AGAIN, *chosen, env=env)
         return

@@ -46,7 +46,7 @@ RUN = ("pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal")
 PYTEST = (*RUN, "--hypothesis-profile=ci")
 PYTEST_AGAIN = (*RUN, "--hypothesis-profile=few")
 # The examples of the pages run in `docs`.
-AGAIN = ("-m", "not long and not cli", "--ignore=tests/test_docs.py")
+AGAIN = ("-m", "not long", "--ignore=tests/cli", "--ignore=tests/test_docs.py")
 
 # Whatever could notice that an extra is missing: the doors to isal and to the settings,
 # every module's import, and one pass of what users do.

@@ -19,7 +19,7 @@ of them is parked at the group, and goes when the group is over.
 import math
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from itertools import chain
+from itertools import chain, islice
 
 from amplitude_async.delivery.deciding.attempts import Held
 from amplitude_async.storage.base import Record
@@ -216,7 +216,7 @@ class Group:
         return record
 
     def _last_run(self) -> list[Record]:
-        return next(run for run in reversed(list(self._runs())) if run)
+        return next(run for run in self._runs(newest_first=True) if run)
 
     def put_back_halves(self, records: list[Record]) -> None:
         """Let events go next in two pieces, left then right."""
@@ -251,8 +251,12 @@ class Group:
             return self.pieces[0]  # as in most lanes, and there are thousands of them
         return list(chain.from_iterable(self._runs()))
 
-    def _runs(self) -> Iterator[list[Record]]:
+    def _runs(self, *, newest_first: bool = False) -> Iterator[list[Record]]:
         last = len(self.pieces) - 1 if self.out else len(self.pieces)
+        if newest_first:
+            yield from reversed(self.parked.values())
+            yield from islice(self.pieces, last)
+            return
         yield from reversed(self.pieces[:last])
         yield from self.parked.values()
 

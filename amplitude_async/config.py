@@ -99,31 +99,26 @@ def _seconds(value: object) -> object:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
-def _no_milliseconds(value: float) -> float:
-    if value > _HOUR:
-        msg = (
-            "is more than an hour: durations are seconds, this looks like "
-            f"milliseconds; write {value / 1000:g}"
-        )
-        raise ValueError(msg)
-    return value
+def _at_most(limit: float, words: str) -> AfterValidator:
+    """Refuse a duration that can only be meant in another unit."""
 
+    def check(value: float) -> float:
+        if value > limit:
+            msg = (
+                f"is more than {words}: durations are seconds, this looks like "
+                f"milliseconds; write {value / 1000:g}"
+            )
+            raise ValueError(msg)
+        return value
 
-def _no_aeon(value: float) -> float:
-    if value > _YEAR:
-        msg = (
-            "is more than a year: durations are seconds, this looks like "
-            f"milliseconds; write {value / 1000:g}"
-        )
-        raise ValueError(msg)
-    return value
+    return AfterValidator(check)
 
 
 Seconds = Annotated[
     float,
     BeforeValidator(_seconds),
     Field(ge=0, allow_inf_nan=False, strict=False),
-    AfterValidator(_no_milliseconds),
+    _at_most(_HOUR, "an hour"),
 ]
 """A duration: float seconds or a ``timedelta``, up to an hour."""
 
@@ -131,14 +126,14 @@ PositiveSeconds = Annotated[
     float,
     BeforeValidator(_seconds),
     Field(gt=0, allow_inf_nan=False),
-    AfterValidator(_no_milliseconds),
+    _at_most(_HOUR, "an hour"),
 ]
 
 _Age = Annotated[
     float,
     BeforeValidator(_seconds),
     Field(gt=0, allow_inf_nan=False),
-    AfterValidator(_no_aeon),
+    _at_most(_YEAR, "a year"),
 ]
 
 

@@ -1,12 +1,13 @@
 """Fixtures for the whole suite: clients, processes, and what holds in every test."""
 
 import asyncio
+import itertools
 import logging
 import os
 import random
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from amplitude_async.emulator import Emulator
 
 __all__ = [
+    "Endless",
     "accounted",
     "blocking_calls_fail",
     "clients",
@@ -46,6 +48,23 @@ CLI_TESTS = Path(__file__).parent / "cli"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 START_TIMEOUT = 20.0
 EAGER = bool(os.environ.get("AMPLITUDE_ASYNC_EAGER"))
+
+
+class Endless(Mapping[str, int]):
+    """A mapping that never ends, whatever length it claims."""
+
+    def __init__(self, length: int = sys.maxsize) -> None:
+        self._length = length
+
+    def __getitem__(self, key: str) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[str]:
+        return map(str, itertools.count())
+
+    def __len__(self) -> int:
+        return self._length
+
 
 # In checks a failure must come from the change, not from the dice or the machine.
 settings.register_profile(

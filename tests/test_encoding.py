@@ -4,7 +4,6 @@ import asyncio
 import enum
 import json
 import math
-import sys
 from collections import OrderedDict, UserDict, UserList, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from amplitude_async.encoding import (
     with_members,
 )
 from amplitude_async.shown import printable
+from tests.conftest import Endless
 
 POLICY = ValuePolicy()
 
@@ -121,22 +121,6 @@ class Evil(Mapping[str, int]):
 
     def __len__(self) -> int:
         return 1
-
-
-class Endless(Mapping[str, int]):
-    """A mapping that never ends."""
-
-    def __getitem__(self, key: str) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[str]:
-        number = 0
-        while True:
-            number += 1
-            yield str(number)
-
-    def __len__(self) -> int:
-        return sys.maxsize
 
 
 @dataclass

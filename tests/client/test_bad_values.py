@@ -1,9 +1,7 @@
 """Bad values, opt-out and late verbs: results, not exceptions, unless asked for."""
 
-import itertools
 import logging
-import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -24,23 +22,11 @@ from amplitude_async import (
     TypedEvent,
 )
 from amplitude_async.emulator import Emulator, Fault
+from tests.conftest import Endless
 
 __all__: list[str] = []
 
 Connect = Callable[..., Amplitude]
-
-
-class Endless(Mapping[str, int]):
-    """A mapping that never ends."""
-
-    def __getitem__(self, key: str) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[str]:
-        return map(str, itertools.count())
-
-    def __len__(self) -> int:
-        return sys.maxsize
 
 
 NO_AMOUNT = Revenue(product_id="p")

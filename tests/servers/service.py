@@ -1,0 +1,53 @@
+"""The ASGI application that every server runs: an event for each request served."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from fastapi import FastAPI, Request
+
+from amplitude_async import Amplitude
+from amplitude_async.storage import SQLiteStorage
+
+__all__ = ["app"]
+
+SPOOL = os.environ.get("SPOOL")
+
+
+def connected() -> Amplitude:
+    """Make the client, with a spool where the environment names a directory."""
+    return Amplitude.from_env(storage=SQLiteStorage(SPOOL) if SPOOL else None)
+
+
+# With --preload this one is made in the master, and used in its forked children.
+at_import = connected() if os.environ.get("CLIENT_AT_IMPORT") else None
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Amplitude]]:
+    """Open the client with the worker, and deliver what waits at its end."""
+    async with at_import or connected() as client:
+        yield {"amplitude": client}
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+@app.post("/track")
+async def track(request: Request) -> dict[str, str | int]:
+    """Track one event, and answer with its name and the process that has it."""
+    insert_id = uuid4().hex
+    await request.state.amplitude.track(
+        "Served", user_id=f"user-{insert_id[:2]}", insert_id=insert_id
+    )
+    return {"insert_id": insert_id, "pid": os.getpid()}
+
+
+@app.post("/endless")
+async def endless() -> None:
+    """Keep a connection as a stream or a slow query does; a file says it is here."""
+    Path(os.environ["ENDLESS_STARTED"]).touch()
+    await asyncio.Event().wait()

@@ -152,6 +152,8 @@ class Server:
     ) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self.pid = process.pid
+        self._port = port
+        self._open: asyncio.StreamWriter | None = None
         self._process = process
         self._log = log
 
@@ -168,6 +170,13 @@ class Server:
         """Send a signal to all of its processes, as a terminal does."""
         os.killpg(self.pid, number)
 
+    async def busy_for_ever(self) -> None:
+        """Open a request that does not end before its worker does."""
+        _, self._open = await asyncio.open_connection("127.0.0.1", self._port)
+        head = "POST /endless HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+        self._open.write(head.encode())
+        await until((self._log.parent / "endless").exists)
+
     async def ended(self, timeout: float = ENDS) -> int:
         """Wait until all of its processes are gone; returns the first one's code."""
         async with asyncio.timeout(timeout):
@@ -178,6 +187,8 @@ class Server:
 
     async def kill(self) -> None:
         """Leave no process behind."""
+        if self._open:
+            self._open.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         await self._process.wait()

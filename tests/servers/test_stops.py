@@ -20,6 +20,10 @@ __all__: list[str] = []
 pytestmark = pytest.mark.servers
 
 UVICORN_2 = row("uvicorn-2", "uvicorn", workers=2)
+# Where a new worker takes longer to start than the usual 5 s, a reload is given up.
+UVICORN_PATIENT = row(
+    "uvicorn-2", "uvicorn", "--timeout-worker-healthcheck", "60", workers=2
+)
 GUNICORN_UVICORN = row("gunicorn-uvicorn", "gunicorn", "-k", UVICORN_WORKER, workers=2)
 GUNICORN_ASGI = row("gunicorn-asgi", "gunicorn", "-k", "asgi", workers=2)
 HYPERCORN = row("hypercorn", "hypercorn")
@@ -112,7 +116,7 @@ async def test_workers_with_a_limit_lose_nothing(
 
 
 @pytest.mark.parametrize(
-    "command", [UVICORN_2, GUNICORN_UVICORN, GUNICORN_ASGI, HYPERCORN, GRANIAN]
+    "command", [UVICORN_PATIENT, GUNICORN_UVICORN, GUNICORN_ASGI, HYPERCORN, GRANIAN]
 )
 async def test_a_reload_loses_nothing(
     command: Command, emulator: Emulator, serve: Serve

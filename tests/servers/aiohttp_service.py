@@ -15,6 +15,7 @@ from amplitude_async.storage import SQLiteStorage
 __all__ = ["application"]
 
 AMPLITUDE = web.AppKey("AMPLITUDE", Amplitude)
+MARKS = Path(os.environ["MARKS"])
 SPOOL = os.environ.get("SPOOL")
 
 
@@ -28,16 +29,26 @@ async def analytics(app: web.Application) -> AsyncIterator[None]:
 
 async def track(request: web.Request) -> web.Response:
     """Track one event, and answer with its name and the process that has it."""
-    insert_id = uuid4().hex
+    insert_id, pid = uuid4().hex, os.getpid()
     await request.app[AMPLITUDE].track(
-        "Served", user_id=f"user-{insert_id[:2]}", insert_id=insert_id
+        "Served",
+        user_id=f"user-{insert_id[:2]}",
+        insert_id=insert_id,
+        event_properties={"pid": pid},
     )
-    return web.json_response({"insert_id": insert_id, "pid": os.getpid()})
+    return web.json_response({"insert_id": insert_id, "pid": pid})
+
+
+async def late(request: web.Request) -> web.Response:
+    """Track half a second after a file has said that it is here."""
+    (MARKS / "late").touch()
+    await asyncio.sleep(0.5)
+    return await track(request)
 
 
 async def endless(_: web.Request) -> web.Response:
     """Keep a connection as a stream or a slow query does; a file says it is here."""
-    Path(os.environ["ENDLESS_STARTED"]).touch()
+    (MARKS / "endless").touch()
     await asyncio.Event().wait()
     return web.Response()
 
@@ -47,6 +58,7 @@ def application() -> web.Application:
     app = web.Application()
     app.cleanup_ctx.append(analytics)
     app.router.add_post("/track", track)
+    app.router.add_post("/late", late)
     app.router.add_post("/endless", endless)
     return app
 

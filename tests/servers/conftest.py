@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -21,6 +21,7 @@ from tests.conftest import free_port
 
 __all__ = [
     "BOUNDED_WORKER",
+    "STILL",
     "UVICORN_WORKER",
     "Command",
     "Load",
@@ -37,9 +38,14 @@ START_TIMEOUT = 60.0
 # Longer than any shutdown that is within its bounds, on a machine that is busy.
 ENDS = 30.0
 CONNECTIONS = 6
+WAITING = 10
 # Shorter than any test waits for, so that nothing below is decided by it.
 POLL = 0.02
+HEAD = b"POST /%s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
 KEY = "test-key-that-no-log-shows"
+
+# A worker's first batch goes at once, and what comes then waits for its end.
+STILL = {"AMPLITUDE_FLUSH_INTERVAL": "600", "AMPLITUDE_FLUSH_QUEUE_SIZE": "2000"}
 
 ASGI = "service:app"
 BIND = "127.0.0.1:{port}"
@@ -124,12 +130,17 @@ class Load:
         """Go on until something is true of the answers or of the emulator."""
         await until(reached)
 
-    async def waiting(self, emulator: Emulator, workers: int, least: int = 20) -> None:
-        """Go on until every worker has answered, and many events have not arrived."""
-        await until(
-            lambda: len(self.pids) >= workers
-            and len(self.answered.keys() - arrived(emulator)) >= least
-        )
+    async def waiting(self, emulator: Emulator, workers: int) -> None:
+        """Go on until every worker has delivered a batch, and has events waiting."""
+
+        def reached() -> bool:
+            there = arrived(emulator)
+            each = [self.by(pid) for pid in self.pids]
+            return len(each) >= workers and all(
+                events & there and len(events - there) >= WAITING for events in each
+            )
+
+        await until(reached)
 
     async def _ask(self, session: aiohttp.ClientSession) -> None:
         for number in itertools.count(1):
@@ -173,9 +184,20 @@ class Server:
     async def busy_for_ever(self) -> None:
         """Open a request that does not end before its worker does."""
         _, self._open = await asyncio.open_connection("127.0.0.1", self._port)
-        head = "POST /endless HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
-        self._open.write(head.encode())
+        self._open.write(HEAD % b"endless")
         await until((self._log.parent / "endless").exists)
+
+    async def late(self) -> Callable[[], Awaitable[str]]:
+        """Open a request that tracks half a second later; returns what reads it."""
+        reader, self._open = await asyncio.open_connection("127.0.0.1", self._port)
+        self._open.write(HEAD % b"late")
+        await until((self._log.parent / "late").exists)
+
+        async def answer() -> str:
+            text = (await reader.read()).decode()
+            return text if text.startswith("HTTP/1.1 200") else ""
+
+        return answer
 
     async def ended(self, timeout: float = ENDS) -> int:
         """Wait until all of its processes are gone; returns the first one's code."""
@@ -228,11 +250,13 @@ def serve(emulator: Emulator, tmp_path: Path) -> Serve:
                 cwd=tmp_path,
                 env={
                     **os.environ,
-                    "PYTHONPATH": os.pathsep.join((os.environ["PYTHONPATH"], str(HERE))),
+                    "PYTHONPATH": os.pathsep.join(
+                        (os.environ["PYTHONPATH"], str(HERE))
+                    ),
                     "AMPLITUDE_API_KEY": KEY,
                     "AMPLITUDE_SERVER_URL": emulator.httpapi_url,
                     "AMPLITUDE_TRUST_ENV": "false",
-                    "ENDLESS_STARTED": str(tmp_path / "endless"),
+                    "MARKS": str(tmp_path),
                     **environment,
                 },
                 stdout=log,

@@ -17,6 +17,7 @@ from amplitude_async.storage import SQLiteStorage
 
 __all__ = ["app"]
 
+MARKS = Path(os.environ["MARKS"])
 SPOOL = os.environ.get("SPOOL")
 
 
@@ -48,9 +49,16 @@ async def track(request: Request) -> Response:
     return JSONResponse({"insert_id": insert_id, "pid": pid})
 
 
+async def late(request: Request) -> Response:
+    """Track half a second after a file has said that it is here."""
+    (MARKS / "late").touch()
+    await asyncio.sleep(0.5)
+    return await track(request)
+
+
 async def endless(_: Request) -> Response:
     """Keep a connection as a stream or a slow query does; a file says it is here."""
-    Path(os.environ["ENDLESS_STARTED"]).touch()
+    (MARKS / "endless").touch()
     await asyncio.Event().wait()
     return Response()
 
@@ -60,6 +68,7 @@ app = Starlette(
     lifespan=lifespan,
     routes=[
         Route("/track", track, methods=["POST"]),
+        Route("/late", late, methods=["POST"]),
         Route("/endless", endless, methods=["POST"]),
     ],
 )

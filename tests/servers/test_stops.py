@@ -30,16 +30,21 @@ HYPERCORN = row("hypercorn", "hypercorn")
 GRANIAN = row("granian", "granian")
 GRANIAN_2 = row("granian-2", "granian", workers=2)
 
-ROWS = [
-    row("uvicorn", "uvicorn"),
+UVICORN = row("uvicorn", "uvicorn")
+AIOHTTP = row("aiohttp", "aiohttp")
+TERMINATED = [
+    UVICORN,
     UVICORN_2,
+    GUNICORN_UVICORN,
     GUNICORN_ASGI,
     HYPERCORN,
     row("hypercorn-0", "hypercorn", "--workers", "0"),
     GRANIAN,
     GRANIAN_2,
-    row("aiohttp", "aiohttp"),
+    AIOHTTP,
 ]
+# uvicorn's worker in gunicorn does not know of SIGINT: see the pitfalls.
+INTERRUPTED = [UVICORN, UVICORN_2, GUNICORN_ASGI, HYPERCORN, GRANIAN_2, AIOHTTP]
 PRELOADED = [
     row(f"gunicorn-{name}", "gunicorn", "-k", kind, "--preload", workers=2)
     for name, kind in (("uvicorn", UVICORN_WORKER), ("asgi", "asgi"))
@@ -61,24 +66,23 @@ async def stopped_under_load(
     return load
 
 
-@pytest.mark.parametrize("number", [SIGTERM, SIGINT])
-@pytest.mark.parametrize("command", ROWS)
-async def test_a_stop_loses_nothing(
-    command: Command, number: signal.Signals, emulator: Emulator, serve: Serve
+@pytest.mark.parametrize("command", TERMINATED)
+async def test_sigterm_loses_nothing(
+    command: Command, emulator: Emulator, serve: Serve
 ) -> None:
     """What was answered before the stop and during it arrives, each event once."""
-    load = await stopped_under_load(command, number, emulator, serve)
+    load = await stopped_under_load(command, SIGTERM, emulator, serve)
 
     assert load.answered.keys() - arrived(emulator) == set()
     assert emulator.stats.duplicates == 0
 
 
-@pytest.mark.parametrize("command", [GUNICORN_UVICORN])
-async def test_gunicorn_stops_uvicorns_worker(
+@pytest.mark.parametrize("command", INTERRUPTED)
+async def test_sigint_loses_nothing(
     command: Command, emulator: Emulator, serve: Serve
 ) -> None:
-    """With SIGTERM it loses nothing; SIGINT has a page of its own in the pitfalls."""
-    load = await stopped_under_load(command, SIGTERM, emulator, serve)
+    """It is the same to most servers."""
+    load = await stopped_under_load(command, SIGINT, emulator, serve)
 
     assert load.answered.keys() - arrived(emulator) == set()
     assert emulator.stats.duplicates == 0

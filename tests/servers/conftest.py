@@ -203,7 +203,7 @@ class Server:
         """Wait until all of its processes are gone; returns the first one's code."""
         async with asyncio.timeout(timeout):
             code = await self._process.wait()
-            while self._lives():
+            while self._lives():  # noqa: ASYNC110 - a process tells nobody
                 await asyncio.sleep(POLL)
         return code
 
@@ -283,5 +283,5 @@ def arrived(emulator: Emulator) -> set[str]:
 async def until(reached: Callable[[], object]) -> None:
     """Wait until something is true."""
     async with asyncio.timeout(START_TIMEOUT):
-        while not reached():
+        while not reached():  # noqa: ASYNC110 - nor does another process
             await asyncio.sleep(POLL)

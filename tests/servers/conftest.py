@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 START_TIMEOUT = 60.0
 # Longer than any shutdown that is within its bounds, on a machine that is busy.
 ENDS = 30.0
-CONNECTIONS = 6
+CONNECTIONS = 4
 WAITING = 10
 # Shorter than any test waits for, so that nothing below is decided by it.
 POLL = 0.02
@@ -145,14 +145,14 @@ class Load:
     async def _ask(self, session: aiohttp.ClientSession) -> None:
         for number in itertools.count(1):
             # A connection stays with one worker: now and then take another.
-            last = {"Connection": "close"} if number % 20 == 0 else {}
+            last = {"Connection": "close"} if number % 10 == 0 else {}
             # A server that has ended, or is about to, answers nobody: no event.
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 async with session.post(f"{self.url}/track", headers=last) as response:
                     if response.status == 200:
                         answer = await response.json()
                         self.answered[answer["insert_id"]] = answer["pid"]
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(POLL)
 
 
 class Server:

@@ -93,10 +93,8 @@ async def test_with_a_spool_a_restart_delivers_what_a_kill_left(
         await server.kill()
 
     assert load.answered.keys() - arrived(emulator)
-    async with serve(command, SPOOL=spool) as server:
+    async with serve(command, SPOOL=spool):
         await until(lambda: load.answered.keys() <= arrived(emulator))
-        server.send(SIGTERM)
-        await server.ended()
 
 
 @pytest.mark.parametrize("command", [HYPERCORN_2, GRANIAN_2])
@@ -113,7 +111,5 @@ async def test_a_killed_worker_ends_the_whole_server(
         os.kill(max(load.pids), SIGKILL)
         await server.ended()
 
-    async with serve(command, SPOOL=spool) as server:
+    async with serve(command, SPOOL=spool):
         await until(lambda: load.answered.keys() <= arrived(emulator))
-        server.send(SIGTERM)
-        await server.ended()

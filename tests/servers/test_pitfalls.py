@@ -53,11 +53,9 @@ HYPERCORN_2 = row("hypercorn-2", "hypercorn", workers=2)
 async def restarted(
     command: Command, load: Load, emulator: Emulator, serve: Serve, **more: str
 ) -> None:
-    """Start a server again, and stop it when all has arrived that was answered."""
-    async with serve(command, **more) as server:
+    """Start a server again, until all has arrived that was answered."""
+    async with serve(command, **more):
         await until(lambda: load.answered.keys() <= arrived(emulator))
-        server.send(SIGTERM)
-        await server.ended()
 
 
 async def stopped_while_hanging(

@@ -58,12 +58,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker that every test here carries."""
-    line = "servers: starts web servers; the session `servers` has them installed"
-    config.addinivalue_line("markers", line)
-
-
 UVICORN_WORKER = "uvicorn_worker.UvicornWorker"
 BOUNDED_WORKER = "bounded_worker.BoundedWorker"
 

@@ -56,7 +56,8 @@ class Kind(Enum):
     SHARED = auto()
     """Everybody in it: a request, a job, a block."""
     AROUND = auto()
-    """Opened outside of any task, around a whole server: its tasks bind beside it."""
+    """The same, but where it was opened outside of any task, perhaps around a whole
+    server: tasks bind beside it."""
     LOCAL = auto()
     """One context alone, as nobody opened it: another takes its place."""
 
@@ -140,17 +141,22 @@ class Opened:
     the block's end.
     """
 
-    __slots__ = ("_fields", "_scope", "_token")
+    __slots__ = ("_fields", "_kind", "_scope", "_token")
 
-    def __init__(self, fields: Mapping[str, Any] = _NOTHING) -> None:
+    def __init__(
+        self, fields: Mapping[str, Any] = _NOTHING, kind: Kind = Kind.SHARED
+    ) -> None:
         self._fields = fields
+        self._kind = kind
         self._scope: Scope | None = None
         self._token: Token[Scope | None] | None = None
 
     def __enter__(self) -> Scope:
         if self._token is not None:
             raise RuntimeError("this scope is open already: open another one")
-        kind = Kind.SHARED if _is_in_task() else Kind.AROUND
+        kind = self._kind
+        if kind is Kind.AROUND and _is_in_task():
+            kind = Kind.SHARED
         self._scope = scope = Scope(_innermost(), kind, self._fields)
         self._token = innermost.set(scope)
         return scope

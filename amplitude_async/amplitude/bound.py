@@ -7,7 +7,7 @@ from typing import Any, Final, Unpack, cast
 from amplitude_async.amplitude.compose import check_field_names
 from amplitude_async.amplitude.events import ATTRIBUTE_OF, EventFields
 from amplitude_async.amplitude.fields import few_properties
-from amplitude_async.binding import Opened, fields_here, put_here
+from amplitude_async.binding import Kind, Opened, fields_here, put_here
 
 __all__ = ["bind", "bindings", "bound"]
 
@@ -47,7 +47,7 @@ class bound:  # noqa: N801 - used like a function, and the contract's name
     """
 
     def __init__(self, **fields: Unpack[EventFields]) -> None:
-        self._opened = Opened(_bindable(fields))
+        self._opened = Opened(_bindable(fields), Kind.AROUND)
 
     def __enter__(self) -> None:
         self._opened.__enter__()

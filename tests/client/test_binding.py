@@ -482,7 +482,7 @@ def test_a_block_around_a_server_is_not_bound_by_its_requests() -> None:
 
 
 def test_a_request_of_a_thread_sees_what_its_tasks_bind() -> None:
-    """Such is an async view where the server has threads: it runs on a loop of its own."""
+    """Such is an async view under a threaded server: it has a loop of its own."""
     with Opened():
         asyncio.run(_bind_in_task(user_id=USER))
         assert bindings() == {"user_id": USER}

@@ -15,12 +15,14 @@ from yarl import URL
 from amplitude_async.delivery.answer import describe_fault, read_bounded, unpack
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.delivery.passage import Passage, own_session
+from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.redaction import (
     Redactor,
     masked_url,
     secrets_of_headers,
     secrets_of_url,
 )
+from amplitude_async.shown import shown
 
 __all__ = ["AiohttpTransport", "Transport", "gzip_body"]
 
@@ -169,6 +171,9 @@ class AiohttpTransport:
     ) -> None:
         self._redact = redact or Redactor()
         if session is not None:
+            if not isinstance(session, aiohttp.ClientSession):
+                msg = f"session={shown(session)} must be an aiohttp.ClientSession"
+                raise ConfigurationError(msg)
             self._redact = self._redact.knowing(_secrets_of(session))
         self._added: frozenset[str] = frozenset()
         self._knows = self._redact

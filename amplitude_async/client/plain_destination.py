@@ -133,7 +133,7 @@ class PlainDestination:
         if full or size > config.max_storage_bytes:
             message = f"the queue of plugin {shown(self.name)} is full"
             return self.settle(event, Outcome.dropped(DropReason.OVERFLOW, message))
-        page = self._ledger.enter(record.id)
+        page = self._ledger.enter(record.id, self._clock.now())
         self._counters.accept()
         self._backlog.add(record)
         self.ensure_running()
@@ -183,8 +183,12 @@ class PlainDestination:
     @property
     def stats(self) -> Stats:
         """Snapshot of the account."""
+        since = self._ledger.oldest
         return self._counters.snapshot(
-            pending=self.pending, queue_bytes=self._backlog.bytes
+            pending=self.pending,
+            oldest_age=None if since is None else self._clock.now() - since,
+            queue_events=self.pending,
+            queue_bytes=self._backlog.bytes,
         )
 
     # The worker --------------------------------------------------------------

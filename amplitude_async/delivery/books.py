@@ -58,7 +58,18 @@ class Books:
     def enter(self, record: Record) -> Delivery:
         """Account for an accepted event and make its handle."""
         self.counters.accepted += 1  # not by its verb: every event comes by here
-        return Delivery(self._principal, record, self._ledger.enter(record.id))
+        page = self._ledger.enter(record.id, self._clock.now())
+        return Delivery(self._principal, record, page)
+
+    @property
+    def undecided(self) -> int:
+        """Events that came in by a verb and have no outcome."""
+        return self._ledger.undecided
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest of them came, on the clock that does not jump."""
+        return self._ledger.oldest
 
     @property
     def is_behind(self) -> bool:

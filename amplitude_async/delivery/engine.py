@@ -142,8 +142,7 @@ class Engine:
         if self._closed:
             return
         self._pid, self._loop = os.getpid(), asyncio.get_running_loop()
-        journal, allot = self._parts.journal, self.intake.numbers.allot
-        await journal.open(allot, self._flusher.recover)
+        await self._parts.journal.open(self.intake.allot, self._flusher.recover)
         self.ensure_running()
 
     async def opened(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from amplitude_async.delivery.adopter import Adopter
 from amplitude_async.delivery.deciding.group import Group
-from amplitude_async.delivery.deciding.health import HealthState
+from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Accept, Broken, Busy, Refuse, Verdict
 from amplitude_async.delivery.outcome import DropReason, Outcome, Settlement
 from amplitude_async.delivery.parts import Parts, Site
@@ -62,7 +62,7 @@ class Flusher:
         self.adopter = Adopter(
             parts.journal,
             clock=site.clock,
-            allot=parts.intake.numbers.allot,
+            allot=parts.intake.allot,
             recovered=self.recover,
             works_here=self._works_here,
         )
@@ -172,7 +172,7 @@ class Flusher:
         goes = intake.fresh and not intake.blocked
         if schedule.in_flight or goes or self.reader.busy:
             return -math.inf
-        if schedule.health.state is HealthState.REFUSED:
+        if schedule.health.state is Health.REFUSED:
             return math.inf
         if self._paused:
             return -math.inf

@@ -6,6 +6,8 @@ a page of the ledger, never the other way round.
 
 import asyncio
 import contextvars
+import math
+from array import array
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -17,6 +19,7 @@ __all__ = ["CombinedDelivery", "Delivery", "Ledger", "Page", "Principal", "whole
 
 _PAGE_BITS = 8
 _PAGE_MASK = (1 << _PAGE_BITS) - 1
+_NEVER = array("d", [-math.inf]) * (1 << _PAGE_BITS)
 
 
 def whole_pages(last_id: int) -> int:
@@ -41,15 +44,27 @@ class Principal(Protocol):
 class Page:
     """Outcomes of up to 256 neighbouring events."""
 
-    __slots__ = ("listeners", "open", "outcomes", "rest")
+    __slots__ = ("listeners", "open", "outcomes", "rest", "times")
 
     def __init__(self) -> None:
         self.outcomes: dict[int, Outcome] = {}
         # Dicts, not lists: of many who wait for one event, each may leave at any time.
         self.listeners: dict[int, dict[Callable[[], None], None]] = {}
         self.open = 0
+        # Eight bytes an event, and only while one of the page is undecided or asked
+        # for: nobody else knows where the oldest of all is, and when it came.
+        self.times = _NEVER[:]
         self.rest: Outcome | None = None
         """The outcome of all events that have none of their own."""
+
+    @property
+    def oldest(self) -> float:
+        """When the first undecided event came; infinity where none is."""
+        came = enumerate(self.times)
+        return min(
+            (t for i, t in came if t > -math.inf and i not in self.outcomes),
+            default=math.inf,
+        )
 
     def settle_rest(self, outcome: Outcome) -> None:
         """Give all events that have none of their own the same outcome."""
@@ -66,14 +81,33 @@ class Ledger:
     def __init__(self) -> None:
         self._pages: dict[int, Page] = {}
 
-    def enter(self, record_id: int) -> Page:
-        """Open an entry for an event; returns the page its handle will watch."""
+    def enter(self, record_id: int, now: float) -> Page:
+        """Open an entry for an event; returns the page its handle will watch.
+
+        Args:
+            record_id: the number of the event.
+            now: when it came, on the clock that does not jump.
+        """
         page = self._pages.get(record_id >> _PAGE_BITS)
         if page is None:
             page = self._pages[record_id >> _PAGE_BITS] = Page()
         # Every event comes by here twice: a page's own verb would cost it a call.
         page.open += 1
+        page.times[record_id & _PAGE_MASK] = now
         return page
+
+    @property
+    def undecided(self) -> int:
+        """Events that came in and have no outcome."""
+        return sum([page.open for page in self._pages.values()])
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest of them came; None where there is none.
+
+        Ids are given in order of time, so that it is on the first page.
+        """
+        return self._pages[min(self._pages)].oldest if self._pages else None
 
     def settle(self, record_id: int, outcome: Outcome) -> None:
         """Write an outcome down and tell whoever listens."""

@@ -18,7 +18,7 @@ from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.room import Room
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import Transport
-from amplitude_async.storage.base import Storage
+from amplitude_async.storage.base import Holdings, Storage
 
 __all__ = ["Parts", "Site"]
 
@@ -104,11 +104,29 @@ class Parts:
             pending=self.pending,
             held=self.schedule.held,
             retries=self.schedule.retries,
+            oldest_age=self._oldest_age(spool),
+            queue_events=self.room.count,
             queue_bytes=self.room.bytes,
+            spool_events=self.journal.count(self.pending),
             spool_bytes=spool.size,
             spool_oldest_age=spool.age(wall),
             durable=self.journal.durable,
         )
+
+
+    def _oldest_age(self, spool: Holdings) -> float | None:
+        """Say how old the oldest undecided event is, wherever it waits.
+
+        What came by a verb is in the ledger; what was taken over is in the storage
+        alone, which knows when the oldest of all it has was accepted.
+        """
+        if not self.pending:
+            return None
+        since, ages = self.books.oldest, self.ages
+        own = 0.0 if since is None else max(ages.now() - since, 0.0)
+        if self.pending > self.books.undecided:
+            return max(own, ages.of_adopted(spool.oldest))
+        return own
 
 
 def _callbacks(site: Site, alarm: Alarm) -> CallbackRunner | None:

@@ -35,8 +35,18 @@ class Stats:
     requests: int = 0
     bytes_sent: int = 0
     """Bytes of request bodies, after compression."""
+    oldest_age: float | None = None
+    """Seconds since the oldest undecided event was accepted; None without any.
+
+    Wherever it waits, in memory or in a spool. One of an earlier process counts by the
+    wall clock, as it went when the event was taken over.
+    """
+    queue_events: int = 0
+    """Undecided events in memory, those in flight included."""
     queue_bytes: int = 0
-    """Encoded bytes of the undecided events in memory."""
+    """Their encoded bytes."""
+    spool_events: int = 0
+    """Undecided events that survive the process; 0 with memory storage."""
     spool_bytes: int = 0
     """Encoded bytes of the events in a durable storage; 0 with memory storage."""
     spool_oldest_age: float | None = None
@@ -132,7 +142,10 @@ class Counters:
         pending: int,
         held: int = 0,
         retries: int = 0,
+        oldest_age: float | None = None,
+        queue_events: int = 0,
         queue_bytes: int = 0,
+        spool_events: int = 0,
         spool_bytes: int = 0,
         spool_oldest_age: float | None = None,
         durable: bool = False,
@@ -149,9 +162,12 @@ class Counters:
             pending=pending,
             held=held,
             retries=retries,
+            oldest_age=oldest_age,
+            queue_events=queue_events,
             requests=self.requests,
             bytes_sent=self.bytes_sent,
             queue_bytes=queue_bytes,
+            spool_events=spool_events,
             spool_bytes=spool_bytes,
             spool_oldest_age=spool_oldest_age,
             durable=durable,

@@ -27,7 +27,7 @@ from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.endpoint import Endpoint
-from amplitude_async.delivery.reporting import Reporter, log_quietly
+from amplitude_async.delivery.reporting import Numbers, Reporter, log_quietly
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import being_cancelled
 from amplitude_async.delivery.transport import AiohttpTransport, Transport
@@ -361,7 +361,14 @@ class Life:
             f"delivered {stats.delivered}, rejected {stats.rejected}, "
             f"dropped {stats.dropped}, stored {stats.stored}"
         )
-        log_quietly(self._config.logger, logging.INFO, text)
+        numbers: Numbers = {
+            "destination": self._own.name,
+            "delivered": stats.delivered,
+            "rejected": stats.rejected,
+            "dropped": stats.dropped,
+            "stored": stats.stored,
+        }
+        log_quietly(self._config.logger, logging.INFO, text, numbers=numbers)
 
 
 def _limit(given: object, default: float | None) -> float | None:

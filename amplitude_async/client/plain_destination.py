@@ -184,12 +184,13 @@ class PlainDestination:
     def stats(self) -> Stats:
         """Snapshot of the account."""
         since = self._ledger.oldest
-        return self._counters.snapshot(
+        waiting = Stats(
             pending=self.pending,
             oldest_age=None if since is None else self._clock.now() - since,
             queue_events=self.pending,
             queue_bytes=self._backlog.bytes,
         )
+        return self._counters.snapshot(waiting)
 
     # The worker --------------------------------------------------------------
 

@@ -241,6 +241,7 @@ class Books:
             code,
             message,
             count=count,
+            numbers={"status": code},
         )
 
     def _report(self, outcome: Outcome, count: int) -> None:
@@ -251,9 +252,12 @@ class Books:
             log = self._reporter.error if outcome.code else self._reporter.warning
             # A check of our own names the value, which is no business of the log's.
             text = outcome.message if outcome.code else without_values(outcome.message)
-            log("rejected", "event rejected: %s", text, count=count)
+            numbers = {"status": outcome.code}
+            log("rejected", "event rejected: %s", text, count=count, numbers=numbers)
         elif outcome.reason in QUIET_REASONS or status is DeliveryStatus.STORED:
-            self._reporter.debug("%d events: %s", count, outcome.message)
+            self._reporter.debug(
+                "%d events: %s", count, outcome.message, numbers={"events": count}
+            )
         else:
             # A late verb is the host's own affair; the rest is a loss of ours.
             late = outcome.reason is DropReason.CLOSED

@@ -14,9 +14,11 @@ from typing import Any
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.closing import LastAct
+from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.flusher import Flusher
 from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.parts import Parts, Site
 from amplitude_async.delivery.purging import purge
@@ -51,8 +53,18 @@ class Engine:
         client_id: int,
     ) -> None:
         reporter = Reporter(config.logger, clock, endpoint.name, config.redactor)
+        self.observers = Observers(reporter)
+        """Those who hear of each request."""
         self._site = Site(
-            endpoint, config, transport, clock, reporter, rng, max_age, client_id
+            endpoint,
+            config,
+            transport,
+            clock,
+            reporter,
+            rng,
+            max_age,
+            client_id,
+            self.observers,
         )
         self._closed = False
         self._ended = False
@@ -102,6 +114,11 @@ class Engine:
     def pending(self) -> int:
         """Undecided events, wherever they wait."""
         return self._parts.pending
+
+    @property
+    def health(self) -> Health:
+        """What the last answers say about the destination."""
+        return self._parts.schedule.health.state
 
     @property
     def plain(self) -> bool:

@@ -14,6 +14,7 @@ from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.handle import Principal
 from amplitude_async.delivery.intake import Intake
 from amplitude_async.delivery.journal import Journal
+from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.room import Room
 from amplitude_async.delivery.stats import Stats
@@ -35,6 +36,7 @@ class Site:
     rng: random.Random
     max_age: float
     client_id: int
+    observers: Observers
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Parts:
     def stats(self, wall: float) -> Stats:
         """Freeze the account, at a time in seconds since the epoch."""
         spool = self.journal.holdings
-        return self.books.counters.snapshot(
+        waiting = Stats(
             pending=self.pending,
             held=self.schedule.held,
             retries=self.schedule.retries,
@@ -112,7 +114,7 @@ class Parts:
             spool_oldest_age=spool.age(wall),
             durable=self.journal.durable,
         )
-
+        return self.books.counters.snapshot(waiting)
 
     def _oldest_age(self, spool: Holdings) -> float | None:
         """Say how old the oldest undecided event is, wherever it waits.

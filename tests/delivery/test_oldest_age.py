@@ -69,9 +69,7 @@ class Rig:
     def __init__(self, storage: Storage | None = None, **options: Any) -> None:
         self.clock = AdjustedClock()
         self.answer = Response(503)
-        self.transport = ScriptedTransport(
-            then=lambda _: self.answer, clock=self.clock
-        )
+        self.transport = ScriptedTransport(then=lambda _: self.answer, clock=self.clock)
         config = Config(api_key="key", server_url="http://server.invalid/", **options)
         self.engine = engine_of(config, self.transport, self.clock, storage=storage)
 
@@ -240,7 +238,7 @@ class Stuck(DestinationPlugin):
         super().__init__()
         self.free = asyncio.Event()
 
-    async def execute(self, event: Event) -> None:
+    async def execute(self, _: Event) -> None:
         """Wait."""
         await self.free.wait()
 

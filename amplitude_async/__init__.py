@@ -1,6 +1,7 @@
 """Analytics for asyncio services: Amplitude and mParticle, nothing lost in silence."""
 
 from amplitude_async._version import __version__
+from amplitude_async.amplitude.bound import bind, bindings, bound
 from amplitude_async.amplitude.client import Amplitude
 from amplitude_async.amplitude.config import Config, ServerZone
 from amplitude_async.amplitude.events import (
@@ -62,4 +63,7 @@ __all__ = [
     "Stats",
     "TypedEvent",
     "__version__",
+    "bind",
+    "bindings",
+    "bound",
 ]

@@ -31,9 +31,11 @@ from amplitude_async.amplitude.events import (
     EventOptions,
     add_properties,
 )
+from amplitude_async.amplitude.filling import filled_fields
 from amplitude_async.amplitude.identify import Identify
 from amplitude_async.amplitude.revenue import Revenue
 from amplitude_async.amplitude.typed import TypedEvent
+from amplitude_async.binding import fields_here, innermost
 from amplitude_async.client.base import BaseClient
 from amplitude_async.config import merge_config, read_environment, sealed
 from amplitude_async.delivery.clock import LoopClock
@@ -159,9 +161,13 @@ class Amplitude(BaseClient):
         if self._in_one_go <= 0:
             await self._give_turn()
         self._in_one_go -= 1
+        # Asked here, as most services bind nothing: a call would be one per event.
+        scope = innermost.get()
+        bound = None if scope is None else scope.fields
         # The commonest call by far: spare it the model where that changes nothing.
         if options is None and type(event) is str:
-            record = self._encode_fields(event, fields)
+            given = fields if bound is None else filled_fields(event, fields, bound)
+            record = self._encode_fields(event, given)
             if record is not None:
                 own = self._own
                 delivery = None if self._fast is None else own.offer_record(record)
@@ -169,13 +175,9 @@ class Amplitude(BaseClient):
                 if delivery.at_door:
                     self._in_one_go = 0
                 return delivery
-        try:
-            made = compose(event, options, fields)
-        except ValidationError as error:
-            mended = self._mend(error, event, options, fields)
-            if not isinstance(mended, Event):
-                return await self._submit_settled(stand_in(event), invalid(mended))
-            made = mended
+        made = self._compose(event, options, fields, bound)
+        if isinstance(made, ValidationError):
+            return await self._submit_settled(stand_in(event), invalid(made))
         delivery = self._offer(made) or await self._submit(made)
         if delivery.at_door:
             self._in_one_go = 0
@@ -206,13 +208,9 @@ class Amplitude(BaseClient):
             AmplitudeError: the client was not started, or no loop runs here.
         """
         check_loop_runs()
-        try:
-            made = compose(event, options, fields)
-        except ValidationError as error:
-            mended = self._mend(error, event, options, fields)
-            if not isinstance(mended, Event):
-                return self._settle(stand_in(event), invalid(mended))
-            made = mended
+        made = self._compose(event, options, fields, fields_here())
+        if isinstance(made, ValidationError):
+            return self._settle(stand_in(event), invalid(made))
         return self._offer(made) or self._submit_nowait(made)
 
     async def identify(
@@ -309,17 +307,18 @@ class Amplitude(BaseClient):
 
     # Bad values --------------------------------------------------------------
 
-    def _mend(
-        self, error: ValidationError, event: Any, *given: Any
-    ) -> Event | ValidationError:
-        """Make the event without bad values, or give the error that forbids it."""
-        if self._config.strict:
-            raise error
-        losses: list[Loss] = []
+    def _compose(self, event: Any, *given: Any) -> Event | ValidationError:
+        """Make the event, without bad values; or give the error that forbids it."""
         try:
-            made = compose_without(error, event, *given, losses=losses)
-        except ValidationError as final:
-            return final
+            return compose(event, *given)
+        except ValidationError:
+            if self._config.strict:
+                raise
+            losses: list[Loss] = []
+            try:
+                made = compose_without(event, *given, losses=losses)
+            except ValidationError as final:
+                return final
         self._own.lose(len(losses))
         self._door.tell(made.event_type, losses)
         return made

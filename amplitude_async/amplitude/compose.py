@@ -1,7 +1,7 @@
 """What a verb was given becomes one event: type or object, options, keyword fields."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 from pydantic import ValidationError
@@ -14,8 +14,10 @@ from amplitude_async.amplitude.events import (
     EventOptions,
 )
 from amplitude_async.amplitude.fields import few_properties, unknown_field
+from amplitude_async.amplitude.filling import filled, missing_fields
 from amplitude_async.amplitude.leniency import explain, leave_out, unusable
 from amplitude_async.amplitude.typed import TypedEvent
+from amplitude_async.binding import Fields
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import named
 from amplitude_async.encoding import Loss
@@ -68,6 +70,7 @@ def compose(
     event: Event | TypedEvent | str,
     options: EventOptions | None,
     fields: EventFields,
+    bound: Fields | None = None,
 ) -> Event:
     """Make the event that a verb was asked to track.
 
@@ -75,11 +78,21 @@ def compose(
         event: an Event, a TypedEvent or an event type; it is not changed.
         options: win over the event's own fields.
         fields: win over the options.
+        bound: what is bound where it is tracked; all of these win over it.
 
     Raises:
         TypeError: an unknown field name or a wrong kind of argument.
         pydantic.ValidationError: a value is bad.
     """
+    made = _compose(event, options, fields)
+    return made if bound is None else filled(made, bound)
+
+
+def _compose(
+    event: Event | TypedEvent | str,
+    options: EventOptions | None,
+    fields: EventFields,
+) -> Event:
     if options is not None:
         _check_options(options)
     given = cast("Mapping[str, Any]", fields)
@@ -149,20 +162,20 @@ def invalid(error: ValidationError) -> Outcome:
 
 
 def compose_without(
-    error: ValidationError,
     event: Event | TypedEvent | str,
     options: EventOptions | None,
     fields: EventFields,
+    bound: Fields | None,
     *,
     losses: list[Loss],
 ) -> Event:
     """Make an event without the bad values that it can do without.
 
     Args:
-        error: What `compose` raised for the same.
-        event: As there.
+        event: As for `compose`, which raised.
         options: As there.
         fields: As there.
+        bound: As there.
         losses: Receives what was left out.
 
     Raises:
@@ -170,12 +183,31 @@ def compose_without(
     """
     left = cast("dict[str, Any]", dict(fields))
     event_type = event if isinstance(event, str) else event.event_type
+
+    def make() -> Event:
+        return _compose(event, options, cast("EventFields", left))
+
+    made = _without_bad(make, event_type, left, losses)
+    missing = missing_fields(made, bound or {})
+
+    def fill() -> Event:
+        return merge_options(made, None, missing)
+
+    return _without_bad(fill, event_type, missing, losses)
+
+
+def _without_bad(
+    make: Callable[[], Event],
+    event_type: str,
+    fields: dict[str, Any],
+    losses: list[Loss],
+) -> Event:
+    """Make an event again and again, each time with fewer of these fields."""
     while True:
-        losses += leave_out(error, event_type, left)
         try:
-            return compose(event, options, cast("EventFields", left))
-        except ValidationError as another:
-            error = another
+            return make()
+        except ValidationError as error:
+            losses += leave_out(error, event_type, fields)
 
 
 def check_own_fields(verb: str, fields: EventFields, group_type: object = "") -> None:

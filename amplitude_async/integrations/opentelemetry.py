@@ -4,13 +4,10 @@ Needs ``opentelemetry-api`` (the extra ``otel``); what is done with it is the af
 the SDK that the application sets up.
 """
 
-import asyncio
-import contextvars
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from opentelemetry import context, metrics, trace
@@ -36,8 +33,6 @@ from amplitude_async.plugins import EnrichmentPlugin
 
 __all__ = ["TracePlugin", "instrument"]
 
-# So many ages are entered at once; the loop has a turn before the next.
-_SHARE = 200
 # Instrumentations ask for one of these: the plain one is as old as they are.
 _SUPPRESSED = (
     "suppress_instrumentation",
@@ -198,17 +193,9 @@ class _Watcher(Observer):
         self._board.duration.record(request.duration, labels)
 
     def delivered(self, ages: Sequence[float]) -> None:
-        """Enter how old they were, many in shares."""
-        self._enter(iter(ages))
-
-    def _enter(self, ages: Iterator[float]) -> None:
-        share = list(islice(ages, _SHARE))
-        for age in share:
+        """Enter how old they were."""
+        for age in ages:
             self._board.age.record(age, self._labels)
-        if len(share) == _SHARE:
-            empty = contextvars.Context()
-            loop = asyncio.get_running_loop()
-            loop.call_soon(self._enter, ages, context=empty)
 
 
 @contextmanager

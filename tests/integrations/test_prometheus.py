@@ -2,13 +2,16 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 pytest.importorskip("prometheus_client")
@@ -25,6 +28,7 @@ from amplitude_async.mparticle import MParticle
 __all__: list[str] = []
 
 Connect = Callable[..., Amplitude]
+StartExample = Callable[..., AbstractAsyncContextManager[Any]]
 USER = "user-1234567890"
 SERIES = {
     "amplitude_client_event_accepted_total",
@@ -226,6 +230,48 @@ async def test_a_single_process_needs_no_updates(
         await client.track("Seen", user_id=USER)
         collector.update()
     assert scrape().value("event_processed_total") == 1
+
+
+async def test_the_example_serves_metrics_and_a_probe(
+    start_example: StartExample, emulator: Emulator
+) -> None:
+    """As a process of its own, until it is terminated."""
+    async with (
+        start_example("metrics_service.py") as service,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.post(f"{service.url}/orders/{USER}") as answer:
+            assert answer.status == 200
+        async with session.get(f"{service.url}/metrics/") as answer:
+            seen = Scrape(await answer.read())
+        async with session.get(f"{service.url}/ready") as answer:
+            assert answer.status == 200
+            assert (await answer.json())["analytics"] == "healthy"
+        code, _ = await service.stop()
+    assert code in {0, -signal.SIGTERM}
+    assert seen.value("event_accepted_total") == 1
+    assert [event["user_id"] for event in emulator.events] == [USER]
+
+
+async def test_the_probe_of_the_example_sees_a_refused_key(
+    start_example: StartExample, emulator: Emulator
+) -> None:
+    """It is not ready, and says why."""
+    emulator.faults.add(Fault(401, count=None))
+    async with (
+        start_example("metrics_service.py") as service,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.post(f"{service.url}/orders/{USER}") as answer:
+            assert answer.status == 200
+        async with asyncio.timeout(10):
+            while True:
+                async with session.get(f"{service.url}/ready") as answer:
+                    told = await answer.json()
+                if answer.status == 503:
+                    break
+                await asyncio.sleep(0.02)
+    assert told == {"analytics": "refused", "waiting": 0}
 
 
 # --- Several processes ---

@@ -69,6 +69,15 @@ class _Backlog:
         self.current = None
         self.bytes -= len(record.body)
 
+    def shown(self, pending: int, oldest_age: float | None) -> Stats:
+        """Tell what waits, with what is being given up."""
+        return Stats(
+            pending=pending,
+            oldest_age=oldest_age,
+            queue_events=pending,
+            queue_bytes=self.bytes,
+        )
+
     def give_up(self, user_id: str | None) -> deque[Record]:
         """Take out what waits, all or of one user; what is with the plugin stays."""
         if user_id is None:
@@ -183,14 +192,8 @@ class PlainDestination:
     @property
     def stats(self) -> Stats:
         """Snapshot of the account."""
-        since = self._ledger.oldest
-        waiting = Stats(
-            pending=self.pending,
-            oldest_age=None if since is None else self._clock.now() - since,
-            queue_events=self.pending,
-            queue_bytes=self._backlog.bytes,
-        )
-        return self._counters.snapshot(waiting)
+        age = self._ledger.oldest_age(self._clock.now())
+        return self._counters.snapshot(self._backlog.shown(self.pending, age))
 
     # The worker --------------------------------------------------------------
 

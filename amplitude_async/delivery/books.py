@@ -67,9 +67,9 @@ class Books:
         return self._ledger.undecided
 
     @property
-    def oldest(self) -> float | None:
-        """When the oldest of them came, on the clock that does not jump."""
-        return self._ledger.oldest
+    def oldest_age(self) -> float | None:
+        """How long the oldest of them has waited; None where there is none."""
+        return self._ledger.oldest_age(self._clock.now())
 
     @property
     def is_behind(self) -> bool:

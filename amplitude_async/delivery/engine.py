@@ -53,18 +53,8 @@ class Engine:
         client_id: int,
     ) -> None:
         reporter = Reporter(config.logger, clock, endpoint.name, config.redactor)
-        self.observers = Observers(reporter)
-        """Those who hear of each request."""
         self._site = Site(
-            endpoint,
-            config,
-            transport,
-            clock,
-            reporter,
-            rng,
-            max_age,
-            client_id,
-            self.observers,
+            endpoint, config, transport, clock, reporter, rng, max_age, client_id
         )
         self._closed = False
         self._ended = False
@@ -114,6 +104,11 @@ class Engine:
     def pending(self) -> int:
         """Undecided events, wherever they wait."""
         return self._parts.pending
+
+    @property
+    def observers(self) -> Observers:
+        """Those who hear of each request."""
+        return self._site.observers
 
     @property
     def health(self) -> Health:

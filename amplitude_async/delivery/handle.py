@@ -101,13 +101,14 @@ class Ledger:
         """Events that came in and have no outcome."""
         return sum([page.open for page in self._pages.values()])
 
-    @property
-    def oldest(self) -> float | None:
-        """When the oldest of them came; None where there is none.
+    def oldest_age(self, now: float) -> float | None:
+        """Say how long the oldest of them has waited; None where there is none.
 
         Ids are given in order of time, so that it is on the first page.
         """
-        return self._pages[min(self._pages)].oldest if self._pages else None
+        if not self._pages:
+            return None
+        return max(now - self._pages[min(self._pages)].oldest, 0.0)
 
     def settle(self, record_id: int, outcome: Outcome) -> None:
         """Write an outcome down and tell whoever listens."""

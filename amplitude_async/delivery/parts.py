@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import cached_property
 
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.ages import Ages
@@ -36,7 +37,11 @@ class Site:
     rng: random.Random
     max_age: float
     client_id: int
-    observers: Observers
+
+    @cached_property
+    def observers(self) -> Observers:
+        """Those who hear of each request."""
+        return Observers(self.reporter)
 
 
 @dataclass(frozen=True)
@@ -124,10 +129,9 @@ class Parts:
         """
         if not self.pending:
             return None
-        since, ages = self.books.oldest, self.ages
-        own = 0.0 if since is None else max(ages.now() - since, 0.0)
+        own = self.books.oldest_age
         if self.pending > self.books.undecided:
-            return max(own, ages.of_adopted(spool.oldest))
+            return max(own or 0.0, self.ages.of_adopted(spool.oldest))
         return own
 
 

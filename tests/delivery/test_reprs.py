@@ -10,7 +10,6 @@ from amplitude_async.amplitude.config import Config
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.delivery.engine import Engine
-from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.parts import Parts, Site
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.storage import MemoryStorage, Record
@@ -82,7 +81,6 @@ def parts() -> Parts:
         random.Random(1),
         60.0,
         1,
-        Observers(Reporter(logger, clock, "test")),
     )
     return Parts.build(site, MemoryStorage(), engine(clock, ScriptedTransport()))
 

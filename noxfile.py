@@ -32,6 +32,7 @@ nox.options.sessions = [
     "minimal",
     "lowest",
     "differential",
+    "servers",
     "docs",
 ]
 
@@ -51,8 +52,13 @@ RUN = ("pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal")
 # One interpreter throws all dice, the others a few: the code is the same.
 PYTEST = (*RUN, "--hypothesis-profile=ci")
 PYTEST_AGAIN = (*RUN, "--hypothesis-profile=few")
+NOT_LONG = ("-m", "not long", "--ignore=tests/servers")
+LONG = ("-m", "long", "--ignore=tests/servers")
 # The examples of the pages run in `docs`.
-AGAIN = ("-m", "not long", "--ignore=tests/cli", "--ignore=tests/test_docs.py")
+AGAIN = (
+    *("-m", "not long", "--ignore=tests/cli", "--ignore=tests/servers"),
+    "--ignore=tests/test_docs.py",
+)
 
 # Whatever could notice that an extra is missing: the doors to isal and to the settings,
 # every module's import, and one pass of what users do.
@@ -132,7 +138,7 @@ def tests(session: nox.Session) -> None:
     """
     others = () if session.python not in WITH_FRAMEWORKS else _group("integrations")
     session.install(f"{_wheel(session)}[all]", *_group("tests"), *others)
-    chosen: Sequence[str] = session.posargs or ("-m", "not long")
+    chosen: Sequence[str] = session.posargs or NOT_LONG
     if session.python != RUNNING:
         chosen = session.posargs or AGAIN
         env = {**INSTALLED, **EAGER_TASKS} if session.python == EAGER else INSTALLED
@@ -143,7 +149,7 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "combine", "--quiet")
     if not session.posargs:
         session.run("coverage", "report")
-        session.run(*PYTEST, "-m", "long", env=INSTALLED)
+        session.run(*PYTEST, *LONG, env=INSTALLED)
 
 
 @nox.session
@@ -205,6 +211,15 @@ def differential(session: nox.Session) -> None:
         "AMPLITUDE_ASYNC_SEED": str(chosen.seed),
     }
     session.run(*PYTEST, "--timeout=0", "tests/differential", env={**INSTALLED, **env})
+
+
+@nox.session
+def servers(session: nox.Session) -> None:
+    """Stop, reload and kill real web servers under load, and count the events."""
+    session.install(f"{_wheel(session)}[all]", *_group("tests"), *_group("servers"))
+    # They wait for processes more than they work.
+    run = ("pytest", "--numprocesses=3", "--dist=worksteal")
+    session.run(*run, *(session.posargs or ("tests/servers",)), env=INSTALLED)
 
 
 @nox.session

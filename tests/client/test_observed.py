@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -62,12 +63,17 @@ async def test_health_is_known_before_the_start_and_after_the_end(
     assert client.health is Health.HEALTHY
 
 
-async def test_a_refused_key_is_seen(connect: Connect, emulator: Emulator) -> None:
-    """It stays refused until the server takes something."""
+async def test_a_refused_key_is_seen(
+    connect: Connect, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the server takes something; a forked child knows nothing of it."""
     emulator.faults.add(Fault(401))
     async with connect() as client:
         await (await client.track("Seen", user_id=USER))
         assert client.health is Health.REFUSED
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: 1)
+            assert str(client.health) == "healthy"
     assert client.health is Health.REFUSED
 
 

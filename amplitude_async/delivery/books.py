@@ -61,10 +61,13 @@ class Books:
         page = self._ledger.enter(record.id, self._clock.now())
         return Delivery(self._principal, record, page)
 
-    @property
-    def undecided(self) -> int:
-        """Events that came in by a verb and have no outcome."""
-        return self._ledger.undecided
+    def is_more(self, pending: int) -> bool:
+        """Say whether so many undecided events are more than came in by a verb.
+
+        Those of other processes are settled at some time: then nothing is counted.
+        """
+        recovered = self.counters.recovered - self._ledger.others
+        return recovered > 0 and pending > self._ledger.undecided
 
     @property
     def oldest_age(self) -> float | None:

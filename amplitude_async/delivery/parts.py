@@ -130,7 +130,7 @@ class Parts:
         if not self.pending:
             return None
         own = self.books.oldest_age
-        if self.pending > self.books.undecided:
+        if self.books.is_more(self.pending):
             return max(own or 0.0, self.ages.of_adopted(spool.oldest))
         return own
 

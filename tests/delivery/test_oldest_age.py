@@ -10,6 +10,8 @@ import pytest
 
 from amplitude_async import Amplitude, Config, DestinationPlugin, Event, Overflow
 from amplitude_async.delivery.endpoint import Response
+from amplitude_async.delivery.handle import Ledger
+from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.storage import MemoryStorage, Record, SQLiteStorage, Storage
 from amplitude_async.storage.base import Holdings
 from amplitude_async.testing import FakeClock, ScriptedTransport
@@ -259,3 +261,18 @@ async def test_a_plain_destination_tells_its_oldest(
         plugin.free.set()
         await client.flush()
         assert client.stats.destinations["stuck"].oldest_age is None
+
+
+def test_an_append_that_ends_late_is_found_in_its_place() -> None:
+    """Its page is opened behind that of a later event, and comes before it."""
+    ledger = Ledger()
+    for number, came in ((256, 1.0), (255, 1.5), (257, 100.0)):
+        ledger.enter(number, came)
+    ledger.settle(256, Outcome.rejected("bad"))
+
+    assert ledger.oldest_age(200.0) == 198.5
+    ledger.settle(255, Outcome.rejected("bad"))
+    assert ledger.oldest_age(200.0) == 100.0
+    ledger.settle(257, Outcome.rejected("bad"))
+    assert ledger.oldest_age(200.0) is None
+    assert ledger.undecided == 0

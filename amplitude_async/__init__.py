@@ -14,7 +14,9 @@ from amplitude_async.amplitude.identify import Identify
 from amplitude_async.amplitude.revenue import Revenue
 from amplitude_async.amplitude.typed import TypedEvent
 from amplitude_async.config import Overflow
+from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.observing import Answered, Observer
 from amplitude_async.delivery.outcome import DeliveryResult, DeliveryStatus, DropReason
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.exceptions import (
@@ -34,6 +36,7 @@ from amplitude_async.plugins import (
 __all__ = [
     "Amplitude",
     "AmplitudeError",
+    "Answered",
     "BeforePlugin",
     "ClientClosedError",
     "Config",
@@ -46,8 +49,10 @@ __all__ = [
     "EnrichmentPlugin",
     "Event",
     "EventOptions",
+    "Health",
     "Identify",
     "IngestionMetadata",
+    "Observer",
     "Overflow",
     "Plan",
     "Plugin",

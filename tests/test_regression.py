@@ -173,3 +173,17 @@ async def test_a_waiting_event_adds_little_to_collect(client: Offline) -> None:
     added = (len(gc.get_objects()) - before) / events
     client.network.release()
     assert added <= MOST_OBJECTS_PER_WAITING_EVENT
+
+
+async def test_a_snapshot_costs_the_same_however_much_waits(client: Offline) -> None:
+    """Metrics and probes read the account again and again, and at the worst time."""
+    client.network.hang()
+    costs = []
+    for events in (300, 8_000):
+        for number in range(events):
+            await client.track("Checkout Completed", **fields(number))
+        with counted_calls() as calls:
+            assert client.stats.oldest_age is not None
+        costs.append(calls.total())
+    client.network.release()
+    assert costs[1] <= costs[0] <= 60

@@ -14,8 +14,10 @@ from amplitude_async.client.destination import (
 from amplitude_async.client.life import Life, State
 from amplitude_async.client.timeline import PluginDrop, finish_at_once
 from amplitude_async.config import DeliveryConfig
+from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.observing import Observer
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.exceptions import (
     AmplitudeError,
@@ -75,6 +77,32 @@ class BaseClient(Life):
 
     def _fill_context(self, *, enabled: bool) -> None:
         """Let the door do the implicit plugin's work, where no other is installed."""
+
+    # Seen from outside -------------------------------------------------------
+
+    @property
+    def destination(self) -> str:
+        """Name of the client's own destination: ``"amplitude"`` or ``"mparticle"``."""
+        return self._own.name
+
+    @property
+    def health(self) -> Health:
+        """What the last answers say about the client's own destination.
+
+        Before the first answer it is healthy: nothing is known against it. After the
+        shutdown it stays as it was. Other destinations have no say in it.
+        """
+        return Health.HEALTHY if self._home.is_inherited else self._own.health
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Let somebody hear of each request to the client's own destination.
+
+        At any time, before the start as well; see ``Observer`` for what it hears.
+
+        Returns:
+            What ends it.
+        """
+        return self._own.observers.add(observer)
 
     # Roads -------------------------------------------------------------------
 

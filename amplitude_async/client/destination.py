@@ -7,9 +7,11 @@ from typing import Any, Protocol
 
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.handle import CombinedDelivery, Delivery
+from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import Transport
@@ -256,6 +258,16 @@ class EngineDestination(Plugin):
     def stats(self) -> Stats:
         """Snapshot of the account."""
         return self._engine.stats
+
+    @property
+    def health(self) -> Health:
+        """What the last answers say about it."""
+        return self._engine.health
+
+    @property
+    def observers(self) -> Observers:
+        """Those who hear of each request."""
+        return self._engine.observers
 
     @property
     def pending(self) -> int:

@@ -16,6 +16,7 @@ import aiohttp
 
 from amplitude_async.client.destination import (
     Door,
+    EngineDestination,
     engine_destination,
 )
 from amplitude_async.client.home import Home, Move
@@ -27,7 +28,7 @@ from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.endpoint import Endpoint
-from amplitude_async.delivery.reporting import Reporter, log_quietly
+from amplitude_async.delivery.reporting import Numbers, Reporter, log_quietly
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import being_cancelled
 from amplitude_async.delivery.transport import AiohttpTransport, Transport
@@ -354,14 +355,26 @@ class Life:
         left = deadline - self._clock.now()
         self._state = State.CLOSED
         self._vigil.end()
-        stats = self._own.stats
-        text = (
-            f"{self._own.name}: closed with "
-            f"{max(left, 0.0) if not math.isinf(left) else 0.0:.1f} s to spare; "
-            f"delivered {stats.delivered}, rejected {stats.rejected}, "
-            f"dropped {stats.dropped}, stored {stats.stored}"
-        )
-        log_quietly(self._config.logger, logging.INFO, text)
+        _tell_end(self._config.logger, self._own, left)
+
+
+def _tell_end(logger: logging.Logger, own: EngineDestination, left: float) -> None:
+    """Log how it all ended, and how much time was left."""
+    stats = own.stats
+    text = (
+        f"{own.name}: closed with "
+        f"{max(left, 0.0) if not math.isinf(left) else 0.0:.1f} s to spare; "
+        f"delivered {stats.delivered}, rejected {stats.rejected}, "
+        f"dropped {stats.dropped}, stored {stats.stored}"
+    )
+    numbers: Numbers = {
+        "destination": own.name,
+        "delivered": stats.delivered,
+        "rejected": stats.rejected,
+        "dropped": stats.dropped,
+        "stored": stats.stored,
+    }
+    log_quietly(logger, logging.INFO, text, numbers=numbers)
 
 
 def _limit(given: object, default: float | None) -> float | None:

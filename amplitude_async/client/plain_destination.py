@@ -69,6 +69,15 @@ class _Backlog:
         self.current = None
         self.bytes -= len(record.body)
 
+    def shown(self, pending: int, oldest_age: float | None) -> Stats:
+        """Tell what waits, with what is being given up."""
+        return Stats(
+            pending=pending,
+            oldest_age=oldest_age,
+            queue_events=pending,
+            queue_bytes=self.bytes,
+        )
+
     def give_up(self, user_id: str | None) -> deque[Record]:
         """Take out what waits, all or of one user; what is with the plugin stays."""
         if user_id is None:
@@ -133,7 +142,7 @@ class PlainDestination:
         if full or size > config.max_storage_bytes:
             message = f"the queue of plugin {shown(self.name)} is full"
             return self.settle(event, Outcome.dropped(DropReason.OVERFLOW, message))
-        page = self._ledger.enter(record.id)
+        page = self._ledger.enter(record.id, self._clock.now())
         self._counters.accept()
         self._backlog.add(record)
         self.ensure_running()
@@ -183,9 +192,8 @@ class PlainDestination:
     @property
     def stats(self) -> Stats:
         """Snapshot of the account."""
-        return self._counters.snapshot(
-            pending=self.pending, queue_bytes=self._backlog.bytes
-        )
+        age = self._ledger.oldest_age(self._clock.now())
+        return self._counters.snapshot(self._backlog.shown(self.pending, age))
 
     # The worker --------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import logging
 import weakref
 from collections.abc import Callable
 
-from amplitude_async.delivery.reporting import log_quietly
+from amplitude_async.delivery.reporting import Numbers, log_quietly
 
 __all__ = ["Vigil"]
 
@@ -75,7 +75,8 @@ class Vigil:
                 f"{self._name}: unclosed client: {what} with {pending} undecided "
                 "events: use `async with` or await shutdown()"
             )
-            log_quietly(self._logger, logging.WARNING, text)
+            numbers: Numbers = {"destination": self._name, "pending": pending}
+            log_quietly(self._logger, logging.WARNING, text, numbers=numbers)
 
     def end(self) -> None:
         """Watch no longer: the client was shut down, or is at home elsewhere."""

@@ -28,6 +28,7 @@ class Ages:
         self._epoch = self._gap = clock.wall() - clock.now()
         self._ids: list[int] = []
         self._jumps: list[float] = []
+        self._adopted: tuple[float, float] | None = None
 
     def now(self) -> float:
         """Seconds that only ever grow."""
@@ -103,6 +104,23 @@ class Ages:
         if abs(accepted_at - record.accepted_at) < SMALLEST_WAIT:
             return record
         return record._replace(accepted_at=accepted_at)
+
+    def adopt(self) -> None:
+        """Note that events of another process were taken over just now."""
+        now = self._clock.now()
+        self._adopted = now, self._clock.wall() - now
+
+    def of_adopted(self, accepted_at: float | None) -> float:
+        """Say how old an event of another process is, by when it says it was accepted.
+
+        The wall clock counts as it went when it was taken over, the last of several.
+        Where nobody knows its time, it is as old as that at least.
+        """
+        now = self._clock.now()
+        adopted_at, epoch = self._adopted or (now, self._epoch)
+        if accepted_at is None:
+            return now - adopted_at
+        return max(now + epoch - accepted_at, 0.0)
 
     def _jump_at(self, record_id: int) -> float:
         index = bisect_right(self._ids, record_id)

@@ -58,7 +58,21 @@ class Books:
     def enter(self, record: Record) -> Delivery:
         """Account for an accepted event and make its handle."""
         self.counters.accepted += 1  # not by its verb: every event comes by here
-        return Delivery(self._principal, record, self._ledger.enter(record.id))
+        page = self._ledger.enter(record.id, self._clock.now())
+        return Delivery(self._principal, record, page)
+
+    def is_more(self, pending: int) -> bool:
+        """Say whether so many undecided events are more than came in by a verb.
+
+        Those of other processes are settled at some time: then nothing is counted.
+        """
+        recovered = self.counters.recovered - self._ledger.others
+        return recovered > 0 and pending > self._ledger.undecided
+
+    @property
+    def oldest_age(self) -> float | None:
+        """How long the oldest of them has waited; None where there is none."""
+        return self._ledger.oldest_age(self._clock.now())
 
     @property
     def is_behind(self) -> bool:
@@ -230,6 +244,7 @@ class Books:
             code,
             message,
             count=count,
+            numbers={"status": code},
         )
 
     def _report(self, outcome: Outcome, count: int) -> None:
@@ -240,9 +255,12 @@ class Books:
             log = self._reporter.error if outcome.code else self._reporter.warning
             # A check of our own names the value, which is no business of the log's.
             text = outcome.message if outcome.code else without_values(outcome.message)
-            log("rejected", "event rejected: %s", text, count=count)
+            numbers = {"status": outcome.code}
+            log("rejected", "event rejected: %s", text, count=count, numbers=numbers)
         elif outcome.reason in QUIET_REASONS or status is DeliveryStatus.STORED:
-            self._reporter.debug("%d events: %s", count, outcome.message)
+            self._reporter.debug(
+                "%d events: %s", count, outcome.message, numbers={"events": count}
+            )
         else:
             # A late verb is the host's own affair; the rest is a loss of ours.
             late = outcome.reason is DropReason.CLOSED

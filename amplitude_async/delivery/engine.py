@@ -14,9 +14,11 @@ from typing import Any
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.closing import LastAct
+from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.flusher import Flusher
 from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.parts import Parts, Site
 from amplitude_async.delivery.purging import purge
@@ -104,6 +106,16 @@ class Engine:
         return self._parts.pending
 
     @property
+    def observers(self) -> Observers:
+        """Those who hear of each request."""
+        return self._site.observers
+
+    @property
+    def health(self) -> Health:
+        """What the last answers say about the destination."""
+        return self._parts.schedule.health.state
+
+    @property
     def plain(self) -> bool:
         """True where accepting an event never needs to await a storage."""
         return not self._parts.journal.writes and self._keepers[0].running
@@ -142,8 +154,7 @@ class Engine:
         if self._closed:
             return
         self._pid, self._loop = os.getpid(), asyncio.get_running_loop()
-        journal, allot = self._parts.journal, self.intake.numbers.allot
-        await journal.open(allot, self._flusher.recover)
+        await self._parts.journal.open(self.intake.allot, self._flusher.recover)
         self.ensure_running()
 
     async def opened(self) -> None:

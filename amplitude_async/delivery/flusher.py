@@ -9,9 +9,14 @@ from collections.abc import Callable
 
 from amplitude_async.delivery.adopter import Adopter
 from amplitude_async.delivery.deciding.group import Group
-from amplitude_async.delivery.deciding.health import HealthState
+from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Accept, Broken, Busy, Refuse, Verdict
-from amplitude_async.delivery.outcome import DropReason, Outcome, Settlement
+from amplitude_async.delivery.outcome import (
+    DeliveryStatus,
+    DropReason,
+    Outcome,
+    Settlement,
+)
 from amplitude_async.delivery.parts import Parts, Site
 from amplitude_async.delivery.reader import Reader
 from amplitude_async.delivery.sender import Post, Sender
@@ -38,6 +43,8 @@ class Flusher:
                 site.transport,
                 timeout=config.connection_timeout,
                 compress=endpoint.compress,
+                observers=site.observers,
+                clock=site.clock,
                 counters=books.counters,
                 reporter=site.reporter,
             ),
@@ -62,7 +69,7 @@ class Flusher:
         self.adopter = Adopter(
             parts.journal,
             clock=site.clock,
-            allot=parts.intake.numbers.allot,
+            allot=parts.intake.allot,
             recovered=self.recover,
             works_here=self._works_here,
         )
@@ -172,7 +179,7 @@ class Flusher:
         goes = intake.fresh and not intake.blocked
         if schedule.in_flight or goes or self.reader.busy:
             return -math.inf
-        if schedule.health.state is HealthState.REFUSED:
+        if schedule.health.state is Health.REFUSED:
             return math.inf
         if self._paused:
             return -math.inf
@@ -264,9 +271,22 @@ class Flusher:
         self._collect()
         self._parts.intake.admit_waiters()
         self._parts.alarm.ring()
+        if self._site.observers:
+            self._tell_ages(settled)
         # A logging handler is user code: all is written down before it runs.
         if not isinstance(verdict, Accept):
             self._explain(verdict, settled)
+
+    def _tell_ages(self, settled: list[Settlement]) -> None:
+        """Tell those who observe how old the events were that were delivered."""
+        wall, delivered = self._parts.ages.wall(), DeliveryStatus.DELIVERED
+        ages = [
+            max(wall - record.accepted_at, 0.0)
+            for record, outcome in settled
+            if outcome.status is delivered
+        ]
+        if ages:
+            self._site.observers.delivered(ages)
 
     def _release(self, group: Group) -> None:
         callbacks = self._parts.books.callbacks
@@ -286,6 +306,7 @@ class Flusher:
                 verdict.message,
                 self._parts.schedule.health.state,
                 self._parts.pending,
+                numbers={"status": verdict.code, "pending": self._parts.pending},
             )
         else:
             reporter.warning(
@@ -293,6 +314,7 @@ class Flusher:
                 "the server answered %s: %s",
                 verdict.code,
                 verdict.message,
+                numbers={"status": verdict.code},
             )
 
     def _lose(self, group: Group, fault: BaseException | None) -> None:

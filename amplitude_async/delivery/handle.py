@@ -6,6 +6,8 @@ a page of the ledger, never the other way round.
 
 import asyncio
 import contextvars
+import math
+from array import array
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -17,6 +19,7 @@ __all__ = ["CombinedDelivery", "Delivery", "Ledger", "Page", "Principal", "whole
 
 _PAGE_BITS = 8
 _PAGE_MASK = (1 << _PAGE_BITS) - 1
+_NEVER = array("d", [-math.inf]) * (1 << _PAGE_BITS)
 
 
 def whole_pages(last_id: int) -> int:
@@ -41,15 +44,31 @@ class Principal(Protocol):
 class Page:
     """Outcomes of up to 256 neighbouring events."""
 
-    __slots__ = ("listeners", "open", "outcomes", "rest")
+    __slots__ = ("_first", "listeners", "open", "outcomes", "rest", "times")
 
     def __init__(self) -> None:
         self.outcomes: dict[int, Outcome] = {}
         # Dicts, not lists: of many who wait for one event, each may leave at any time.
         self.listeners: dict[int, dict[Callable[[], None], None]] = {}
         self.open = 0
+        # Eight bytes an event, and only while one of the page is undecided or asked
+        # for: nobody else knows where the oldest of all is, and when it came.
+        self.times = _NEVER[:]
+        # All before it are decided: whoever looks again begins here.
+        self._first = 0
         self.rest: Outcome | None = None
         """The outcome of all events that have none of their own."""
+
+    @property
+    def oldest(self) -> float:
+        """When the first undecided event came; infinity where none is."""
+        times, outcomes = self.times, self.outcomes
+        for index in range(self._first, len(times)):
+            if index in outcomes:
+                self._first += index == self._first
+            elif times[index] > -math.inf:
+                return times[index]
+        return math.inf
 
     def settle_rest(self, outcome: Outcome) -> None:
         """Give all events that have none of their own the same outcome."""
@@ -64,22 +83,55 @@ class Ledger:
     """Finds the page of an event by its id; forgets pages that are decided."""
 
     def __init__(self) -> None:
+        # In the order of their numbers, so that the oldest event is on the first.
         self._pages: dict[int, Page] = {}
+        self.others = 0
+        """Events of other processes that were settled: no handle was given out."""
 
-    def enter(self, record_id: int) -> Page:
-        """Open an entry for an event; returns the page its handle will watch."""
+    def enter(self, record_id: int, now: float) -> Page:
+        """Open an entry for an event; returns the page its handle will watch.
+
+        Args:
+            record_id: the number of the event.
+            now: when it came, on the clock that does not jump.
+        """
         page = self._pages.get(record_id >> _PAGE_BITS)
         if page is None:
-            page = self._pages[record_id >> _PAGE_BITS] = Page()
+            page = self._open(record_id >> _PAGE_BITS)
         # Every event comes by here twice: a page's own verb would cost it a call.
         page.open += 1
+        page.times[record_id & _PAGE_MASK] = now
         return page
+
+    def _open(self, number: int) -> Page:
+        pages = self._pages
+        late = bool(pages) and number < next(reversed(pages))
+        page = pages[number] = Page()
+        if late:  # an append that ended behind that of a later event
+            self._pages = dict(sorted(pages.items()))
+        return page
+
+    @property
+    def undecided(self) -> int:
+        """Events that came in and have no outcome."""
+        return sum([page.open for page in self._pages.values()])
+
+    def oldest_age(self, now: float) -> float | None:
+        """Say how long the oldest of them has waited; None where there is none.
+
+        It is asked for in each snapshot, and there may be thousands at once: of every
+        caller who waits in a flush.
+        """
+        for page in self._pages.values():
+            return max(now - page.oldest, 0.0)
+        return None
 
     def settle(self, record_id: int, outcome: Outcome) -> None:
         """Write an outcome down and tell whoever listens."""
         page = self._pages.get(record_id >> _PAGE_BITS)
         if page is None:
-            return  # from another process's spool: no handle was ever given out
+            self.others += 1  # from its spool: no handle was ever given out
+            return
         index = record_id & _PAGE_MASK
         page.outcomes[index] = outcome
         page.open -= 1

@@ -9,7 +9,7 @@ from amplitude_async.delivery.ages import Ages
 from amplitude_async.delivery.alarm import Alarm
 from amplitude_async.delivery.books import Books
 from amplitude_async.delivery.callbacks import inside_user_code
-from amplitude_async.delivery.deciding.health import HealthState
+from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.fresh import BulkQueue, Numbers
 from amplitude_async.delivery.handle import Delivery
@@ -84,6 +84,12 @@ class Intake:
         """Ring once so many events are in the queue."""
         self._full_at = events
 
+    def allot(self, count: int) -> int:
+        """Reserve ids for events of other processes, at this moment's wall clock."""
+        self._ages.notice(self.numbers.next, self._queue.records, self._queue.since)
+        self._ages.adopt()
+        return self.numbers.allot(count)
+
     # Taking in ---------------------------------------------------------------
 
     def offer(self, record: Record) -> Delivery | None:
@@ -94,7 +100,7 @@ class Intake:
         size = len(record.body)
         if not self._room.take(size):
             return None
-        if self._room.closed or self._schedule.health.state is HealthState.REFUSED:
+        if self._room.closed or self._schedule.health.state is Health.REFUSED:
             if self._books.is_behind:
                 self._room.free(1, size)
                 return None
@@ -110,7 +116,7 @@ class Intake:
 
     def _take_in(self, record: Record, size: int, *, must_tell: bool) -> Delivery:
         """Accept an event that has its place."""
-        if self._room.closed or self._schedule.health.state is HealthState.REFUSED:
+        if self._room.closed or self._schedule.health.state is Health.REFUSED:
             # Whoever waited for a storage or for room while the client was shut down
             # comes by here as well.
             verdict = self._room.full if self._room.closed else self._refused()
@@ -271,7 +277,7 @@ class Intake:
             and not self.closing
             and self._room.could_hold(len(record.body))
             # A hiccup sheds nothing, and an outage delays nobody.
-            and health.state is not HealthState.REFUSED
+            and health.state is not Health.REFUSED
             and not health.takes_nothing(self._ages.now(), config.overflow_timeout)
             # What this very code holds up would never make room for it.
             and self._client_id not in inside_user_code.get()
@@ -291,7 +297,7 @@ class Intake:
 
         All of them are told to go on where waiting does not help any more.
         """
-        refused = self._schedule.health.state is HealthState.REFUSED
+        refused = self._schedule.health.state is Health.REFUSED
         if refused or self.closing:
             self._room.send_away()
         else:

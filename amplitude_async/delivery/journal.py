@@ -118,6 +118,10 @@ class Journal:
         """Say whether an undecided record survives the process."""
         return self.writes and self._sure and record_id not in self._writer.loose
 
+    def count(self, pending: int) -> int:
+        """Say how many of so many undecided events are in the storage."""
+        return pending - len(self._writer.loose) if self.writes else 0
+
     @property
     def keeps_unread(self) -> bool:
         """True while nothing says that what is only in the storage is lost."""

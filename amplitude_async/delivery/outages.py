@@ -69,6 +69,10 @@ class Loose:
     def __contains__(self, record_id: int) -> bool:
         return record_id in self._ids
 
+    def __len__(self) -> int:
+        """Count those that do not survive the process."""
+        return len(self._ids)
+
     def add(self, record_id: int) -> None:
         """Note a record that does not survive the process, as yet or at all."""
         self._ids.add(record_id)

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import cached_property
 
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.ages import Ages
@@ -14,11 +15,12 @@ from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.handle import Principal
 from amplitude_async.delivery.intake import Intake
 from amplitude_async.delivery.journal import Journal
+from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.room import Room
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import Transport
-from amplitude_async.storage.base import Storage
+from amplitude_async.storage.base import Holdings, Storage
 
 __all__ = ["Parts", "Site"]
 
@@ -35,6 +37,11 @@ class Site:
     rng: random.Random
     max_age: float
     client_id: int
+
+    @cached_property
+    def observers(self) -> Observers:
+        """Those who hear of each request."""
+        return Observers(self.reporter)
 
 
 @dataclass(frozen=True)
@@ -100,15 +107,32 @@ class Parts:
     def stats(self, wall: float) -> Stats:
         """Freeze the account, at a time in seconds since the epoch."""
         spool = self.journal.holdings
-        return self.books.counters.snapshot(
+        waiting = Stats(
             pending=self.pending,
             held=self.schedule.held,
             retries=self.schedule.retries,
+            oldest_age=self._oldest_age(spool),
+            queue_events=self.room.count,
             queue_bytes=self.room.bytes,
+            spool_events=self.journal.count(self.pending),
             spool_bytes=spool.size,
             spool_oldest_age=spool.age(wall),
             durable=self.journal.durable,
         )
+        return self.books.counters.snapshot(waiting)
+
+    def _oldest_age(self, spool: Holdings) -> float | None:
+        """Say how old the oldest undecided event is, wherever it waits.
+
+        What came by a verb is in the ledger; what was taken over is in the storage
+        alone, which knows when the oldest of all it has was accepted.
+        """
+        if not self.pending:
+            return None
+        own = self.books.oldest_age
+        if self.books.is_more(self.pending):
+            return max(own or 0.0, self.ages.of_adopted(spool.oldest))
+        return own
 
 
 def _callbacks(site: Site, alarm: Alarm) -> CallbackRunner | None:

@@ -2,17 +2,25 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from traceback import format_exception
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.exceptions import AmplitudeError
 from amplitude_async.redaction import Redactor, without_inputs
 from amplitude_async.shown import printable
 
-__all__ = ["Reporter", "in_words", "log_quietly", "named"]
+__all__ = ["Numbers", "Reporter", "in_words", "log_quietly", "named"]
 
 QUIET_INTERVAL = 60.0
+
+Numbers: TypeAlias = Mapping[str, int | float | str]
+"""What a line says, for machines: never an id, a key or a word of an event."""
+
+NO_NUMBERS: Final[Numbers] = MappingProxyType({})
 
 
 class Reporter:
@@ -37,15 +45,23 @@ class Reporter:
         self._spoken: dict[str, float] = {}
         self._unspoken: dict[str, int] = {}
 
-    def debug(self, message: str, *args: object) -> None:
+    def debug(self, message: str, *args: object, numbers: Numbers = NO_NUMBERS) -> None:
         """Log one line per batch; built only where DEBUG is on."""
         if self._is_on(logging.DEBUG):
             text = printable(self.redact(f"{self._name}: {_filled(message, args)}"))
-            log_quietly(self._logger, logging.DEBUG, text)
+            extra = {"destination": self._name, **numbers}
+            log_quietly(self._logger, logging.DEBUG, text, numbers=extra)
 
-    def warning(self, cause: str, message: str, *args: object, count: int = 1) -> None:
+    def warning(
+        self,
+        cause: str,
+        message: str,
+        *args: object,
+        count: int = 1,
+        numbers: Numbers = NO_NUMBERS,
+    ) -> None:
         """Log trouble that may pass."""
-        self._report(logging.WARNING, cause, message, args, count)
+        self._report(logging.WARNING, cause, message, args, count, numbers=numbers)
 
     def error(
         self,
@@ -53,10 +69,11 @@ class Reporter:
         message: str,
         *args: object,
         count: int = 1,
+        numbers: Numbers = NO_NUMBERS,
         traceback: BaseException | None = None,
     ) -> None:
         """Log a loss, or something a person must mend."""
-        self._report(logging.ERROR, cause, message, args, count, traceback)
+        self._report(logging.ERROR, cause, message, args, count, traceback, numbers)
 
     def _report(  # noqa: PLR0917 - private, called by two
         self,
@@ -66,6 +83,7 @@ class Reporter:
         args: tuple[object, ...],
         count: int,
         traceback: BaseException | None = None,
+        numbers: Numbers = NO_NUMBERS,
     ) -> None:
         now = self._clock.now()
         unspoken = self._unspoken.get(cause, 0) + count
@@ -84,7 +102,13 @@ class Reporter:
             if clean != told:
                 # A handler would print the error itself, and with it the rest.
                 text, traceback = f"{text}\n{clean}", None
-        log_quietly(self._logger, level, text, traceback)
+        extra = {
+            "destination": self._name,
+            "cause": self._cleaned(cause),
+            "count": unspoken,
+            **numbers,
+        }
+        log_quietly(self._logger, level, text, traceback, numbers=extra)
 
     def _cleaned(self, text: str) -> str:
         """Take out secrets, and what errors of models repeat of an event."""
@@ -147,11 +171,25 @@ def log_quietly(
     level: int,
     text: str,
     traceback: BaseException | None = None,
+    *,
+    numbers: Numbers = NO_NUMBERS,
 ) -> None:
     """Log a line, whatever the user's loggers, filters and handlers raise.
 
     That is their own trouble and no event's. Nothing is awaited here, so that no
     cancellation in it is meant for us.
+
+    Args:
+        logger: the user's, or one of the standard library.
+        level: how bad it is.
+        text: the line.
+        traceback: what was raised.
+        numbers: what the line says, for machines: attributes of its record, which
+            begin with ``amplitude_`` so that they meet none of logging's own.
     """
+    extra = {
+        f"amplitude_{name}": printable(value) if isinstance(value, str) else value
+        for name, value in numbers.items()
+    }
     with suppress(Exception, asyncio.CancelledError):
-        logger.log(level, "%s", text, exc_info=traceback)
+        logger.log(level, "%s", text, exc_info=traceback, extra=extra)

@@ -16,6 +16,7 @@ from amplitude_async.delivery.endpoint import (
     Sort,
     Verdict,
 )
+from amplitude_async.delivery.observing import Answered, Observers
 from amplitude_async.delivery.outcome import Settlement
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Counters
@@ -33,6 +34,8 @@ class Post:
     """Compresses a body where that pays, counts it and puts it on the wire.
 
     Args:
+        observers: hear of each request.
+        clock: says how long each took.
         reporter: is told of what a transport raises that should raise nothing; None:
             the response alone says it.
     """
@@ -43,12 +46,16 @@ class Post:
         *,
         timeout: float,
         compress: bool,
+        observers: Observers,
+        clock: Clock,
         counters: Counters | None = None,
         reporter: Reporter | None = None,
     ) -> None:
         self._transport = transport
         self._timeout = timeout
         self._compress = compress
+        self._observers = observers
+        self._clock = clock
         self._counters = counters
         self._reporter = reporter
 
@@ -65,15 +72,31 @@ class Post:
             headers = {**headers, **GZIP_HEADER}
         if self._counters is not None:
             self._counters.request(len(body))
+        if not self._observers:
+            return await self._put(url, body, headers), len(body)
+        started = self._clock.now()
+        entered = self._observers.enter()
         try:
-            response = await self._transport.send(url, body, headers, self._timeout)
+            response = await self._put(url, body, headers)
+        finally:
+            self._observers.leave(entered)
+        took = self._clock.now() - started
+        # An answer that broke off in the middle is none.
+        status = 0 if response.error is not None else response.status
+        self._observers.answered(Answered(status, took, len(body)))
+        return response, len(body)
+
+    async def _put(self, url: str, body: bytes, headers: Mapping[str, str]) -> Response:
+        """Put a body on the wire; what a transport raises is no answer."""
+        try:
+            return await self._transport.send(url, body, headers, self._timeout)
         except BaseException as fault:
             if not is_theirs(fault):
                 raise
             response = Response(0, error=f"sending failed: {describe_fault(fault)}")
             if self._reporter is not None:
                 self._reporter.error("transport", "%s", response.error, traceback=fault)
-        return response, len(body)
+            return response
 
 
 class Sender:
@@ -126,13 +149,21 @@ class Sender:
         if self._stopped or not self._is_here():
             return  # the shutdown has settled these events, or the parent does
         verdict = self._interpret(response, records)
+        took, kind = clock.now() - started, type(verdict).__name__.lower()
         self._reporter.debug(
             "upload of %d events, %d bytes: %s %s in %.0f ms",
             len(records),
             size,
             response.status or "no answer",
-            type(verdict).__name__.lower(),
-            (clock.now() - started) * 1000,
+            kind,
+            took * 1000,
+            numbers={
+                "events": len(records),
+                "bytes": size,
+                "status": response.status,
+                "verdict": kind,
+                "duration": took,
+            },
         )
         settled = self._decide(group, verdict)
         # From here on the group may be out again, with another task.

@@ -1,11 +1,16 @@
 """Counters of one destination, and the snapshot the user reads."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from amplitude_async.delivery.outcome import DeliveryStatus, DropReason, Outcome
 
-__all__ = ["Counters", "Stats"]
+__all__ = ["Counters", "Stats", "read_whole"]
+
+# The other thread is between two counters for a microsecond, or until it runs again.
+MOST_LOOKS = 100
+GLANCE = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +40,18 @@ class Stats:
     requests: int = 0
     bytes_sent: int = 0
     """Bytes of request bodies, after compression."""
+    oldest_age: float | None = None
+    """Seconds since the oldest undecided event was accepted; None without any.
+
+    Wherever it waits, in memory or in a spool. One of an earlier process counts by the
+    wall clock, as it went when the event was taken over.
+    """
+    queue_events: int = 0
+    """Undecided events in memory, those in flight included."""
     queue_bytes: int = 0
-    """Encoded bytes of the undecided events in memory."""
+    """Their encoded bytes."""
+    spool_events: int = 0
+    """Undecided events that survive the process; 0 with memory storage."""
     spool_bytes: int = 0
     """Encoded bytes of the events in a durable storage; 0 with memory storage."""
     spool_oldest_age: float | None = None
@@ -58,6 +73,28 @@ class Stats:
         """True where the account adds up, as it always must."""
         settled = self.delivered + self.rejected + self.dropped + self.stored
         return self.accepted + self.recovered == settled + self.pending
+
+
+def read_whole(read: Callable[[], Stats]) -> Stats:
+    """Read an account from any thread, so that it adds up.
+
+    A thread may interrupt the loop's between two counters of one event. On the loop's
+    own thread the first look is whole.
+
+    Args:
+        read: takes a snapshot, as ``client.stats`` does.
+    """
+    stats = read()
+    for _ in range(MOST_LOOKS):
+        if _is_whole(stats) and all(map(_is_whole, stats.destinations.values())):
+            break
+        time.sleep(GLANCE)  # lets the other thread get on
+        stats = read()
+    return stats
+
+
+def _is_whole(stats: Stats) -> bool:
+    return stats.balanced and stats.dropped == sum(stats.dropped_by_reason.values())
 
 
 class Counters:
@@ -126,19 +163,10 @@ class Counters:
             by_reason = self.dropped_by_reason
             by_reason[reason] = by_reason.get(reason, 0) + events
 
-    def snapshot(
-        self,
-        *,
-        pending: int,
-        held: int = 0,
-        retries: int = 0,
-        queue_bytes: int = 0,
-        spool_bytes: int = 0,
-        spool_oldest_age: float | None = None,
-        durable: bool = False,
-    ) -> Stats:
+    def snapshot(self, waiting: Stats) -> Stats:
         """Freeze the account together with what is waiting right now."""
-        return Stats(
+        return replace(
+            waiting,
             accepted=self.accepted,
             recovered=self.recovered,
             delivered=self.delivered,
@@ -146,15 +174,8 @@ class Counters:
             dropped=self.dropped,
             dropped_by_reason=dict(self.dropped_by_reason),
             stored=self.stored,
-            pending=pending,
-            held=held,
-            retries=retries,
             requests=self.requests,
             bytes_sent=self.bytes_sent,
-            queue_bytes=queue_bytes,
-            spool_bytes=spool_bytes,
-            spool_oldest_age=spool_oldest_age,
-            durable=durable,
             losses=self.losses,
             last_error=self.last_error,
         )

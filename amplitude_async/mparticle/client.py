@@ -103,6 +103,7 @@ class MParticle(BaseClient):
             self._transport,
             clock=self._clock,
             rng=random.Random(),
+            observers=self._own.observers,
         )
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import replace
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.health import JITTER_FLOOR
 from amplitude_async.delivery.endpoint import Response, describe_failure, retry_after
+from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.sender import Post
 from amplitude_async.delivery.transport import Transport
 from amplitude_async.mparticle.config import MParticleConfig
@@ -77,6 +78,7 @@ class Uploader:
         *,
         clock: Clock,
         rng: random.Random,
+        observers: Observers,
     ) -> None:
         self._config = config
         self._endpoint = endpoint
@@ -84,6 +86,8 @@ class Uploader:
             transport,
             timeout=config.connection_timeout,
             compress=endpoint.compress,
+            observers=observers,
+            clock=clock,
         )
         self._clock = clock
         self._rng = rng

@@ -7,7 +7,7 @@ from typing import Any
 
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.deciding.group import Group
-from amplitude_async.delivery.deciding.health import HealthState
+from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.endpoint import (
     Accept,
@@ -219,7 +219,7 @@ def unless(poison: str, verdict: Verdict) -> Server:
     return lambda names: verdict if poison in names else OK
 
 
-def health(book: Book) -> HealthState:
+def health(book: Book) -> Health:
     """Return how well the destination is."""
     return book.schedule.health.state
 

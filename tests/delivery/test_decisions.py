@@ -11,8 +11,8 @@ from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.health import (
     FRUITLESS_ANSWERS,
     REFUSAL_PROBE_INTERVAL,
+    Condition,
     Health,
-    HealthState,
     TokenBucket,
 )
 from amplitude_async.delivery.deciding.schedule import Schedule
@@ -95,7 +95,7 @@ def make_failing(schedule: Schedule) -> None:
     """Make the destination FAILING by requests that broke, before the clock began."""
     for now in (-300.0, -200.0, -100.0):
         schedule.health.slowed(now, now, broken=True)
-    assert schedule.health.state is HealthState.FAILING
+    assert schedule.health.state is Health.FAILING
 
 
 # --- Probes ---
@@ -290,7 +290,7 @@ def test_the_rate_is_kept_exactly_at_its_edge() -> None:
 
 def test_a_success_forgets_fruitless_answers() -> None:
     """The patience with refused batches is whole again after a success."""
-    health = Health(DeliveryConfig(), random.Random(1).uniform)
+    health = Condition(DeliveryConfig(), random.Random(1).uniform)
     for _ in range(FRUITLESS_ANSWERS):
         health.fruitless(0.0)
     health.succeeded(0.0, 0.0)

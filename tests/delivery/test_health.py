@@ -6,23 +6,23 @@ import random
 import pytest
 
 from amplitude_async.config import DeliveryConfig
-from amplitude_async.delivery.deciding.health import Health, HealthState, TokenBucket
+from amplitude_async.delivery.deciding.health import Condition, Health, TokenBucket
 
 __all__: list[str] = []
 
 NOW = 1_000.0
 
 
-def health(**options: float) -> Health:
+def health(**options: float) -> Condition:
     """Return a state that draws the longest wait each time."""
-    return Health(DeliveryConfig.model_validate(options), max)
+    return Condition(DeliveryConfig.model_validate(options), max)
 
 
 def test_a_new_destination_is_healthy() -> None:
     """Nothing is known against it."""
     state = health()
 
-    assert state.state is HealthState.HEALTHY
+    assert state.state is Health.HEALTHY
     assert state.not_before == -math.inf
 
 
@@ -34,7 +34,7 @@ def test_backoff_doubles_up_to_its_cap_with_full_jitter(
     failures: int, ceiling: float
 ) -> None:
     """A wait is drawn between a floor above zero and the doubled ceiling."""
-    state = Health(DeliveryConfig(), random.Random(7).uniform)
+    state = Condition(DeliveryConfig(), random.Random(7).uniform)
 
     waits = [state.backoff(failures) for _ in range(500)]
 
@@ -53,8 +53,8 @@ def test_three_failures_in_a_row_are_a_failing_destination(*, broken: bool) -> N
         seen.append((state.state, state.not_before - now, state.places))
         now = state.not_before
 
-    assert [s for s, _, _ in seen[:2]] == [HealthState.HEALTHY] * 2
-    assert [s for s, _, _ in seen[2:]] == [HealthState.FAILING] * 3
+    assert [s for s, _, _ in seen[:2]] == [Health.HEALTHY] * 2
+    assert [s for s, _, _ in seen[2:]] == [Health.FAILING] * 3
     assert [places for _, _, places in seen[2:]] == [1, 1, 1]
     waits = [wait for _, wait, _ in seen]
     assert waits == sorted(waits)
@@ -77,7 +77,7 @@ def test_answers_of_one_moment_are_one_trouble() -> None:
     for answered in (NOW + 0.1, NOW + 0.2, NOW + 0.3):
         state.slowed(answered, NOW, broken=False)
 
-    assert state.state is HealthState.HEALTHY
+    assert state.state is Health.HEALTHY
     assert state.pace.failures == 1
 
 
@@ -112,11 +112,11 @@ def test_one_success_makes_all_well() -> None:
         now = state.not_before
     state.succeeded(now, now)
 
-    assert state.state is HealthState.HEALTHY
+    assert state.state is Health.HEALTHY
     assert state.pace.failures == 0
     assert not state.broken
     state.slowed(now, now, broken=True)
-    assert state.state is HealthState.HEALTHY
+    assert state.state is Health.HEALTHY
 
 
 def test_who_refused_us_and_now_does_not_answer_is_failing() -> None:
@@ -125,7 +125,7 @@ def test_who_refused_us_and_now_does_not_answer_is_failing() -> None:
     state.refused(NOW, 401, "HTTP 401")
     state.slowed(NOW + 60.0, NOW + 60.0, broken=False)
 
-    assert state.state is HealthState.FAILING
+    assert state.state is Health.FAILING
 
 
 def test_a_refusal_is_remembered_and_probed_after_a_minute() -> None:
@@ -133,7 +133,7 @@ def test_a_refusal_is_remembered_and_probed_after_a_minute() -> None:
     state = health()
     state.refused(NOW, 401, "HTTP 401")
 
-    assert state.state is HealthState.REFUSED
+    assert state.state is Health.REFUSED
     assert (state.refusal_code, state.refusal_message) == (401, "HTTP 401")
     assert state.not_before == NOW + 60.0
 
@@ -145,7 +145,7 @@ def test_a_long_row_of_fruitless_answers_slows_down() -> None:
     for _ in range(12):
         state.fruitless(NOW)
     assert state.not_before == -math.inf
-    assert state.state is HealthState.HEALTHY
+    assert state.state is Health.HEALTHY
 
     for _ in range(4):
         state.fruitless(NOW)

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from amplitude_async.delivery.deciding.batcher import Choose
-from amplitude_async.delivery.deciding.health import HealthState
+from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Accept, Bisect, Broken, Busy, Verdict
 from amplitude_async.delivery.outcome import DeliveryStatus, DropReason, Outcome
 from amplitude_async.storage.base import Record
@@ -447,12 +447,12 @@ def test_three_broken_requests_make_single_events_probe() -> None:
     book.add(many(40))
     fail_three_times(book, FAILED)
 
-    assert health(book) is HealthState.FAILING
+    assert health(book) is Health.FAILING
     probe = book.take()
     assert len(sent(probe)) == 1
     assert book.next(eager=True) is None
     book.answer(probe, OK)
-    assert health(book) is HealthState.HEALTHY
+    assert health(book) is Health.HEALTHY
     book.now += 60.0
     assert len(sent(book.take())) == 10
 
@@ -464,12 +464,12 @@ def test_a_busy_destination_is_asked_with_whole_batches(verdict: Verdict) -> Non
     book.add(many(40))
     fail_three_times(book, verdict)
 
-    assert health(book) is HealthState.FAILING
+    assert health(book) is Health.FAILING
     group = book.take()
     assert sent(group) == book.requests[0]
     assert book.next(eager=True) is None
     book.answer(group, OK)
-    assert health(book) is HealthState.HEALTHY
+    assert health(book) is Health.HEALTHY
 
 
 def test_a_success_between_failures_keeps_a_destination_healthy() -> None:
@@ -481,7 +481,7 @@ def test_a_success_between_failures_keeps_a_destination_healthy() -> None:
         book.now += 60.0
         book.answer(book.take(), verdict)
 
-    assert health(book) is HealthState.HEALTHY
+    assert health(book) is Health.HEALTHY
 
 
 def test_probes_are_the_heads_of_identities_in_turn() -> None:
@@ -917,7 +917,7 @@ def test_a_refusal_rejects_all_that_waits_in_memory() -> None:
     first, second = book.take(), book.take()
     book.answer(first, REFUSED)
 
-    assert health(book) is HealthState.REFUSED
+    assert health(book) is Health.REFUSED
     assert set(book.ends(DeliveryStatus.REJECTED)) == {"a1", "b1", "e1"}
     assert {o.code for o in book.settled.values()} == {401}
     book.answer(second, OK)

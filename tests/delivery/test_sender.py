@@ -13,6 +13,7 @@ from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.endpoint import Accept, Broken, Busy, Response, Verdict
+from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import Settlement
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.sender import Post, Sender
@@ -38,7 +39,14 @@ class Desk:
         reporter = Reporter(logging.getLogger("amplitude_async"), clock, "test")
         self.sender = Sender(
             endpoint,
-            Post(transport, timeout=5.0, compress=False, reporter=reporter),
+            Post(
+                transport,
+                timeout=5.0,
+                compress=False,
+                observers=Observers(reporter),
+                clock=clock,
+                reporter=reporter,
+            ),
             clock=clock,
             reporter=reporter,
             decide=self._decide,

@@ -7,7 +7,7 @@ comment is not needed.
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, assert_type
@@ -17,6 +17,7 @@ import aiohttp
 
 from amplitude_async import (
     Amplitude,
+    Answered,
     BeforePlugin,
     Config,
     Delivery,
@@ -27,8 +28,10 @@ from amplitude_async import (
     EnrichmentPlugin,
     Event,
     EventOptions,
+    Health,
     Identify,
     IngestionMetadata,
+    Observer,
     Overflow,
     Plan,
     Revenue,
@@ -52,6 +55,16 @@ from amplitude_async.storage import MemoryStorage, SQLiteStorage
 from amplitude_async.testing import RecordingAmplitude
 
 __all__: list[str] = []
+
+
+class Watcher(Observer):
+    """Hears of requests."""
+
+    def answered(self, request: Answered) -> None:
+        """See what there is to see."""
+        assert_type(request.status, int)
+        assert_type(request.duration, float)
+        assert_type(request.ok, bool)
 
 
 class CheckoutCompleted(TypedEvent):
@@ -167,6 +180,11 @@ def construction(session: aiohttp.ClientSession) -> None:
     assert_type(client.config, Config)
     assert_type(client.stats, Stats)
     assert_type(client.stats.destinations, Mapping[str, Stats])
+    assert_type(client.stats.oldest_age, float | None)
+    assert_type(client.health, Health)
+    assert_type(client.destination, str)
+    assert_type(client.observe(Watcher()), Callable[[], None])
+    client.observe(object())  # type: ignore[arg-type]
     client.opt_out = True
     Amplitude("key", flush_queuesize=5)  # type: ignore[call-arg]
     Amplitude("key", flush_interval="soon")  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from enum import StrEnum
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.deciding.pace import Pace
 
-__all__ = ["Health", "HealthState", "TokenBucket"]
+__all__ = ["Condition", "Health", "TokenBucket"]
 
 FAILURES_TO_FAIL = 3
 REFUSAL_PROBE_INTERVAL = 60.0
@@ -20,7 +20,7 @@ JITTER_FLOOR = 0.1
 _ROUNDING = 1e-9
 
 
-class HealthState(StrEnum):
+class Health(StrEnum):
     """What the last answers say about a destination."""
 
     HEALTHY = "healthy"
@@ -30,7 +30,7 @@ class HealthState(StrEnum):
     """It refuses us (key, URL, method): one probe a minute."""
 
 
-class Health:
+class Condition:
     """The state of a destination and the moment before which it is left alone."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Health:
             uniform=uniform,
         )
         """How many requests may be out, and how far apart they start."""
-        self.state = HealthState.HEALTHY
+        self.state = Health.HEALTHY
         self.taken = 0
         """Requests that the destination took, in all."""
         self.broken = False
@@ -71,13 +71,13 @@ class Health:
     @property
     def places(self) -> int:
         """How many requests may be out at once."""
-        return self.pace.width if self.state is HealthState.HEALTHY else 1
+        return self.pace.width if self.state is Health.HEALTHY else 1
 
     @property
     def probes(self) -> bool:
         """True while requests carry one event each, of different identities in turn."""
-        failing = self.state is HealthState.FAILING and self.broken
-        return failing or self.state is HealthState.REFUSED
+        failing = self.state is Health.FAILING and self.broken
+        return failing or self.state is Health.REFUSED
 
     def may_ask(self, now: float, out: int) -> bool:
         """Say whether one more request may start now, with so many out."""
@@ -90,7 +90,7 @@ class Health:
 
     def succeeded(self, now: float, started_at: float) -> None:
         """A request was taken: all is well."""
-        self.state = HealthState.HEALTHY
+        self.state = Health.HEALTHY
         self.taken += 1
         self.broken = False
         self.failing_since = None
@@ -105,9 +105,9 @@ class Health:
             self.failing_since = now
         self.pace.slowed(now, started_at)
         # Who refused us and now does not answer has another trouble than our key.
-        refused = self.state is HealthState.REFUSED
+        refused = self.state is Health.REFUSED
         if refused or self.pace.failures >= FAILURES_TO_FAIL:
-            self.state = HealthState.FAILING
+            self.state = Health.FAILING
 
     def hold(self, until: float) -> None:
         """Leave the destination alone, as it asks."""
@@ -122,7 +122,7 @@ class Health:
 
     def refused(self, now: float, code: int, message: str) -> None:
         """The server refuses us, whatever we send."""
-        self.state = HealthState.REFUSED
+        self.state = Health.REFUSED
         self.refusal_code = code
         self.refusal_message = message
         self._rest_until = now + REFUSAL_PROBE_INTERVAL

@@ -12,7 +12,7 @@ from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.deciding.attempts import Attempts
 from amplitude_async.delivery.deciding.batcher import ByteTarget, Leaving
 from amplitude_async.delivery.deciding.group import Group
-from amplitude_async.delivery.deciding.health import Health
+from amplitude_async.delivery.deciding.health import Condition
 from amplitude_async.delivery.endpoint import (
     Accept,
     Bisect,
@@ -102,7 +102,7 @@ class Rulings:
     def __init__(
         self,
         config: DeliveryConfig,
-        health: Health,
+        health: Condition,
         attempts: Attempts,
         target: ByteTarget,
         *,

@@ -13,7 +13,7 @@ from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.deciding.attempts import Attempts
 from amplitude_async.delivery.deciding.batcher import ByteTarget, Choose
 from amplitude_async.delivery.deciding.group import Group, Life
-from amplitude_async.delivery.deciding.health import Health, HealthState, TokenBucket
+from amplitude_async.delivery.deciding.health import Condition, Health, TokenBucket
 from amplitude_async.delivery.deciding.rulings import Endings, Ruling, Rulings
 from amplitude_async.delivery.deciding.timetable import Linger
 from amplitude_async.delivery.deciding.waiting import Waiting
@@ -51,7 +51,7 @@ class Schedule:
             most_bytes=config.max_storage_bytes,
             durable=durable,
         )
-        self.health = Health(config, rng.uniform)
+        self.health = Condition(config, rng.uniform)
         """How well the destination is, and how fast it may be asked."""
         self._rulings = Rulings(
             config,
@@ -138,7 +138,7 @@ class Schedule:
         if self._waiting.last_call:
             return self._next_due(now, wall, most) or self._take(now, wall, most)
         health = self.health
-        if health.state is HealthState.REFUSED:
+        if health.state is Health.REFUSED:
             due = now >= health.not_before and not self.in_flight
             return self._probe(now, wall) if due else None
         if not health.may_ask(now, self.in_flight):
@@ -277,7 +277,7 @@ class Schedule:
 
     def _look_at_health(self, now: float) -> None:
         health = self.health
-        if health.state is HealthState.HEALTHY:
+        if health.state is Health.HEALTHY:
             self._waiting.forget_probes()
         elif health.probes and not self._waiting.last_call:
             # In a last call nothing is probed: pieces stay pieces, or halving a batch
@@ -363,7 +363,7 @@ class Schedule:
         Returns:
             False where nothing waits or the server refuses us anyway.
         """
-        if self.health.state is HealthState.REFUSED:
+        if self.health.state is Health.REFUSED:
             return False
         return self._waiting.call_last(now)
 

@@ -1,0 +1,121 @@
+"""Those who watch a destination from outside, and a fence round them."""
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.tasks import is_theirs
+
+__all__ = ["Answered", "Observer", "Observers"]
+
+SHARE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One request and how it ended, without a word of what was in it."""
+
+    status: int
+    """HTTP status; 0 where no answer came."""
+    duration: float
+    """Seconds from the first attempt to connect to the end of the answer."""
+    size: int
+    """Bytes of the body, after compression."""
+
+    @property
+    def ok(self) -> bool:
+        """True where the server took the request."""
+        return 200 <= self.status < 300
+
+
+class Observer:
+    """Hears of each request of a client; what it does not override does nothing.
+
+    It is called a few times for each request and never for each event, on the client's
+    loop and in an empty context. It may not wait. Whatever it raises is
+    logged and changes nothing.
+    """
+
+    def sending(self) -> AbstractContextManager[object]:
+        """Give what is to be entered around a request, as a context to set."""
+        return nullcontext()
+
+    def answered(self, request: Answered) -> None:
+        """Hear how a request ended."""
+
+    def delivered(self, ages: Sequence[float]) -> None:
+        """Hear how old events were when they were delivered, in seconds.
+
+        Those of one request come in shares of at most 200.
+        """
+
+
+class Observers:
+    """All that observe one destination; their faults are their own."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._all: list[Observer] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def add(self, observer: Observer) -> Callable[[], None]:
+        """Let somebody observe; returns what ends that, which may be called again."""
+        self._all = [*self._all, observer]
+
+        def end() -> None:
+            self._all = [one for one in self._all if one is not observer]
+
+        return end
+
+    def enter(self) -> list[AbstractContextManager[object]]:
+        """Enter what each of them gives for a request that begins."""
+        entered: list[AbstractContextManager[object]] = []
+
+        def enter(observer: Observer) -> None:
+            context = observer.sending()
+            context.__enter__()
+            entered.append(context)
+
+        self._tell(enter)
+        return entered
+
+    def leave(self, entered: list[AbstractContextManager[object]]) -> None:
+        """Leave it all, the last first; nobody hears why or changes how it ended."""
+        for context in reversed(entered):
+            self._fence(partial(context.__exit__, None, None, None))
+
+    def answered(self, request: Answered) -> None:
+        """Tell all of them how a request ended."""
+        self._tell(lambda observer: observer.answered(request))
+
+    def delivered(self, ages: Sequence[float]) -> None:
+        """Tell all of them how old the events of a request were, many in shares."""
+        share, rest = ages[:SHARE], ages[SHARE:]
+        self._tell(lambda observer: observer.delivered(share))
+        if rest:
+            # To enter each of 2,000 into a histogram would hold the loop.
+            loop, empty = asyncio.get_running_loop(), contextvars.Context()
+            loop.call_soon(partial(self.delivered, rest), context=empty)
+
+    def _tell(self, tell: Callable[[Observer], object]) -> None:
+        for observer in self._all:
+            self._fence(partial(tell, observer))
+
+    def _fence(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except BaseException as error:  # user code, fenced
+            if not is_theirs(error):
+                raise
+            self._reporter.error(
+                "observer", "an observer raised %r", error, traceback=error
+            )
+
+    def __repr__(self) -> str:
+        return f"<Observers {len(self._all)}>"

@@ -10,7 +10,7 @@ from amplitude_async.client.life import UNSET, Unset
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.plugins import Plugin
 from amplitude_async.sync.hatch import Hatch
-from amplitude_async.sync.loop import refuse_on_loop
+from amplitude_async.sync.loop import refuse_gevent, refuse_on_loop
 from amplitude_async.sync.process import PROCESS
 
 __all__ = ["SyncClient"]
@@ -28,8 +28,9 @@ class SyncClient(Generic[SeatT]):
     _seat: SeatT
 
     def __init__(self, seat: SeatT) -> None:
-        self._seat = seat
         self._hatch: Hatch | None = None
+        refuse_gevent()
+        self._seat = seat
 
     def _way_in(self) -> Hatch:
         """Give this process's hatch, started; to be asked before each event."""

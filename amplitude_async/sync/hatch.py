@@ -194,7 +194,9 @@ class Hatch:
     async def let_in_now(self) -> None:
         """Let in all that was handed over so far."""
         last = self._let_in_so_far + len(self._inbox)
-        while self._let_in_so_far < last and self._let_in_some():
+        while self._let_in_so_far < last:
+            if not self._let_in_some():
+                return
             await asyncio.sleep(0)
 
     @property

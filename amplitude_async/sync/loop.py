@@ -13,7 +13,7 @@ from asyncio import _get_running_loop as running_loop
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from amplitude_async.delivery.reporting import log_quietly
 from amplitude_async.exceptions import AmplitudeError
@@ -40,6 +40,7 @@ class LoopThread:
         self.inherited = False
         """True in a forked child: this thread is its parent's."""
         self._ending = False
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._go: threading.Event | None = None
         self._thread = threading.Thread(
             target=self._run, name="amplitude_async loop", daemon=True
@@ -141,9 +142,16 @@ class LoopThread:
     def inherit(self) -> None:
         """Take note that this is a forked child, which does not have the thread."""
         self.inherited = True
+        # Kept, and silenced: tasks that nobody will run again are no fault here.
+        self._tasks = asyncio.all_tasks(self.loop)
+        self.loop.set_exception_handler(_say_nothing)
 
     def __repr__(self) -> str:
         return f"<LoopThread {'ended' if self.loop.is_closed() else 'running'}>"
+
+
+def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Let nothing be said of an inherited loop."""
 
 
 async def _answer(question: Callable[[], T]) -> T:
@@ -211,24 +219,29 @@ def refuse_on_loop(client: str) -> None:
 
 
 def refuse_gevent() -> None:
-    """Make sure that threads are threads.
+    """Make sure that threads are threads, and sockets sockets.
 
     Raises:
         AmplitudeError: gevent or eventlet has put its own in their place.
     """
-    for library in ("gevent", "eventlet"):
-        if _has_patched_threads(library):
+    for library, patched in (("gevent", _GEVENT), ("eventlet", _EVENTLET)):
+        if any(_has_patched(library, name) for name in patched):
             msg = (
-                f"{library} has replaced Python's threads, and SyncAmplitude needs a "
-                "real one for its event loop: run it in threads or processes, as "
-                "gunicorn's gthread worker or Celery's prefork and threads pools do"
+                f"{library} has replaced Python's threads or sockets, and the event "
+                "loop behind this client needs real ones: run it in threads or "
+                "processes, as gunicorn's gthread worker or Celery's prefork and "
+                "threads pools do"
             )
             raise AmplitudeError(msg)
 
 
-def _has_patched_threads(library: str) -> bool:
+def _has_patched(library: str, name: str) -> bool:
     with contextlib.suppress(Exception):
         if library == "gevent":
-            return bool(sys.modules["gevent.monkey"].is_module_patched("threading"))
-        return bool(sys.modules["eventlet.patcher"].is_monkey_patched("thread"))
+            return bool(sys.modules["gevent.monkey"].is_module_patched(name))
+        return bool(sys.modules["eventlet.patcher"].is_monkey_patched(name))
     return False
+
+
+_GEVENT: Final = ("threading", "socket", "select")
+_EVENTLET: Final = ("thread", "socket", "select")

@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import logging
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -40,8 +41,7 @@ class Process:
         with self.lock:
             if self._thread is None:
                 self._thread = LoopThread()
-                # In each process anew: multiprocessing forgets those of the parent.
-                atexit.register(self.end)
+                self._expect_the_end()
             return self._thread
 
     def enlist(self, hatch: "Hatch") -> None:
@@ -53,6 +53,15 @@ class Process:
         self._hatches.discard(hatch)
 
     # The exit ----------------------------------------------------------------
+
+    def _expect_the_end(self) -> None:
+        """Be told of the exit: in each process anew, as children forget it."""
+        atexit.register(self.end)
+        # A child that multiprocessing has forked, or Celery's version of it, leaves
+        # without those; it has functions of its own for that.
+        for library in ("multiprocessing.util", "billiard.util"):
+            if library in sys.modules:
+                sys.modules[library].Finalize(None, self.end, exitpriority=0)
 
     def end(self) -> None:
         """Drain every client within its ``shutdown_timeout``, and stop the thread."""

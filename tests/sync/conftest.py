@@ -17,7 +17,7 @@ from amplitude_async.sync import SyncAmplitude
 
 __all__ = ["Run", "connect", "run", "server"]
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

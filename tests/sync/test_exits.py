@@ -24,6 +24,17 @@ for number in range(50):
 """
 
 
+LATE_THREAD = """
+options = {"user_id": "user-1"}
+threading.Timer(0.1, client.track, ["late"], options).start()
+"""
+TERMINATED = """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(4))
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(10)
+"""
+
+
 @pytest.mark.parametrize(
     ("end", "code", "extra"),
     [
@@ -32,15 +43,13 @@ for number in range(50):
         ("raise ValueError", 1, 0),
         ("atexit.register(lambda: client.track('late', user_id='user-1'))", 0, 1),
         ("atexit.register(lambda: client.shutdown())", 0, 0),
-        ("threading.Timer(0.1, client.track, ['late'], "
-         "{'user_id': 'user-1'}).start()", 0, 1),
+        (LATE_THREAD, 0, 1),
         ("del client", 0, 0),
         ("os.kill(os.getpid(), signal.SIGINT); time.sleep(10)", -2, 0),
-        ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(4)); "
-         "os.kill(os.getpid(), signal.SIGTERM); time.sleep(10)", 4, 0),
+        (TERMINATED, 4, 0),
     ],
     ids=["end", "exit", "error", "atexit", "own", "thread", "del", "ctrl-c", "term"],
-)  # fmt: skip
+)
 def test_an_exit_drains(
     end: str, code: int, extra: int, run: Callable[..., Any], server: Emulator
 ) -> None:
@@ -121,7 +130,13 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "fork",
+        *(pytest.param(m, marks=pytest.mark.long) for m in ("spawn", "forkserver")),
+    ],
+)
 def test_multiprocessing(
     method: str, run: Callable[..., Any], server: Emulator
 ) -> None:

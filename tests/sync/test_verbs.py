@@ -226,7 +226,7 @@ def test_a_setup_that_raises_is_told_to_the_first_caller(connect: Connect) -> No
 
         name = "broken"
 
-        async def setup(self, client: Any) -> None:
+        async def setup(self, _: Any) -> None:
             raise LookupError("no database")
 
     client = connect(plugins=[Broken()])

@@ -18,7 +18,7 @@ from amplitude_async.emulator import Emulator
 
 __all__ = ["start"]
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=500)
     parser.add_argument("--write-docs", action="store_true")
     given = parser.parse_args()
-    for environment, _ in RUNNERS.values():
+    for environment in ("tools", *(environment for environment, _ in RUNNERS.values())):
         ensure(environment)
     load = os.getloadavg()[0]
     options = [str(given.threads), str(given.events)]
@@ -105,8 +105,8 @@ def main() -> None:
     where = f"{about['cores']} cores, Python {about['python']}"
     setup = f"{given.threads} threads, {given.events} events each"
     told = (
-        f"Measured {about['date']} on {where}, load average {load:.1f} before: {setup}, "
-        f"medians of {given.rounds} rounds. Releases: {releases}."
+        f"Measured {about['date']} on {where}, load average {load:.1f} before; "
+        f"{setup}, medians of {given.rounds} rounds. Releases: {releases}."
     )
     lines = [
         told,

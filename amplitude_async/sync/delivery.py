@@ -29,13 +29,20 @@ class SyncDelivery:
         "_hatch",
         "_insert_id",
         "_listeners",
+        "_reply",
         "arrived",
         "cargo",
-        "reply",
         "withdrawn",
     )
 
-    def __init__(self, hatch: "Hatch", cargo: Any, insert_id: str) -> None:
+    def __init__(
+        self,
+        hatch: "Hatch",
+        cargo: Any,
+        insert_id: str,
+        reply: "Future[None] | None" = None,
+    ) -> None:
+        self._reply = reply
         self._hatch = hatch
         self._insert_id = insert_id
         self._listeners: list[Callable[[Delivery], None]] | None = None
@@ -43,8 +50,6 @@ class SyncDelivery:
         """What is handed over to the loop."""
         self.arrived: Delivery | None = None
         """The handle of the asyncio client, once it has the event."""
-        self.reply: Future[None] | None = None
-        """Where the caller waits until the event is accepted."""
         self.withdrawn = False
         """True where the caller no longer wants it accepted."""
 
@@ -97,6 +102,27 @@ class SyncDelivery:
         if self._hatch.inherited or not self._hatch.thread.post(self._tell, listen):
             call()
 
+    # For the hatch -----------------------------------------------------------
+
+    @property
+    def has_caller(self) -> bool:
+        """True where the verb waits until the event is accepted."""
+        return self._reply is not None
+
+    def wait_for_reply(self) -> None:
+        """Wait until the event is accepted; raises why it is not."""
+        if self._reply is not None:
+            self._reply.result()
+
+    def withdraw(self) -> None:
+        """Want the event accepted no more."""
+        self.withdrawn = True
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the waiting verb why its event is not accepted."""
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(error)
+
     # On the loop's thread ----------------------------------------------------
 
     def arrive(self, delivery: Delivery) -> None:
@@ -107,8 +133,8 @@ class SyncDelivery:
         listeners, self._listeners = self._listeners, None
         for listener in listeners or ():
             listener(delivery)
-        if self.reply is not None and not self.reply.done():
-            self.reply.set_result(None)
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_result(None)
 
     def _tell(self, listener: Callable[[Delivery], None]) -> None:
         if self.arrived is not None:

@@ -97,7 +97,6 @@ class Hatch:
         self.started = False
         """True once the client behind it is."""
         self._closed = False
-        self._owes_answers = True
         self._seat = seat
         self._inbox: deque[SyncDelivery] = deque()
         self._looking = False
@@ -105,9 +104,8 @@ class Hatch:
         self._let_in_so_far = 0
         # Those in the inbox whose verbs have not returned.
         self._asking: set[SyncDelivery] = set()
-        events, size = seat.places
-        # Small ones need no count of bytes: all that fit by number fit by size.
-        self._small = max(1, size // events)
+        # Larger events wait for an answer: all of them, where each is owed one.
+        self._small = -1
         self._line = _Line(seat)
 
     @property
@@ -123,14 +121,10 @@ class Hatch:
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
-        handle = SyncDelivery(self, cargo, insert_id)
         ahead = len(self._inbox) + 1
-        if (
-            size > self._small
-            or self._owes_answers
-            or not self._seat.has_room(ahead, ahead * self._small)
-        ):
-            return self._ask(handle)
+        if size > self._small or not self._seat.has_room(ahead, ahead * self._small):
+            return self._ask(SyncDelivery(self, cargo, insert_id, Future()))
+        handle = SyncDelivery(self, cargo, insert_id)
         self._inbox.append(handle)
         if not self._looking:
             self._looking = True
@@ -145,14 +139,13 @@ class Hatch:
 
     def _ask(self, handle: SyncDelivery) -> SyncDelivery:
         """Wait until an event is accepted: the caller alone, as an await would."""
-        handle.reply = Future()
         self._asking.add(handle)
         self._inbox.append(handle)
         try:
             if self.thread.post(self._look):
-                handle.reply.result()
+                handle.wait_for_reply()
         except BaseException:
-            handle.withdrawn = True
+            handle.withdraw()
             self.thread.post(self._line.withdraw, handle)
             raise
         return handle
@@ -186,7 +179,7 @@ class Hatch:
             except IndexError:
                 return False
             self._let_in_so_far += 1
-            if handle.reply is not None:
+            if handle.has_caller:
                 self._asking.discard(handle)
             self._line.let_in(handle)
         return bool(inbox)
@@ -255,7 +248,10 @@ class Hatch:
         if not self.started:
             refuse_on_loop(self.client)
             self.thread.run(self._seat.ready())
-            self._owes_answers = self._seat.owes_answers
+            if not self._seat.owes_answers:
+                events, size = self._seat.places
+                # Small ones need no count of bytes: what fits by number fits by size.
+                self._small = max(1, size // events)
             self.started = True
 
     @property
@@ -311,10 +307,10 @@ class _Line:
             return None
 
     def _enter(self, handle: SyncDelivery) -> None:
-        self.accepted += handle.reply is None
+        self.accepted += not handle.has_caller
 
     def _leave(self, handle: SyncDelivery) -> None:
-        self.accepted -= handle.reply is None
+        self.accepted -= not handle.has_caller
 
     def _spawn(self, work: Any, handle: SyncDelivery | None) -> None:
         task = spawn(work, "hatch")
@@ -361,12 +357,11 @@ class _Line:
         except BaseException as error:
             if being_cancelled():
                 raise
-            if handle.reply is None:
-                outcome = _outcome_of(error)
-                return await self._seat.give_up(handle.cargo, outcome)
-            if not handle.reply.done():
-                handle.reply.set_exception(error)
-            return None
+            if handle.has_caller:
+                handle.fail(error)
+                return None
+            outcome = _outcome_of(error)
+            return await self._seat.give_up(handle.cargo, outcome)
 
     def withdraw(self, handle: SyncDelivery) -> None:
         """Accept an event no more whose caller was interrupted."""

@@ -72,7 +72,7 @@ def test_threads_that_track_through_a_shutdown(
 
     def work(_: int) -> int:
         number = 0
-        while not end.is_set():
+        while not end.wait(0.0001):
             client.track("e", user_id="user-1")
             number += 1
         return number

@@ -181,7 +181,7 @@ def test_strict_raises_at_the_caller(connect: Connect) -> None:
     with pytest.raises(ValueError, match="user_id"):
         client.track("e", user_id="42")
     with pytest.raises(ValueError, match="time"):
-        client.track("e", user_id="user-1", time="soon")
+        client.track("e", user_id="user-1", time="soon")  # type: ignore[arg-type]
     assert client.track("e", user_id="user-1").result(10).ok
     client.shutdown()
 

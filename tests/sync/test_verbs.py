@@ -31,15 +31,15 @@ def test_every_verb_sends_what_its_asynchronous_twin_does(
     connect: Connect, server: Emulator
 ) -> None:
     """Types, properties and groups are made by the same code."""
-    client, who = connect(), {"user_id": "user-1"}
+    client = connect()
     handles = [
-        client.track("Paid", **who, event_properties={"total": 9.5}),
+        client.track("Paid", user_id="user-1", event_properties={"total": 9.5}),
         client.track(Event(event_type="Made", user_id="user-1")),
         client.track("With", EventOptions(user_id="user-1", country="DE")),
-        client.identify(Identify().set("plan", "pro"), **who),
+        client.identify(Identify().set("plan", "pro"), user_id="user-1"),
         client.group_identify("org", "acme", Identify().set("seats", 3)),
-        client.set_group("org", "acme", **who),
-        client.revenue(Revenue(revenue=9.5), **who),
+        client.set_group("org", "acme", user_id="user-1"),
+        client.revenue(Revenue(revenue=9.5), user_id="user-1"),
     ]
 
     assert all(handle.result(10).ok for handle in handles)

@@ -30,6 +30,7 @@ __all__ = ["Hatch", "Seat"]
 IN_ONE_GO: Final = 100
 LOOK_INTERVAL: Final = 0.01
 LANES: Final = 16
+LAST_MOMENT: Final = 0.1
 
 
 class Seat(Protocol):
@@ -131,18 +132,20 @@ class Hatch:
             self._wake()
         return handle
 
-    def _wake(self) -> None:
-        if not self.thread.post(self._look):
-            # The interpreter has drained all clients and is about to end.
-            text = "an event came after the exit's drain: it is lost"
-            log_quietly(logger, logging.WARNING, text)
+    def _wake(self) -> bool:
+        if self.thread.post(self._look):
+            return True
+        # The interpreter has drained all clients and is about to end.
+        text = "an event came after the exit's drain: it is lost"
+        log_quietly(logger, logging.WARNING, text)
+        return False
 
     def _ask(self, handle: SyncDelivery) -> SyncDelivery:
         """Wait until an event is accepted: the caller alone, as an await would."""
         self._asking.add(handle)
         self._inbox.append(handle)
         try:
-            if self.thread.post(self._look):
+            if self._wake():
                 handle.wait_for_reply()
         except BaseException:
             handle.withdraw()
@@ -228,6 +231,7 @@ class Hatch:
         await self.let_in_now()
         left = await self._line.passed(timeout, self._seat.patience)
         await self._seat.shutdown(left)
+        await self._line.end()
         self._closed = True
         PROCESS.dismiss(self)
         return self.stats
@@ -282,6 +286,7 @@ class _Line:
         self._lanes: list[deque[SyncDelivery]] = [deque() for _ in range(LANES)]
         self._tasks: dict[asyncio.Task[None], SyncDelivery | None] = {}
         self._waiting = 0
+        self._ended = False
         self.accepted = 0
         """Of those whose verbs have returned."""
 
@@ -355,6 +360,10 @@ class _Line:
         try:
             return await self._seat.accept(handle.cargo)
         except BaseException as error:
+            task = asyncio.current_task()
+            if self._ended and task is not None and task.cancelling():
+                task.uncancel()
+                return await self._seat.give_up(handle.cargo, _SHUT_DOWN)
             if being_cancelled():
                 raise
             if handle.has_caller:
@@ -362,6 +371,17 @@ class _Line:
                 return None
             outcome = _outcome_of(error)
             return await self._seat.give_up(handle.cargo, outcome)
+
+    async def end(self) -> None:
+        """Give up those whom a plugin keeps although the client was shut down."""
+        self._ended = True
+        # What is not stuck there finds the client closed, and is through in a moment.
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=LAST_MOMENT)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=LAST_MOMENT)
 
     def withdraw(self, handle: SyncDelivery) -> None:
         """Accept an event no more whose caller was interrupted."""
@@ -372,14 +392,23 @@ class _Line:
     async def passed(
         self, timeout: float | Unset | None, default: float | None
     ) -> float | Unset | None:
-        """Wait for those in line; returns what is left of the time."""
+        """Wait for those in line; returns what is left of the time.
+
+        Half of it belongs to those who are in the client already.
+        """
         if not self._tasks:
             return timeout
         limit = default if isinstance(timeout, Unset) else timeout
         clock = asyncio.get_running_loop().time
         began = clock()
-        await asyncio.wait(list(self._tasks), timeout=limit)
+        half = None if limit is None else limit / 2
+        await asyncio.wait(list(self._tasks), timeout=half)
         return None if limit is None else max(0.0, limit - (clock() - began))
+
+
+_SHUT_DOWN: Final = Outcome.dropped(
+    DropReason.SHUTDOWN, "a plugin still had the event when the client was shut down"
+)
 
 
 def _outcome_of(error: BaseException) -> Outcome:

@@ -142,6 +142,29 @@ def test_one_client_waits_in_a_plugin_and_another_goes_on(
     assert all(handle.result(10).ok for handle in waiting)
 
 
+def test_a_plugin_that_never_returns_costs_its_own_event(
+    connect: Connect, server: Emulator
+) -> None:
+    """A shutdown leaves half of its time to what is through, and settles the rest."""
+
+    async def stuck(event: Event) -> Event:
+        if event.event_type == "stuck":
+            await asyncio.Event().wait()
+        return event
+
+    client = connect(plugins=[stuck], flush_interval=3600.0)
+    fine = client.track("fine", user_id="user-0")
+    fine.result(10)
+    kept = [client.track("stuck", user_id="user-1") for _ in range(3)]
+    fine = client.track("fine", user_id="user-2")
+    stats = client.shutdown(1.0)
+
+    assert (stats.accepted, stats.pending, stats.balanced) == (5, 0, True)
+    assert fine.result().ok
+    reasons = [handle.result(1).reason for handle in kept]
+    assert reasons == [DropReason.SHUTDOWN, DropReason.CLOSED, DropReason.CLOSED]
+
+
 def test_a_plugin_that_ends_the_thread_ends_nothing(
     connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 
 from amplitude_async.client.base import BaseClient
 from amplitude_async.client.life import UNSET, Unset
@@ -44,12 +44,18 @@ class SyncClient(Generic[SeatT]):
         """Give this process's hatch, whether or not the client was started."""
         refuse_on_loop(type(self).__name__)
         with PROCESS.lock:
-            hatch = self._hatch
-            if hatch is None or hatch.inherited:
-                thread = PROCESS.thread()
-                hatch = self._hatch = Hatch(self._seat, thread, type(self).__name__)
-                PROCESS.enlist(hatch)
-            return hatch
+            if not self._is_here:
+                made = Hatch(self._seat, PROCESS.thread(), type(self).__name__)
+                # A signal's handler may have come by meanwhile, on this very thread.
+                if not self._is_here:
+                    self._hatch = made
+                    PROCESS.enlist(made)
+            return cast("Hatch", self._hatch)
+
+    @property
+    def _is_here(self) -> bool:
+        """True where there is a hatch, and it is this process's."""
+        return self._hatch is not None and not self._hatch.inherited
 
     # Reading -----------------------------------------------------------------
 

@@ -40,8 +40,13 @@ class Process:
         """
         with self.lock:
             if self._thread is None:
-                self._thread = LoopThread()
-                self._expect_the_end()
+                made = LoopThread()
+                # A signal's handler may have come by meanwhile, on this very thread.
+                if self._thread is None:
+                    self._thread = made
+                    self._expect_the_end()
+                else:
+                    made.stop()
             return self._thread
 
     def enlist(self, hatch: "Hatch") -> None:

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,3 +138,42 @@ def test_forks_in_the_middle_of_everything(
     assert ended.stdout == "True True\n", ended.stderr
     assert sum(e["event_type"] == "child" for e in server.events) == forks
     assert server.stats.duplicates == 0
+
+
+BUSY = (
+    BEGIN
+    + """
+from amplitude_async.storage import SQLiteStorage
+client = SyncAmplitude.from_env(storage=SQLiteStorage(sys.argv[1]))
+client.track("parent", user_id="user-1").result(10)
+
+def block(event):
+    time.sleep(2)
+    return event
+
+client.add(block)
+threading.Thread(target=client.track, args=["slow"], kwargs={"user_id": "u-1234"}).start()
+time.sleep(0.05)
+
+def child():
+    client.remove("block")
+    assert client.track("child", user_id="user-1").result(10).ok
+    assert client.shutdown().balanced
+
+pid = fork(child)
+client.remove("block")
+wait(pid)
+print(client.shutdown().balanced)
+"""
+)
+
+
+def test_a_fork_waits_not_long_for_a_loop_that_is_held_up(
+    run: Callable[..., Any], server: Emulator, tmp_path: Path
+) -> None:
+    """A plugin that blocks, and a spool: the child goes on with its own."""
+    ended = run(BUSY, str(tmp_path / "spool"))
+
+    assert ended.stdout == "True\n", ended.stderr
+    found = Counter(event["event_type"] for event in server.events)
+    assert found == Counter(parent=1, slow=1, child=1)

@@ -201,3 +201,30 @@ def test_a_durable_storage_has_the_event_when_track_returns(
     stats = client.stats
     assert (stats.durable, stats.pending, stats.spool_bytes > 0) == (True, 8, True)
     assert client.flush().delivered == 9
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs signals")
+def test_a_signal_handler_tracks(run: Callable[..., Any], server: Emulator) -> None:
+    """It may interrupt any step of a verb, the first one's too: nothing hangs."""
+    ended = run(
+        """
+        import signal, time
+        from amplitude_async.sync import SyncAmplitude
+        client, calls = SyncAmplitude.from_env(), 0
+
+        def handle(*_):
+            global calls
+            calls += 1
+            client.track("handler", user_id="user-1")
+
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        for _ in range(3_000):
+            client.track("main", user_id="user-2")
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        stats = client.shutdown(30)
+        print(stats.balanced, stats.delivered == 3_000 + calls, calls > 0)
+        """
+    )
+
+    assert ended.stdout == "True True True\n", ended.stderr

@@ -19,10 +19,12 @@ from amplitude_async.binding import fields_here, innermost
 from amplitude_async.client.destination import Reduced, Refusal, verdict_on
 from amplitude_async.client.life import State
 from amplitude_async.client.timeline import finish_at_once
+from amplitude_async.config import sealed
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DeliveryResult, Outcome
-from amplitude_async.encoding import ValuePolicy, unix_ms
+from amplitude_async.encoding import ValuePolicy
 from amplitude_async.plugins import Plugin
+from amplitude_async.redaction import seal
 from amplitude_async.storage.base import Record
 from amplitude_async.sync.base import SyncClient
 from amplitude_async.sync.delivery import SyncDelivery
@@ -103,7 +105,9 @@ class _AmplitudeSeat(Amplitude):
         made = self._compose(event, options, fields, fields_here())
         if isinstance(made, ValidationError):
             return self._settled(stand_in(event), invalid(made))
-        return self._admitted(made) if self._is_bare else self._frozen(made)
+        if self._is_bare and not self._opt_out:
+            return self._admitted(made)
+        return self._frozen(made)
 
     def _admitted(self, event: Event) -> _Cargo:
         admitted = self._door.admit(event, 0, self._clock.wall())
@@ -120,13 +124,12 @@ class _AmplitudeSeat(Amplitude):
 
         Its properties are made JSON here, as they would be after the last plugin.
         """
-        wall = self._clock.wall()
         try:
             body, insert_id, event, losses = encode_event(
                 event,
                 self._frozen_policy,
                 EventDefaults(),
-                wall=wall,
+                wall=self._clock.wall(),
                 insert_id=lambda: self._door.insert_id(event),
             )
         except ValidationError as error:
@@ -134,8 +137,10 @@ class _AmplitudeSeat(Amplitude):
         self._own.lose(sum(loss.count for loss in losses))
         self._door.tell(event.event_type, losses)
         wire = from_json(body)
-        own = {"insert_id": insert_id, "time": event.time or unix_ms(wall)}
-        own |= {name: wire[name] for name in _OF_CALLERS if name in wire}
+        own = {name: wire[name] for name in _OF_CALLERS if name in wire}
+        own |= {"insert_id": insert_id, "time": wire["time"]}
+        if isinstance(event.extra, dict):
+            own["extra"] = dict(event.extra)
         return _Frozen(event.model_copy(update=own), insert_id, len(body))
 
     def _settled(self, event: Event, outcome: Outcome) -> _Settled:
@@ -255,7 +260,12 @@ class SyncAmplitude(SyncClient[_AmplitudeSeat]):
         plugins: Iterable[Plugin | Callable[[Any], Any]] = (),
         **options: Unpack[ConfigFields],
     ) -> None:
-        super().__init__(_AmplitudeSeat(api_key, config, plugins=plugins, **options))
+        # No local variable may hold a key in plain: see `redaction`.
+        given = sealed(Config, options)
+        del options
+        if not isinstance(api_key, Config):
+            api_key = seal(api_key)
+        super().__init__(_AmplitudeSeat(api_key, config, plugins=plugins, **given))
 
     @classmethod
     def from_env(
@@ -272,11 +282,12 @@ class SyncAmplitude(SyncClient[_AmplitudeSeat]):
         Raises:
             ConfigurationError: a variable or option is wrong.
         """
+        given = sealed(Config, options)
+        del options
+        if api_key is not None:
+            given["api_key"] = api_key = seal(api_key)
         made = cls.__new__(cls)
-        SyncClient.__init__(
-            made,
-            _AmplitudeSeat.from_env(api_key=api_key, plugins=plugins, **options),
-        )
+        SyncClient.__init__(made, _AmplitudeSeat.from_env(plugins=plugins, **given))
         return made
 
     @property

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, Self, Unpack
 
+from amplitude_async.config import sealed
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DeliveryResult, Outcome
 from amplitude_async.mparticle.client import MParticle
@@ -16,6 +17,7 @@ from amplitude_async.mparticle.exceptions import BatchError
 from amplitude_async.mparticle.models.batch import Batch
 from amplitude_async.mparticle.models.enums import Pod
 from amplitude_async.mparticle.result import UploadResult
+from amplitude_async.redaction import masked_url, seal
 from amplitude_async.sync.base import SyncClient
 from amplitude_async.sync.delivery import SyncDelivery
 from amplitude_async.sync.loop import refuse_on_loop
@@ -166,6 +168,11 @@ class SyncMParticle(SyncClient[_MParticleSeat]):
         config: MParticleConfig | None = None,
         **options: Unpack[MParticleConfigFields],
     ) -> None:
+        # No local variable may hold a key in plain: see `redaction`.
+        api_key, api_secret = seal(api_key), seal(api_secret)
+        base_url = masked_url(base_url) if isinstance(base_url, str) else base_url
+        given: Any = sealed(MParticleConfig, options)
+        del options
         super().__init__(
             _MParticleSeat(
                 api_key,
@@ -174,7 +181,7 @@ class SyncMParticle(SyncClient[_MParticleSeat]):
                 pod=pod,
                 base_url=base_url,
                 config=config,
-                **options,
+                **given,
             )
         )
 
@@ -185,8 +192,10 @@ class SyncMParticle(SyncClient[_MParticleSeat]):
         Raises:
             ConfigurationError: a variable or option is wrong.
         """
+        given: Any = sealed(MParticleConfig, options)
+        del options
         made = cls.__new__(cls)
-        SyncClient.__init__(made, _MParticleSeat.from_env(**options))
+        SyncClient.__init__(made, _MParticleSeat.from_env(**given))
         return made
 
     @property

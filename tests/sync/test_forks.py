@@ -152,7 +152,8 @@ def block(event):
     return event
 
 client.add(block)
-threading.Thread(target=client.track, args=["slow"], kwargs={"user_id": "u-1234"}).start()
+user = {"user_id": "user-2"}
+threading.Thread(target=client.track, args=["slow"], kwargs=user).start()
 time.sleep(0.05)
 
 def child():

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -20,10 +21,11 @@ from amplitude_async import (
     bound,
 )
 from amplitude_async.emulator import Emulator
-from amplitude_async.sync import SyncAmplitude
+from amplitude_async.sync import SyncAmplitude, SyncMParticle
 
 __all__: list[str] = []
 
+KEY = "canary-0123456789abcdef"
 Connect = Callable[..., SyncAmplitude]
 
 
@@ -267,3 +269,30 @@ def test_the_environment_configures(
     monkeypatch.delenv("AMPLITUDE_API_KEY")
     with pytest.raises(ConfigurationError, match="api_key is missing"):
         SyncAmplitude.from_env()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SyncAmplitude(KEY, flush_queue_size=-1, headers={"X-Key": KEY}),
+        lambda: SyncAmplitude.from_env(api_key=KEY, flush_queue_size=-1),
+        lambda: SyncMParticle(KEY, KEY, flush_queue_size=-1, headers={"X-Key": KEY}),
+        lambda: SyncMParticle.from_env(api_key=KEY, flush_queue_size=-1),
+    ],
+)
+def test_no_traceback_shows_a_key(make: Callable[[], Any]) -> None:
+    """Not even that of a wrong option, with the local variables of each frame."""
+    with pytest.raises(ConfigurationError, match="flush_queue_size") as caught:
+        make()
+
+    frames = traceback.walk_tb(caught.value.__traceback__)
+    ours = [f for f, _ in frames if "amplitude_async" in f.f_globals["__name__"]]
+    assert len(ours) > 2
+    assert [f for f in ours if KEY in repr(f.f_locals)] == []
+
+
+def test_opting_out_wins_over_a_bad_value(connect: Connect) -> None:
+    """Nobody looks at an event that nobody wants, strictly or not."""
+    client = connect(opt_out=True, strict=True)
+
+    assert client.track("e", user_id="42").result(1).reason is DropReason.OPT_OUT

@@ -52,6 +52,7 @@ from amplitude_async.mparticle import (
     UserIdentities,
 )
 from amplitude_async.storage import MemoryStorage, SQLiteStorage
+from amplitude_async.sync import SyncAmplitude, SyncDelivery, SyncMParticle
 from amplitude_async.testing import RecordingAmplitude
 
 __all__: list[str] = []
@@ -323,3 +324,20 @@ def check_bound_fields() -> None:
     assert_type(bindings(), dict[str, Any])
     bind(user="user-1")  # type: ignore[call-arg]
     bind(city=1)  # type: ignore[arg-type]
+
+
+def synchronous(batch: Batch) -> None:
+    """The synchronous clients: the same arguments, other handles."""
+    with SyncAmplitude("key", flush_interval=1.0) as client:
+        delivery = client.track("Opened", user_id="user-1")
+        assert_type(delivery, SyncDelivery)
+        assert_type(delivery.result(timeout=1.0), DeliveryResult)
+        assert_type(client.identify(Identify().set("plan", "pro")), SyncDelivery)
+        assert_type(client.revenue(Revenue(revenue=9.5)), SyncDelivery)
+        assert_type(client.flush(), Stats)
+        assert_type(client.purge("user-1"), int)
+        client.track("Opened", usr_id="user-1")  # type: ignore[call-arg]
+    SyncAmplitude("key", flush_intervall=1.0)  # type: ignore[call-arg]
+    with SyncMParticle.from_env() as mparticle:
+        assert_type(mparticle.upload(batch), UploadResult)
+        assert_type(mparticle.send(batch), SyncDelivery)

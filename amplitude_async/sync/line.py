@@ -1,0 +1,217 @@
+"""Those that cannot be let in at once: for want of room, or because of plugins."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
+
+from amplitude_async.client.life import UNSET, Unset
+from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.outcome import DeliveryResult, DropReason, Outcome
+from amplitude_async.delivery.reporting import log_quietly
+from amplitude_async.delivery.stats import Stats
+from amplitude_async.delivery.tasks import being_cancelled, spawn
+from amplitude_async.exceptions import QueueFullError
+from amplitude_async.sync.delivery import SyncDelivery
+from amplitude_async.sync.loop import logger
+
+__all__ = ["IN_ONE_GO", "Line", "Seat"]
+
+IN_ONE_GO: Final = 100
+LANES: Final = 16
+LAST_MOMENT: Final = 0.1
+
+
+class Seat(Protocol):
+    """The asyncio client that sits behind a hatch."""
+
+    @property
+    def stats(self) -> Stats:
+        """The client's account."""
+
+    @property
+    def owes_answers(self) -> bool:
+        """True where each caller waits until its event is accepted."""
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """Most undecided events, and most bytes of them."""
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that a shutdown takes at most; None: no limit."""
+
+    def has_room(self, events: int, size: int) -> bool:
+        """Say whether so many events would find places now; from any thread."""
+
+    def lane_of(self, cargo: Any) -> object:
+        """What must keep its order where plugins take their time; None: nothing."""
+
+    def offer(self, cargo: Any) -> Delivery | None:
+        """Accept without suspending; None where that needs a wait."""
+
+    async def accept(self, cargo: Any) -> Delivery:
+        """Accept, waiting for room, plugins or storage."""
+
+    async def give_up(self, cargo: Any, outcome: Outcome) -> Delivery:
+        """Settle an event at once."""
+
+    def result_of(self, cargo: Any, insert_id: str, outcome: Outcome) -> DeliveryResult:
+        """Make the result of an event that this process does not have."""
+
+    async def ready(self) -> None:
+        """Start where nobody did."""
+
+    async def flush(self, timeout: float | Unset | None = UNSET) -> Stats:
+        """Send now and wait."""
+
+    async def purge(self, user_id: str | None = None) -> int:
+        """Give up what waits."""
+
+    async def shutdown(self, timeout: float | Unset | None = UNSET) -> Stats:
+        """Drain and end."""
+
+
+class Line:
+    """Those that cannot be let in at once: for want of room, or because of plugins."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self._lanes: list[deque[SyncDelivery]] = [deque() for _ in range(LANES)]
+        self._tasks: dict[asyncio.Task[None], SyncDelivery | None] = {}
+        self._waiting = 0
+        self._ended = False
+        self.accepted = 0
+        """Of those whose verbs have returned."""
+
+    def let_in(self, handle: SyncDelivery) -> None:
+        """Let an event in, now or as soon as that is possible; never raises."""
+        if handle.withdrawn:
+            return None
+        key = self._seat.lane_of(handle.cargo)
+        if key is not None:
+            return self._into_lane(handle, self._lanes[hash(key) % LANES])
+        delivery = None if self._waiting else self._offer(handle)
+        if delivery is not None:
+            return handle.arrive(delivery)
+        # They wait in the client's own line, which is first come first served.
+        self._waiting += 1
+        self._enter(handle)
+        return self._spawn(self._wait(handle), handle)
+
+    def _offer(self, handle: SyncDelivery) -> Delivery | None:
+        try:
+            return self._seat.offer(handle.cargo)
+        except Exception:  # noqa: BLE001 - told by the wait, where it comes up again
+            return None
+
+    def _enter(self, handle: SyncDelivery) -> None:
+        self.accepted += not handle.has_caller
+
+    def _leave(self, handle: SyncDelivery) -> None:
+        self.accepted -= not handle.has_caller
+
+    def _spawn(
+        self, work: Coroutine[Any, Any, None], handle: SyncDelivery | None
+    ) -> None:
+        task = spawn(work, "hatch")
+        self._tasks[task] = handle
+        task.add_done_callback(lambda task: self._tasks.pop(task, None))
+
+    async def _wait(self, handle: SyncDelivery) -> None:
+        try:
+            await self._accept(handle)
+        finally:
+            self._waiting -= 1
+
+    def _into_lane(self, handle: SyncDelivery, lane: deque[SyncDelivery]) -> None:
+        lane.append(handle)
+        self._enter(handle)
+        if len(lane) == 1:
+            self._spawn(self._follow(lane), None)
+
+    async def _follow(self, lane: deque[SyncDelivery]) -> None:
+        """Let the events of a lane in, one after another: their order stays."""
+        while lane:
+            for _ in range(IN_ONE_GO):
+                if not lane[0].withdrawn:
+                    await self._accept(lane[0])
+                else:
+                    self._leave(lane[0])
+                lane.popleft()
+                if not lane:
+                    return
+            await asyncio.sleep(0)
+
+    async def _accept(self, handle: SyncDelivery) -> None:
+        try:
+            delivery = await self._accepted(handle)
+        finally:
+            # Not before: until it is in the client's account, it is in this one.
+            self._leave(handle)
+        if delivery is not None:
+            handle.arrive(delivery)
+
+    async def _accepted(self, handle: SyncDelivery) -> Delivery | None:
+        try:
+            return await self._seat.accept(handle.cargo)
+        except BaseException as error:
+            task = asyncio.current_task()
+            if self._ended and task is not None and task.cancelling():
+                task.uncancel()
+                return await self._seat.give_up(handle.cargo, _SHUT_DOWN)
+            if being_cancelled():
+                raise
+            if handle.has_caller:
+                handle.fail(error)
+                return None
+            outcome = _outcome_of(error)
+            return await self._seat.give_up(handle.cargo, outcome)
+
+    async def end(self) -> None:
+        """Give up those whom a plugin keeps although the client was shut down."""
+        self._ended = True
+        # What is not stuck there finds the client closed, and is through in a moment.
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=LAST_MOMENT)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=LAST_MOMENT)
+
+    def withdraw(self, handle: SyncDelivery) -> None:
+        """Accept an event no more whose caller was interrupted."""
+        for task, its in list(self._tasks.items()):
+            if its is handle:
+                task.cancel()
+
+    async def passed(
+        self, timeout: float | Unset | None, default: float | None
+    ) -> float | Unset | None:
+        """Wait for those in line; returns what is left of the time.
+
+        Half of it belongs to those who are in the client already.
+        """
+        if not self._tasks:
+            return timeout
+        limit = default if isinstance(timeout, Unset) else timeout
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        half = None if limit is None else limit / 2
+        await asyncio.wait(list(self._tasks), timeout=half)
+        return None if limit is None else max(0.0, limit - (clock() - began))
+
+
+_SHUT_DOWN: Final = Outcome.dropped(
+    DropReason.SHUTDOWN, "a plugin still had the event when the client was shut down"
+)
+
+
+def _outcome_of(error: BaseException) -> Outcome:
+    """Say what becomes of an event that could not be let in after its verb returned."""
+    if isinstance(error, QueueFullError):
+        return Outcome.dropped(DropReason.OVERFLOW, str(error))
+    text = f"handing the event over raised {type(error).__name__}"
+    log_quietly(logger, logging.ERROR, text, error)
+    return Outcome.dropped(DropReason.INTERNAL, text)

@@ -18,8 +18,8 @@ from amplitude_async.amplitude.config import ConfigFields
 from amplitude_async.amplitude.events import Event
 from amplitude_async.binding import Opened
 from amplitude_async.exceptions import ConfigurationError
-from amplitude_async.integrations._captured import (
-    CAPTURED,
+from amplitude_async.integrations.request_scope import (
+    CAPTURES,
     Resolver,
     Wanted,
     is_identified,
@@ -34,16 +34,13 @@ AMPLITUDE: Final = web.AppKey("AMPLITUDE", Amplitude)
 Identify = Callable[[web.Request], object | Awaitable[object]]
 """Gives the fields of events that tell who makes a request, or None."""
 
-# What some servers log where the client has gone; no answer was sent.
-_CLIENT_CLOSED_REQUEST: Final = 499
-
 
 def setup_amplitude(
     app: web.Application,
     *,
     client: Amplitude | None = None,
     identify: Identify | None = None,
-    capture: Iterable[str] = CAPTURED,
+    capture: Iterable[str] = CAPTURES,
     trusted_hops: int = 0,
     properties: Iterable[str] = (),
     request_event: str | None = None,
@@ -66,7 +63,7 @@ def setup_amplitude(
         trusted_hops: how many proxies of one's own add to ``X-Forwarded-For``.
         properties: event properties to take: path, method, host, scheme.
         request_event: track each request that has a user or device as an event of this
-            type, with route, method, status and duration_ms.
+            type, with route, method, status and duration in seconds.
         exclude: paths to leave alone, ``/static/*`` for all below one.
         options: fields of ``Config``; they win over ``AMPLITUDE_*``.
 
@@ -128,7 +125,8 @@ class _Service:
         self, resolver: Resolver, request: web.Request, handler: Handler
     ) -> web.StreamResponse:
         """Let a request be handled, and track it as an event, however it ends."""
-        begun, status = time.monotonic(), 500
+        begun = time.monotonic()
+        status: int | None = 500
         try:
             response = await handler(request)
             status = response.status
@@ -137,7 +135,7 @@ class _Service:
             status = error.status
             raise
         except asyncio.CancelledError:
-            status = _CLIENT_CLOSED_REQUEST
+            status = None
             raise
         finally:
             if is_identified():
@@ -145,7 +143,11 @@ class _Service:
                 await self._track(resolver, request, status, seconds)
 
     async def _track(
-        self, resolver: Resolver, request: web.Request, status: int, seconds: float
+        self,
+        resolver: Resolver,
+        request: web.Request,
+        status: int | None,
+        seconds: float,
     ) -> None:
         resource = request.match_info.route.resource
         route = None if resource is None else resource.canonical
@@ -155,36 +157,28 @@ class _Service:
         )
         client = request.config_dict[AMPLITUDE]
         try:
-            if status == _CLIENT_CLOSED_REQUEST:
+            if status is None:
                 client.track_nowait(event)  # this very task is being cancelled
             else:
                 await client.track(event)
         except Exception as error:  # noqa: BLE001 - no request fails because of us
-            resolver.complain("its event", error)
+            resolver.tell(error)
 
 
 def _fields_of(request: web.Request, wanted: Wanted) -> dict[str, Any]:
-    def header(name: str) -> bytes | None:
-        value = request.headers.get(name)
-        return None if value is None else _bytes_of(value)
-
-    def forwarded() -> Iterable[bytes]:
-        return map(_bytes_of, request.headers.getall("X-Forwarded-For", ()))
+    def headers(name: str) -> list[bytes]:
+        # As aiohttp has decoded them.
+        values = request.headers.getall(name, ())
+        return [value.encode("utf-8", "surrogateescape") for value in values]
 
     about: Mapping[str, str] = {}
     if wanted.properties:
         about = {
             "path": request.path,
             "method": request.method,
-            "host": request.host,
             "scheme": request.scheme,
         }
-    return wanted.fields(header, request.remote, forwarded, about)
-
-
-def _bytes_of(value: str) -> bytes:
-    # As aiohttp has decoded them.
-    return value.encode("utf-8", "surrogateescape")
+    return wanted.fields(headers, request.remote, about)
 
 
 _SERVICE: Final = web.AppKey("AMPLITUDE_SERVICE", _Service)

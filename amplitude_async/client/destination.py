@@ -153,6 +153,10 @@ class EngineDestination(Plugin):
         """True where accepting an event never needs to await a storage."""
         return self._engine.plain
 
+    def has_room(self, events: int, size: int) -> bool:
+        """Say whether so many more events would find places now; from any thread."""
+        return self._engine.has_room(events, size)
+
     @property
     def next_id(self) -> int:
         """The id that a record should have which is offered now."""

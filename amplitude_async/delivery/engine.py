@@ -108,6 +108,10 @@ class Engine:
         """True where accepting an event never needs to await a storage."""
         return not self._parts.journal.writes and self._keepers[0].running
 
+    def has_room(self, events: int, size: int) -> bool:
+        """Say whether so many more events would find places now; from any thread."""
+        return self._parts.room.has_room(events, size)
+
     @property
     def stats(self) -> Stats:
         """Snapshot of the account."""

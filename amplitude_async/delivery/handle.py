@@ -138,9 +138,14 @@ class Delivery:
 
     @property
     def result(self) -> DeliveryResult | None:
-        """The final result, or None while the event is undecided."""
-        if self._result is None and self._page is not None:
-            outcome = self._page.outcomes.get(self._index) or self._page.rest
+        """The final result, or None while the event is undecided.
+
+        Any thread may ask.
+        """
+        # Looked at once: the loop's thread may take it away meanwhile.
+        page = self._page
+        if self._result is None and page is not None:
+            outcome = page.outcomes.get(self._index) or page.rest
             record = self._record
             if outcome is not None and record is not None:
                 self._result = _result_of(

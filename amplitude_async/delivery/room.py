@@ -41,6 +41,14 @@ class Room:
             and self.bytes + self._promised_bytes + size <= self._open_bytes
         )
 
+    def has_room(self, events: int, size: int) -> bool:
+        """Say whether so many more events would find places now; from any thread."""
+        return (
+            not self._waiters
+            and self.count + self._promised + events <= self._open
+            and self.bytes + self._promised_bytes + size <= self._open_bytes
+        )
+
     def take(self, size: int) -> bool:
         """Give a place to an event; False where it does not fit, or others wait."""
         # Written out, not asked of `fits`: every event comes through here.

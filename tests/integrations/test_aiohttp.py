@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -464,3 +465,13 @@ async def test_the_example_delivers_with_its_user(
     assert paid == Counter(users)
     assert {event["event_type"] for event in emulator.events} == {"Order Paid"}
     assert {event["ip"] for event in emulator.events} == {"127.0.0.1"}
+
+
+def test_the_page_shows_the_example_that_runs() -> None:
+    """What a reader copies is the file that is tested."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "integrations" / "aiohttp.md").read_text(encoding="utf-8")
+
+    assert (root / "examples" / "aiohttp_service.py").read_text(
+        encoding="utf-8"
+    ) in page

@@ -397,3 +397,13 @@ async def test_the_example_delivers_with_its_user(emulator: Emulator) -> None:
     await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 0
     assert len(emulator.events) == len(users)
+
+
+def test_the_page_shows_the_example_that_runs() -> None:
+    """What a reader copies is the file that is tested."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "integrations" / "aws-lambda.md").read_text(
+        encoding="utf-8"
+    )
+
+    assert (root / "examples" / "lambda_handler.py").read_text(encoding="utf-8") in page

@@ -830,3 +830,11 @@ async def until_listening(port: int, runs: Callable[[], bool]) -> None:
                 await writer.wait_closed()
                 return
     pytest.fail("the service ended before it listened")
+
+
+def test_the_page_shows_the_example_that_runs() -> None:
+    """What a reader copies is the file that is tested."""
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "integrations" / "django.md").read_text(encoding="utf-8")
+
+    assert (root / "examples" / "django_service.py").read_text(encoding="utf-8") in page

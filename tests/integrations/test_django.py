@@ -21,7 +21,7 @@ uvicorn = pytest.importorskip("uvicorn")
 
 import django
 from django.conf import settings
-from django.contrib.auth import login, logout, user_logged_in
+from django.contrib.auth import alogin, alogout, login, logout, user_logged_in
 from django.core import checks
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import ImproperlyConfigured
@@ -106,6 +106,15 @@ def in_and_out(request: HttpRequest) -> HttpResponse:
     amplitude.track("Signed In")
     logout(request)
     amplitude.track("Signed Out")
+    return HttpResponse()
+
+
+async def ain_and_out(request: HttpRequest) -> HttpResponse:
+    """Sign in and out within one request, awaiting."""
+    await alogin(request, user(77), backend="django_site.Backend")
+    await amplitude.atrack("Signed In")
+    await alogout(request)
+    await amplitude.atrack("Signed Out")
     return HttpResponse()
 
 
@@ -198,6 +207,7 @@ class Urls:
         path("idle/", idle),
         path("by-hand/", bound_by_view),
         path("in-and-out/", in_and_out),
+        path("async/in-and-out/", ain_and_out),
         path("missing/", missing),
         path("crash/", crash),
         path("async/crash/", acrash),
@@ -323,8 +333,10 @@ async def test_every_event_has_what_the_request_knows(
         "Accept-Language": "de-AT,en;q=0.5",
         "X-Forwarded-For": "6.6.6.6, 9.9.9.9",
     }
-    await ask(kind, url, headers=headers, signed_in=42)
+    answer = await ask(kind, url, headers=headers, signed_in=42)
 
+    # The session was read, and a cache must know.
+    assert answer.headers["Vary"] == "Cookie"
     (event,) = emulator.events
     assert {n: event[n] for n in ("user_id", "ip", "user_agent", "language")} == {
         "user_id": "42",
@@ -411,9 +423,10 @@ async def test_a_user_who_signs_in_is_known_at_once(
     configure()
     for kind in ("wsgi", "asgi"):
         await ask(kind, "/in-and-out/")
+        await ask(kind, "/async/in-and-out/")
 
     names = [(event["event_type"], event["user_id"]) for event in emulator.events]
-    assert names == [("Signed In", "77"), ("Signed Out", "77")] * 2
+    assert names == [("Signed In", "77"), ("Signed Out", "77")] * 4
 
 
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])

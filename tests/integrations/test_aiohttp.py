@@ -199,6 +199,24 @@ async def test_each_end_of_a_request_is_its_event(
     assert properties == {"route": "/there/{id}", "method": "GET", "status": status}
 
 
+async def test_an_event_that_raises_breaks_no_request(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request is answered, the log says why it is not tracked."""
+
+    async def close(request: web.Request) -> web.Response:
+        await request.config_dict[AMPLITUDE].shutdown(0)
+        return web.Response()
+
+    app = application(request_event="Request", strict=True)
+    app.router.add_get("/close", close)
+    async with serve(app) as client:
+        response = await client.get("/close")
+
+    assert response.status == 200
+    assert "a request was not tracked" in caplog.text
+
+
 async def test_a_path_without_a_handler_has_no_route(
     serve: Serve, emulator: Emulator
 ) -> None:

@@ -183,6 +183,40 @@ def test_an_invocation_is_not_held_up_beyond_its_time(
     assert server.emulator.stats.duplicates == 0
 
 
+class BrokenSync(SyncAmplitude):
+    """Fails to flush, as it never should."""
+
+    def flush(self, *_: Any) -> Any:
+        """Fail."""
+        raise OSError("no flush")
+
+
+class Broken(Amplitude):
+    """Fails to flush, as it never should."""
+
+    async def flush(self, *_: Any) -> Any:
+        """Fail."""
+        raise OSError("no flush")
+
+
+def test_a_flush_that_fails_fails_no_invocation(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Lambda gets the answer, and the log the trouble."""
+
+    async def awaited(*_: Any) -> str:
+        return "answer"
+
+    for client, handler in (
+        (BrokenSync(KEY), lambda *_: "answer"),
+        (Broken(KEY), awaited),
+    ):
+        flushing = flush_after(client)
+        assert flushing(handler)({}, Context()) == "answer"
+        flushing.close()
+    assert caplog.text.count("flush failed: OSError: no flush") == 2
+
+
 def test_a_context_of_somebody_else_is_no_reason_to_fail(
     function: Invoke, server: Server
 ) -> None:

@@ -118,6 +118,12 @@ async def ain_and_out(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
+def closing(request: HttpRequest) -> HttpResponse:
+    """Shut the client down, as nobody should."""
+    amplitude.client.shutdown(0)
+    return HttpResponse()
+
+
 def missing(request: HttpRequest) -> HttpResponse:
     """Answer that there is no such thing."""
     raise Http404
@@ -208,6 +214,7 @@ class Urls:
         path("by-hand/", bound_by_view),
         path("in-and-out/", in_and_out),
         path("async/in-and-out/", ain_and_out),
+        path("closing/", closing),
         path("missing/", missing),
         path("crash/", crash),
         path("async/crash/", acrash),
@@ -499,6 +506,19 @@ async def test_a_request_of_nobody_is_no_event(
         assert answer.content == b"[]"
 
     assert emulator.events == []
+
+
+@pytest.mark.parametrize("kind", ["wsgi", "asgi"])
+async def test_an_event_that_raises_breaks_no_request(
+    kind: str, configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request is answered, the log says why it is not tracked."""
+    who = {"user_id": "user-1"}
+    configure(request_event="Request", identify=lambda _: who, strict=True)
+    answer = await ask(kind, "/closing/")
+
+    assert answer.status_code == 200
+    assert "a request was not tracked" in caplog.text
 
 
 @pytest.mark.parametrize("prefix", ["", "/async"])

@@ -1,3 +1,3 @@
-"""At home in frameworks and tools: one module for each, to be imported by name."""
+"""The client in frameworks and tools: one module for each, loaded by nobody else."""
 
 __all__: list[str] = []

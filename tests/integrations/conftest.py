@@ -32,7 +32,8 @@ def redis_url() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         # Workers greet a server with it, and this one lacks it.
         patch.setattr(FakeSocket, "info", info, raising=False)
-        signature = _commands.Signature("info", "info", (), (bytes,), "")
+        make: Any = _commands.Signature
+        signature = make("info", "info", (), (bytes,), "")
         patch.setitem(_commands.SUPPORTED_COMMANDS, "info", signature)
         server = fakeredis.TcpFakeServer(("127.0.0.1", 0), server_type="redis")
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))

@@ -13,35 +13,39 @@ import pytest
 
 from amplitude_async.emulator import Emulator
 
-__all__ = ["redis_url", "start_worker"]
+__all__ = ["redis_greets", "redis_url", "start_worker"]
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT = 30.0
 
 
 @pytest.fixture
-def redis_url() -> Iterator[str]:
-    """Yield the URL of a server that speaks like Redis, on a port of its own."""
-    fakeredis = pytest.importorskip("fakeredis")
+def redis_greets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the server that speaks like Redis tell its version, as workers ask for it."""
+    pytest.importorskip("fakeredis")
     from fakeredis import _commands  # noqa: PLC0415
     from fakeredis._socket import FakeSocket  # noqa: PLC0415
 
     def info(_: Any, *sections: bytes) -> bytes:
         return b"# Server\r\nredis_version:7.0.0\r\n"
 
-    with pytest.MonkeyPatch.context() as patch:
-        # Workers greet a server with it, and this one lacks it.
-        patch.setattr(FakeSocket, "info", info, raising=False)
-        make: Any = _commands.Signature
-        signature = make("info", "info", (), (bytes,), "")
-        patch.setitem(_commands.SUPPORTED_COMMANDS, "info", signature)
-        server = fakeredis.TcpFakeServer(("127.0.0.1", 0), server_type="redis")
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield f"redis://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join(timeout=10)
-        server.server_close()
+    make: Any = _commands.Signature
+    signature = make("info", "info", (), (bytes,), "")
+    monkeypatch.setattr(FakeSocket, "info", info, raising=False)
+    monkeypatch.setitem(_commands.SUPPORTED_COMMANDS, "info", signature)
+
+
+@pytest.fixture
+def redis_url(redis_greets: None) -> Iterator[str]:
+    """Yield the URL of a server that speaks like Redis, on a port of its own."""
+    fakeredis = pytest.importorskip("fakeredis")
+    server = fakeredis.TcpFakeServer(("127.0.0.1", 0), server_type="redis")
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield f"redis://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join(timeout=10)
+    server.server_close()
 
 
 class Worker:
@@ -64,6 +68,10 @@ class Worker:
     async def stop(self) -> int:
         """Terminate it as an orchestrator does; returns its exit code."""
         self._process.terminate()
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait until it has ended; returns its exit code."""
         rest, _ = await asyncio.wait_for(self._process.communicate(), START_TIMEOUT)
         self.log += rest.decode(errors="replace")
         assert self._process.returncode is not None

@@ -1,8 +1,10 @@
 """Every check of this project: `nox` runs them all, `nox --list` names them."""
 
 import argparse
+import functools
 import platform
 import random
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +40,10 @@ nox.options.sessions = [
 # came with 3.12.
 EAGER = "3.12"
 EAGER_TASKS = {"AMPLITUDE_ASYNC_EAGER": "1"}
+
+# The others of the claimed interpreters run without the frameworks: what they do with
+# a context or a task is seen on the oldest of these, and on loops with eager tasks.
+WITH_FRAMEWORKS = (RUNNING, EAGER)
 
 # One worker per core, since half of the suite waits for processes and timers; four at
 # the most, since from there on the longest test sets the time.
@@ -124,7 +130,8 @@ def tests(session: nox.Session) -> None:
     others, and counting its lines takes as long again as running them. What takes long
     runs once, and so does the command line, which only calls what the others test.
     """
-    session.install(f"{_wheel(session)}[all]", *_group("tests"))
+    others = () if session.python not in WITH_FRAMEWORKS else _group("integrations")
+    session.install(f"{_wheel(session)}[all]", *_group("tests"), *others)
     chosen: Sequence[str] = session.posargs or ("-m", "not long")
     if session.python != RUNNING:
         chosen = session.posargs or AGAIN
@@ -269,11 +276,19 @@ def _python(session: nox.Session) -> str:
 
 
 def _wheel(session: nox.Session) -> str:
-    """Build the wheel and return its path."""
-    folder = Path(session.create_tmp()) / "wheel"
-    for stale in folder.glob("*.whl"):
-        stale.unlink()
-    session.run(
-        "python", "-m", "pip", "wheel", ".", "--no-deps", "--wheel-dir", str(folder)
-    )
+    """Return the path of the wheel; the first session that asks builds it."""
+    folder = _emptied(Path(session.cache_dir) / "wheel")
+    if not any(folder.iterdir()):
+        session.run(
+            *("python", "-m", "pip", "wheel", ".", "--no-deps"),
+            *("--wheel-dir", str(folder)),
+        )
     return str(next(folder.glob("*.whl")))
+
+
+@functools.cache
+def _emptied(folder: Path) -> Path:
+    """Take the wheel of an earlier run away: the source has changed since."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

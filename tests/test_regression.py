@@ -10,7 +10,7 @@ import sys
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 
 import amplitude_async
-from amplitude_async import Amplitude, Event
+from amplitude_async import Amplitude, Event, bound
 from amplitude_async.delivery.transport import Transport
 from amplitude_async.testing.transport import ScriptedTransport
 
@@ -114,6 +114,18 @@ async def test_tracking_by_name_is_no_dearer_than_by_event(client: Offline) -> N
             event = Event(event_type="Checkout Completed", **fields(number))
             await client.track(event)
     assert by_name.total() <= by_event.total()
+
+
+async def test_bound_fields_add_two_calls(client: Offline) -> None:
+    """One asks what is bound, one lays the call's fields over it."""
+    costs = []
+    request = bound(ip="10.0.0.1", event_properties={"path": "/orders"})
+    for scope in (nullcontext(), request):
+        with scope, counted_calls() as calls:
+            for number in range(100):
+                await client.track("Checkout Completed", **fields(number))
+        costs.append(calls.total())
+    assert costs[1] <= costs[0] + 200
 
 
 async def test_delivery_runs_few_functions_per_event(client: Offline) -> None:

@@ -34,6 +34,7 @@ from amplitude_async.delivery.transport import AiohttpTransport, Transport
 from amplitude_async.exceptions import (
     AmplitudeError,
     ClientClosedError,
+    ConfigurationError,
 )
 from amplitude_async.plugins import Plugin
 from amplitude_async.shown import shown
@@ -89,6 +90,9 @@ class Life:
         self._door = door
         self._endpoint = endpoint
         self._clock = self._make_clock()
+        if session is not None and not isinstance(session, aiohttp.ClientSession):
+            msg = f"session={shown(session)} must be an aiohttp.ClientSession"
+            raise ConfigurationError(msg)
         self._transport = self._make_transport(session)
         self._home = Home(may_move=session is None)
         self._own = engine_destination(

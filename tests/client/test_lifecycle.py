@@ -21,6 +21,7 @@ from amplitude_async import (
     Amplitude,
     AmplitudeError,
     ClientClosedError,
+    ConfigurationError,
     Delivery,
     DeliveryResult,
     DestinationPlugin,
@@ -227,6 +228,13 @@ async def test_a_given_session_stays_open(connect: Connect, emulator: Emulator) 
             assert (await (await client.track("e", user_id="user-1"))).ok
 
     assert emulator.stats.events_ingested == 2
+
+
+def test_something_else_than_a_session_is_refused() -> None:
+    """At once, and by name."""
+    wrong: Any = "https://example.invalid"
+    with pytest.raises(ConfigurationError, match="must be an aiohttp"):
+        Amplitude("key", session=wrong)
 
 
 async def test_an_exception_in_the_block_does_not_lose_events(

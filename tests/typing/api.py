@@ -35,6 +35,9 @@ from amplitude_async import (
     ServerZone,
     Stats,
     TypedEvent,
+    bind,
+    bindings,
+    bound,
 )
 from amplitude_async.mparticle import (
     Batch,
@@ -291,3 +294,14 @@ async def durable_and_recorded() -> None:
     assert_type(await recorder.track("Opened", user_id="user-1"), Delivery)
     found: Mapping[str, object] = recorder.assert_tracked("Opened")
     del found
+
+
+def check_bound_fields() -> None:
+    """What is bound are fields of an event, by their names and types."""
+    bind(user_id="user-1", event_properties={"job": "nightly"}, session_id=1)
+    bind(user_id=None)
+    with bound(user_id=UUID(int=1), groups={"company": ["c-1", "c-2"]}) as nothing:
+        assert_type(nothing, None)
+    assert_type(bindings(), dict[str, Any])
+    bind(user="user-1")  # type: ignore[call-arg]
+    bind(city=1)  # type: ignore[arg-type]

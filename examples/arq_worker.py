@@ -50,4 +50,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["send"]:
         asyncio.run(send())
     else:
-        run_worker(WorkerSettings)
+        run_worker(WorkerSettings)  # type: ignore[arg-type]  # as the command does

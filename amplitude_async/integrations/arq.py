@@ -7,12 +7,14 @@ arq has no headers, so a carrier lies beside a job's arguments in what is serial
 worker that does not know of it does not see it.
 """
 
+import asyncio
+import atexit
 import pickle
+import threading
+import weakref
 from collections.abc import Awaitable, Callable, Collection
 from contextvars import ContextVar
 from typing import Any, Final, TypeAlias, TypeVar, Unpack
-
-import arq
 
 from amplitude_async import Amplitude
 from amplitude_async.amplitude.config import ConfigFields
@@ -71,6 +73,7 @@ class AmplitudeJobs:
         self._serializer = serializer
         self._deserializer = deserializer
         self._around: dict[str, Any] = {}
+        self._unfinished: tuple[asyncio.AbstractEventLoop, Amplitude] | None = None
 
     def worker(self, settings: _SettingsT) -> _SettingsT:
         """Set hooks and serialisers on a worker's settings; its own hooks still run.
@@ -96,15 +99,19 @@ class AmplitudeJobs:
     async def on_startup(self, ctx: _Context) -> None:
         """Start the client, and put it where jobs find it."""
         self._around = dict(fields_around())
-        if self._given is None:
-            ctx[_CLIENT] = await Amplitude.from_env(**self._options).__aenter__()
-        else:
+        if self._given is not None:
             ctx[_CLIENT] = self._given
+            return
+        client = await Amplitude.from_env(**self._options).__aenter__()
+        ctx[_CLIENT] = client
+        self._unfinished = asyncio.get_running_loop(), client
+        _run_at_exit(weakref.WeakMethod(self._finish))
 
     async def on_shutdown(self, ctx: _Context) -> None:
         """Deliver what waits, within ``shutdown_timeout``."""
         client: Amplitude | None = ctx.pop(_CLIENT, None)
         if client is not None and client is not self._given:
+            self._unfinished = None
             await client.shutdown()
 
     async def on_job_start(self, ctx: _Context) -> None:
@@ -125,6 +132,18 @@ class AmplitudeJobs:
             if scope is not None:
                 scope.__exit__()
 
+    def _finish(self) -> None:
+        """Drain at the exit what `on_shutdown` did not.
+
+        A signal that finds arq in the middle of writing down a result makes it leave
+        without that hook.
+        """
+        unfinished, self._unfinished = self._unfinished, None
+        if unfinished is not None:
+            loop, client = unfinished
+            if not loop.is_closed() and not loop.is_running():
+                loop.run_until_complete(client.shutdown())
+
     # Serialisers -------------------------------------------------------------
 
     def job_serializer(self, job: dict[str, Any]) -> bytes:
@@ -133,13 +152,26 @@ class AmplitudeJobs:
         return self._serializer(job if header is None else {**job, HEADER: header})
 
     def job_deserializer(self, data: bytes) -> dict[str, Any]:
-        """Turn bytes into a job or a result, and keep its carrier for `on_job_start`."""
+        """Turn bytes into a job or a result, and keep what it carries."""
         job = self._deserializer(data)
         _arrived.set(job.get(HEADER) if isinstance(job, dict) else None)
         return job
 
 
 _arrived: Final[ContextVar[Any]] = ContextVar("amplitude_arrived", default=None)
+
+
+def _run_at_exit(method: "weakref.WeakMethod[Callable[[], None]]") -> None:
+    def run() -> None:
+        finish = method()
+        if finish is not None:
+            finish()
+
+    # When atexit has its turn, no thread may be started: no name could be looked up.
+    register: Callable[[Callable[[], None]], object] = getattr(
+        threading, "_register_atexit", atexit.register
+    )
+    register(run)
 
 
 def _both(first: _Hook | None, second: _Hook | None) -> _Hook:

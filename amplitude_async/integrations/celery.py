@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from threading import Lock
 from typing import Any, Final, Unpack
 
-from celery import Task, signals
-from celery.concurrency.prefork import TaskPool as PreforkPool
+from celery import Task, signals  # type: ignore[import-untyped]
+from celery.concurrency import prefork  # type: ignore[import-untyped]
 
 from amplitude_async.amplitude.config import ConfigFields
 from amplitude_async.integrations.carrier import HEADER, Carrier
@@ -86,7 +86,7 @@ class AmplitudeTasks:
 
     def _start_beside_the_pool(self, sender: Any, **_: Any) -> None:
         # The parent of a prefork pool runs no task.
-        if not isinstance(getattr(sender, "pool", None), PreforkPool):
+        if not isinstance(getattr(sender, "pool", None), prefork.TaskPool):
             self.client.start()
 
     def _stop(self, **_: Any) -> None:

@@ -24,6 +24,7 @@ from celery.contrib.testing import worker as testing  # type: ignore[import-unty
 from celery.signals import (  # type: ignore[import-untyped]
     worker_process_init,
     worker_process_shutdown,
+    worker_shutdown,
 )
 
 from amplitude_async.integrations.carrier import HEADER
@@ -100,11 +101,13 @@ def app() -> Celery:
 
 @contextmanager
 def working(app: Celery, pool: str = "threads", concurrency: int = 4) -> Iterator[None]:
-    """Run a worker in a thread of this process."""
+    """Run a worker in a thread of this process, and end it as SIGTERM would."""
     with testing.start_worker(
         app, pool=pool, concurrency=concurrency, perform_ping_check=False
     ):
         yield
+    # Celery's helper ends a worker as SIGQUIT would: then it says nothing to anybody.
+    worker_shutdown.send(sender=None)
 
 
 def task_of(app: Celery, **options: Any) -> Callable[[Callable[..., None]], Any]:

@@ -166,12 +166,12 @@ def _names_of(carry: bool | Collection[str]) -> tuple[str, ...]:  # noqa: FBT001
 def _fitting(name: str, values: Mapping[str, Any], room: int) -> dict[str, Any]:
     """Give those that are plain and have room, in their order."""
     fitting: dict[str, Any] = {}
-    room -= len(f',"{name}":{{}}')
+    # Here as below: of its braces, one comma is left among the others.
+    room -= len(_written({name: {}})) - 1
     for key, value in islice(values.items(), _MOST_PARTS):
         plain = _POLICY.convert(value, "carried", [])
         if plain is DROP or not _is_part(name, key, plain):
             continue
-        # Its braces are one colon's neighbours in the end: a comma takes their place.
         needs = len(_written({key: plain})) - 1
         if needs <= room:
             fitting[key] = plain

@@ -119,7 +119,8 @@ class _OneMessage(BaseMiddleware[Any, Any]):
         fields = fields_here() if self._consumed is None else self._consumed.fields
         header = self._carrier.packed(fields)
         if header is not None:
-            cmd.headers = {**cmd.headers, HEADER: header}
+            # Without overriding, the caller's own dict is left as it is.
+            cmd.add_headers({HEADER: header}, override=False)
         return await call_next(cmd)
 
     async def _flush(self) -> None:

@@ -58,7 +58,7 @@ class AmplitudeTaskMiddleware(TaskiqMiddleware):
             self._around = dict(fields_around())
             if self._given is None:
                 self._client = await Amplitude.from_env(**self._options).__aenter__()
-            self.broker.state.amplitude = self._client
+            self.broker.state["amplitude"] = self._client
 
     async def shutdown(self) -> None:
         """Deliver what waits, within ``shutdown_timeout``."""
@@ -70,7 +70,7 @@ class AmplitudeTaskMiddleware(TaskiqMiddleware):
         """Write what is bound here into a label of the task."""
         header = self._carrier.packed()
         if header is not None:
-            message.labels = {**message.labels, HEADER: header}
+            message.labels[HEADER] = header
         return message
 
     def pre_execute(self, message: TaskiqMessage) -> TaskiqMessage:

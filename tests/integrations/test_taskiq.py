@@ -70,6 +70,7 @@ async def idle(broker: InMemoryBroker) -> None:
     """Wait for all tasks, and for those that they have sent."""
     while broker._running_tasks:  # noqa: SLF001 - the broker waits for those of now
         await broker.wait_all()
+        await asyncio.sleep(0)  # a task that is done leaves in its own time
 
 
 def users(emulator: Emulator) -> list[str | None]:

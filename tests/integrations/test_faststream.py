@@ -291,15 +291,18 @@ async def test_a_message_that_fails_ends_its_scope(
             limit.reschedule(0)
         await asyncio.Event().wait()
 
+    async def publish_in_time(user: str) -> None:
+        async with asyncio.timeout(None) as limit:
+            limits.append(limit)
+            await broker.publish(user, "hang")
+
     async with running(broker, **options):
         for user in ("user-1", "user-2"):
             with pytest.raises(LookupError):
                 await broker.publish(user, "fail")
             assert bindings() == {}
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(None) as limit:
-                limits.append(limit)
-                await broker.publish("user-3", "hang")
+            await publish_in_time("user-3")
         assert bindings() == {}
         started.clear()
         limits.clear()

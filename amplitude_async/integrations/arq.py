@@ -9,6 +9,7 @@ worker that does not know of it does not see it.
 
 import asyncio
 import atexit
+import concurrent.futures.thread  # noqa: F401 - its exit goes after ours, see below
 import pickle
 import threading
 import weakref
@@ -168,6 +169,8 @@ def _run_at_exit(method: "weakref.WeakMethod[Callable[[], None]]") -> None:
             finish()
 
     # When atexit has its turn, no thread may be started: no name could be looked up.
+    # The latest registered runs first: the threads that look names up registered their
+    # own end when this module loaded theirs.
     register: Callable[[Callable[[], None]], object] = getattr(
         threading, "_register_atexit", atexit.register
     )

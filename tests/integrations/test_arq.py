@@ -392,7 +392,10 @@ async def test_the_example_delivers_before_it_stops(
     """SIGTERM ends the example, and every event has the user of its job."""
     async with start_worker("examples/arq_worker.py", "send", REDIS_URL=redis_url) as s:
         await s.ended()
-    async with start_worker(*command, REDIS_URL=redis_url) as worker:
+    # A name that has to be looked up, which a process at its exit may not do any more.
+    url = emulator.httpapi_url.replace("127.0.0.1", "localhost")
+    settings = {"REDIS_URL": redis_url, "AMPLITUDE_SERVER_URL": url}
+    async with start_worker(*command, **settings) as worker:
         await worker.wrote("welcomed in", 50)
         # It ends with a CancelledError of its own, whatever it was doing.
         await worker.stop()

@@ -1,0 +1,3 @@
+"""The client in frameworks and tools: one module for each, loaded by nobody else."""
+
+__all__: list[str] = []

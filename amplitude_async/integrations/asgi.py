@@ -6,7 +6,14 @@ No framework is imported here. The middleware never reads what a client sends: i
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -16,11 +23,15 @@ from contextvars import copy_context
 from inspect import isawaitable
 from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
+import aiohttp
+from pydantic import SecretStr
+
 from amplitude_async.amplitude.bound import bind
 from amplitude_async.amplitude.client import Amplitude
-from amplitude_async.amplitude.config import ConfigFields
+from amplitude_async.amplitude.config import Config, ConfigFields
 from amplitude_async.amplitude.fields import few_properties
 from amplitude_async.binding import Opened, fields_here
+from amplitude_async.config import sealed
 from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.tasks import is_theirs
@@ -43,6 +54,7 @@ from amplitude_async.integrations.request_options import (
     checked_names,
     headers_for,
 )
+from amplitude_async.plugins import Plugin
 from amplitude_async.shown import kind_of, shown
 
 __all__ = [
@@ -96,9 +108,9 @@ class MiddlewareOptions(TypedDict, total=False):
 class ClientOptions(ConfigFields, total=False):
     """What ``Amplitude.from_env`` takes."""
 
-    api_key: Any
-    session: Any
-    plugins: Any
+    api_key: str | SecretStr | None
+    session: aiohttp.ClientSession | None
+    plugins: Iterable[Plugin | Callable[[Any], Any]]
 
 
 class AmplitudeMiddleware:
@@ -326,9 +338,12 @@ def amplitude_lifespan(
     Raises:
         ConfigurationError: both a client and options are given.
     """
-    if client is not None and options:
+    # No local variable may hold a key in plain: see `redaction`.
+    given = sealed(Config, options)
+    del options
+    if client is not None and given:
         msg = (
-            f"client= was given together with {', '.join(options)}: make the client "
+            f"client= was given together with {', '.join(given)}: make the client "
             "with these options"
         )
         raise ConfigurationError(msg)
@@ -342,7 +357,7 @@ def amplitude_lifespan(
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Mapping[str, Any]]:
         async with AsyncExitStack() as stack:
-            opened = Amplitude.from_env(**options) if client is None else client
+            opened = Amplitude.from_env(**given) if client is None else client
             stack.push_async_callback(_shut_down, opened)
             await opened.start()
             state: dict[str, Any] = {"amplitude": opened}

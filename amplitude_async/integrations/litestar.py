@@ -12,6 +12,8 @@ from litestar.middleware import DefineMiddleware
 from litestar.plugins import InitPlugin
 
 from amplitude_async.amplitude.client import Amplitude
+from amplitude_async.amplitude.config import Config
+from amplitude_async.config import sealed
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.integrations.asgi import (
     AmplitudeMiddleware,
@@ -54,10 +56,11 @@ class AmplitudePlugin(InitPlugin):
             msg = f"key={shown(key)} must be a name that a parameter can have"
             raise ConfigurationError(msg)
         self._key = key
-        given: dict[str, Any] = dict(options)
-        own = {
-            n: given.pop(n) for n in MiddlewareOptions.__annotations__ & given.keys()
-        }
+        names = MiddlewareOptions.__annotations__.keys()
+        own: dict[str, Any] = {n: v for n, v in options.items() if n in names}
+        # No local variable may hold a key in plain: see `redaction`.
+        given: Any = sealed(Config, {n: options[n] for n in options.keys() - names})
+        del options
         # Both find out here, where the mistake was made, and not at the first request.
         AmplitudeMiddleware(_nowhere, **own)
         self._middleware = DefineMiddleware(

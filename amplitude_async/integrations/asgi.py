@@ -154,8 +154,9 @@ class AmplitudeMiddleware:
         self._app = app
         self._identify = checked_identify(identify)
         captured = checked_names("capture", capture, CAPTURES)
-        self._address_from = checked_hops(trusted_hops) if "ip" in captured else None
-        self._headers = headers_for(captured)
+        self._trusted_hops = checked_hops(trusted_hops)
+        self._captures_address = "ip" in captured
+        self._headers = headers_for(captured, trusted_hops)
         self._properties = checked_names("properties", properties, PROPERTIES)
         self._request_event = checked_event(request_event)
         self._paths, self._prefixes = checked_exclude(exclude)
@@ -186,24 +187,28 @@ class AmplitudeMiddleware:
 
     def _captured(self, scope: Scope) -> dict[str, Any]:
         fields: dict[str, Any] = {}
-        headers: dict[bytes, list[bytes]] = {}
-        for name, value in scope.get("headers", ()):
-            if name in self._headers:
-                headers.setdefault(name, []).append(value)
-        if self._address_from is not None:
-            fields["ip"] = self._address(scope, headers.get(b"x-forwarded-for"))
-        if b"user-agent" in headers:
-            fields["user_agent"] = text_of(headers[b"user-agent"][0]) or None
-        if b"accept-language" in headers:
-            fields["language"] = language_of(headers[b"accept-language"][0])
+        wanted = self._headers
+        forwarded: list[bytes] = []
+        if wanted:
+            for name, value in scope.get("headers", ()):
+                if name not in wanted:
+                    continue
+                if name == b"x-forwarded-for":
+                    forwarded.append(value)
+                elif name == b"user-agent":
+                    fields.setdefault("user_agent", text_of(value))
+                else:
+                    fields.setdefault("language", language_of(value))
+        if self._captures_address:
+            fields["ip"] = self._address(scope, forwarded)
         if self._properties:
             fields["event_properties"] = self._described(scope)
-        return {name: value for name, value in fields.items() if value is not None}
+        # Left out rather than None, which would take out what an outer scope has.
+        return {name: value for name, value in fields.items() if value}
 
-    def _address(self, scope: Scope, forwarded: Sequence[bytes] | None) -> str | None:
-        hops = self._address_from
-        if hops and forwarded:
-            found = forwarded_address(forwarded, hops)
+    def _address(self, scope: Scope, forwarded: Sequence[bytes]) -> str | None:
+        if forwarded:
+            found = forwarded_address(forwarded, self._trusted_hops)
             if found is not None:
                 return found
         client = scope.get("client")

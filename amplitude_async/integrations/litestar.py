@@ -59,7 +59,9 @@ class AmplitudePlugin(InitPlugin):
         names = MiddlewareOptions.__annotations__.keys()
         own: dict[str, Any] = {n: v for n, v in options.items() if n in names}
         # No local variable may hold a key in plain: see `redaction`.
-        given: Any = sealed(Config, {n: options[n] for n in options.keys() - names})
+        rest = {n: v for n, v in options.items() if n not in names}
+        given: Any = sealed(Config, rest)
+        del rest
         del options
         # Both find out here, where the mistake was made, and not at the first request.
         AmplitudeMiddleware(_nowhere, **own)

@@ -48,14 +48,12 @@ def checked_names(
     return tuple(given)
 
 
-def headers_for(captured: Sequence[str]) -> frozenset[bytes]:
+def headers_for(captured: Sequence[str], hops: int) -> frozenset[bytes]:
     """Say which headers must be looked at."""
-    names = {
-        "ip": b"x-forwarded-for",
-        "user_agent": b"user-agent",
-        "language": b"accept-language",
-    }
-    return frozenset(names[name] for name in captured)
+    names = {"user_agent": b"user-agent", "language": b"accept-language"}
+    if hops:
+        names["ip"] = b"x-forwarded-for"
+    return frozenset(names[name] for name in captured if name in names)
 
 
 def checked_hops(given: int) -> int:

@@ -416,23 +416,25 @@ def test_thousands_of_forwarded_addresses_cost_nothing() -> None:
     "text",
     [
         "",
+        " ",
         "1.2.3",
         "1.2.3.4.5",
+        "1.2.3.4 ",
         "256.1.1.1",
+        "1" * 65,
+        ":",
         "::g",
-        "[::1",
+        "::1\n",
+        "[]",
         "fe80::1%eth0",
         "a\0b",
         7,
         None,
-    ]
-    + ["1.2.3.4 ", " ", "1" * 65, "[]", "[1.2.3.4", ":", "::1\n"],
+    ],
 )
 def test_what_is_no_address_is_none(text: Any) -> None:
     """An address is whole and clean, or there is none."""
-    assert address_of(text) in {None, "::1", "1.2.3.4"}
-    if text != "[::1" and text != "[1.2.3.4":
-        assert address_of(text) is None
+    assert address_of(text) is None
 
 
 @pytest.mark.parametrize(
@@ -560,15 +562,14 @@ async def test_the_answer_does_not_wait_for_the_event(
     """The event comes after the last message, and before the work behind it."""
     accepted = []
 
-    class Watched(Server):
-        async def send(self, message: Any) -> None:
-            accepted.append(client.stats.accepted)
+    async def send(message: Any) -> None:
+        accepted.append(client.stats.accepted)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await answer(scope, receive, send)
         accepted.append(client.stats.accepted)
 
-    await watching(app, client)(http_scope(), no_receive, Watched().send)
+    await watching(app, client)(http_scope(), no_receive, send)
 
     assert accepted == [0, 0, 1]
 
@@ -579,7 +580,7 @@ def chunk(body: bytes, *, more: bool) -> dict[str, Any]:
 
 
 TRAILERS = {"type": "http.response.trailers", "headers": [], "more_trailers": False}
-ANSWERS = {
+ANSWERS: dict[str, list[dict[str, Any]]] = {
     "streamed": [START, chunk(b"a", more=True), chunk(b"b", more=False)],
     "with trailers": [{**START, "trailers": True}, END, TRAILERS],
     "a file": [START, {"type": "http.response.pathsend", "path": "/etc/motd"}],
@@ -660,9 +661,9 @@ async def test_a_server_that_takes_nothing_more_is_told_of(
 
     async def send(message: Any) -> None:
         if message is END:
-            raise OSError
+            raise BrokenPipeError
 
-    with pytest.raises(OSError):
+    with pytest.raises(BrokenPipeError):
         await watching(answer, client)(http_scope(), no_receive, send)
 
     assert await requests_of(client) == [
@@ -724,12 +725,14 @@ async def test_a_websocket_is_told_of_at_its_end(
         if error is not None:
             raise error
 
+    server = Server()
     try:
-        sent = await serve(watching(app, client), http_scope(type="websocket"))
+        scope = http_scope(type="websocket")
+        await watching(app, client)(scope, no_receive, server.send)
     except (Left, LookupError) as raised:
-        assert raised is error
-    else:
-        assert sent == messages
+        server.sent.append(raised)
+
+    assert server.sent == [*messages, *([error] if error else [])]
 
     assert await requests_of(client) == [{"method": "WEBSOCKET", **expected}]
 

@@ -30,7 +30,8 @@ from amplitude_async.amplitude.bound import bind
 from amplitude_async.amplitude.client import Amplitude
 from amplitude_async.amplitude.config import Config, ConfigFields
 from amplitude_async.amplitude.fields import few_properties
-from amplitude_async.binding import Opened, fields_here
+from amplitude_async.amplitude.filling import filled_fields
+from amplitude_async.binding import Opened, fields_here, innermost
 from amplitude_async.config import sealed
 from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.reporting import Reporter, in_words
@@ -287,11 +288,20 @@ class AmplitudeMiddleware:
 
     def _track(self, event_type: str, scope: Scope, watch: RequestWatch) -> None:
         try:
-            if self._is_anonymous():
+            bound = fields_here()
+            if bound is None or not (bound.get("user_id") or bound.get("device_id")):
+                self._reporter.debug(
+                    "a request of nobody was not tracked: it has no id"
+                )
                 return
             client = self._client_of(scope)
-            if client is not None:
-                client.track_nowait(event_type, event_properties=watch.properties())
+            if client is None:
+                return
+            own = {"event_properties": watch.properties()}
+            fields = filled_fields(event_type, own, bound)
+            # As fields of its own they are looked at once, and not filled in again.
+            innermost.set(None)
+            client.track_nowait(event_type, **fields)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - fenced
             # Nothing is awaited here, so that no cancellation is meant for us.
             self._reporter.error(
@@ -300,13 +310,6 @@ class AmplitudeMiddleware:
                 in_words(error),
                 traceback=error,
             )
-
-    def _is_anonymous(self) -> bool:
-        fields: Mapping[str, Any] = fields_here() or {}
-        if any(name in fields for name in _IDS):
-            return False
-        self._reporter.debug("a request of nobody was not tracked: it has no id")
-        return True
 
     def _client_of(self, scope: Scope) -> Any:
         if self._find_client is not None:

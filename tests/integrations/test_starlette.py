@@ -1,5 +1,6 @@
 """The ASGI parts in Starlette: templates of routes, mounts, other middlewares."""
 
+import asyncio
 import signal
 import warnings
 from collections.abc import AsyncIterator, Callable
@@ -15,12 +16,13 @@ from amplitude_async.testing import RecordingAmplitude
 
 pytest.importorskip("starlette")
 httpx = pytest.importorskip("httpx")
+uvicorn = pytest.importorskip("uvicorn")
 
 from starlette.applications import Starlette  # noqa: E402
 from starlette.middleware import Middleware  # noqa: E402
 from starlette.middleware.base import BaseHTTPMiddleware  # noqa: E402
 from starlette.requests import Request  # noqa: E402
-from starlette.responses import PlainTextResponse  # noqa: E402
+from starlette.responses import PlainTextResponse, StreamingResponse  # noqa: E402
 from starlette.routing import Host, Mount, Route, WebSocketRoute  # noqa: E402
 from starlette.websockets import WebSocket  # noqa: E402
 
@@ -202,6 +204,69 @@ def test_a_websocket_is_a_scope(client: RecordingAmplitude) -> None:
     }
     told = [event["event_properties"] for event in events.named("Request")]
     assert {properties["route"] for properties in told} == {"/chat/{user}"}
+
+
+async def test_a_server_without_state_is_told(client: RecordingAmplitude) -> None:
+    """The service does not start, as its handlers would find no client."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app = Starlette(lifespan=amplitude_lifespan(client=client))
+    with pytest.raises(RuntimeError, match='does not support "state"'):
+        await app({"type": "lifespan"}, receive, send)
+
+    assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
+    assert (await client.track("Late", user_id="user-1")).result is not None
+
+
+async def test_a_client_that_leaves_a_stream_is_told_of() -> None:
+    """Under a real server: the stream is cut, and the request has its event."""
+    client = RecordingAmplitude()
+    left = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"x" * 1000
+                await asyncio.sleep(0)
+        finally:
+            left.set()
+
+    async def stream(request: Request) -> StreamingResponse:
+        bind(user_id="user-1")
+        return StreamingResponse(endless())
+
+    app = Starlette(
+        routes=[Route("/stream", stream)],
+        middleware=[Middleware(AmplitudeMiddleware, request_event="Request")],
+        lifespan=amplitude_lifespan(client=client),
+    )
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
+    task = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n")
+    await reader.readline()
+    writer.transport.abort()
+    await left.wait()
+    server.should_exit = True
+    await task
+
+    [event] = client.named("Request")
+    del event["event_properties"]["duration"]
+    assert event["event_properties"] == {
+        "route": "/stream",
+        "method": "GET",
+        "status": 200,
+        "aborted": True,
+    }
 
 
 USERS = [f"user-{number}" for number in range(20)]

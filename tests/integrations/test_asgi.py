@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -928,3 +929,20 @@ async def test_a_teardown_that_is_cancelled_is_bounded(
             await asyncio.sleep(0.001)
 
     assert client.stats.dropped_by_reason == {"shutdown": 1}
+
+
+# Pages ------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["fastapi", "starlette", "litestar", "quart"])
+def test_a_page_shows_the_example_that_is_tested(name: str) -> None:
+    """Every line of the file, in its order, but for what it says of itself."""
+    page = (ROOT / f"docs/integrations/{name}.md").read_text("utf-8")
+    example = (ROOT / f"examples/{name}_service.py").read_text("utf-8")
+    code = example.split('"""', 2)[2]
+    shown = iter(page.splitlines())
+    lines = [line for line in code.splitlines() if line]
+
+    assert [line for line in lines if line not in shown] == []

@@ -5,14 +5,14 @@ import random
 import runpy
 import signal
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Annotated, Any
 
 import aiohttp
 import pytest
 
-from amplitude_async import ConfigurationError, bind, bindings
+from amplitude_async import ConfigurationError, bind, bindings, bound
 from amplitude_async.emulator import Emulator
 from amplitude_async.integrations.asgi import AmplitudeMiddleware, amplitude_lifespan
 from amplitude_async.testing import RecordingAmplitude
@@ -115,6 +115,44 @@ def test_a_missing_lifespan_is_told_with_its_remedy(
 
     assert "FastAPI(lifespan=amplitude_lifespan())" in str(raised.value)
     assert "`with TestClient(app) as http:`" in str(raised.value)
+
+
+# Scopes -----------------------------------------------------------------------
+
+
+def in_a_thread() -> Iterator[None]:
+    """Bind, and open a block, where FastAPI runs plain generators."""
+    bind(device_id="device-1")
+    with bound(user_id="of-the-thread"):
+        yield
+    bind(platform="after")
+
+
+async def in_the_request() -> AsyncIterator[None]:
+    """Open a block where FastAPI runs async generators."""
+    with bound(carrier="of-the-block"):
+        yield
+
+
+def test_generator_dependencies_bind_into_the_request() -> None:
+    """A block in one that runs in a thread stays there; `bind` does not."""
+    seen: list[dict[str, Any]] = []
+    app = FastAPI()
+    app.add_middleware(AmplitudeMiddleware, capture=())
+
+    @app.get("/", dependencies=[Depends(in_a_thread), Depends(in_the_request)])
+    def handler(background: BackgroundTasks) -> None:
+        seen.append(bindings())
+        bind(country="AT")
+        background.add_task(lambda: seen.append(bindings()))
+
+    http = TestClient(app)
+    for _ in range(2):
+        assert http.get("/").status_code == 200
+
+    assert seen[0] == seen[2] == {"device_id": "device-1", "carrier": "of-the-block"}
+    assert seen[1] == seen[3]
+    assert seen[1]["device_id"] == "device-1"
 
 
 # Routes -----------------------------------------------------------------------

@@ -20,7 +20,8 @@ from contextlib import (
     asynccontextmanager,
 )
 from contextvars import copy_context
-from inspect import isawaitable
+from inspect import isasyncgenfunction, isawaitable
+from math import log2
 from typing import Any, Final, TypeAlias, TypedDict, Unpack
 
 import aiohttp
@@ -252,15 +253,13 @@ class AmplitudeMiddleware:
             raise TypeError(msg)
         fields = dict(read)
         for name in _IDS:
-            value = fields.get(name)
-            if isinstance(value, str) and len(value) > MOST_ID:
+            if _is_long(fields.get(name)):
                 del fields[name]
                 self._reporter.warning(
                     "long id",
-                    "identify gave a %s of %d characters, which is not bound: "
-                    "the most are %d",
+                    "identify gave a %s of more than %d characters, which is not "
+                    "bound: give a shorter one",
                     name,
-                    len(value),
                     MOST_ID,
                 )
         return fields
@@ -355,12 +354,7 @@ def amplitude_lifespan(
             "with these options"
         )
         raise ConfigurationError(msg)
-    if inner is not None and not callable(inner):
-        msg = (
-            f"inner={shown(inner)} must be a lifespan: a function of the application "
-            "that returns an async context manager"
-        )
-        raise ConfigurationError(msg)
+    _check_inner(inner)
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[Mapping[str, Any]]:
@@ -375,6 +369,21 @@ def amplitude_lifespan(
             yield state
 
     return lifespan
+
+
+def _check_inner(inner: object) -> None:
+    if hasattr(inner, "state"):
+        # The application itself, which called us as if we were the lifespan.
+        msg = (
+            "lifespan=amplitude_lifespan lacks its brackets: write (), as it makes one"
+        )
+        raise ConfigurationError(msg)
+    if inner is not None and (not callable(inner) or isasyncgenfunction(inner)):
+        msg = (
+            f"inner={shown(inner)} must be a lifespan: a function of the application "
+            "that returns an async context manager, as @asynccontextmanager makes one"
+        )
+        raise ConfigurationError(msg)
 
 
 async def _shut_down(client: Amplitude) -> None:
@@ -392,6 +401,13 @@ async def _shut_down(client: Amplitude) -> None:
             cancelled = error
     if cancelled is not None:
         raise cancelled
+
+
+def _is_long(value: object) -> bool:
+    if isinstance(value, str):
+        return str.__len__(value) > MOST_ID
+    # Not by its digits, which take longer to find than a hostile number to send.
+    return isinstance(value, int) and int.bit_length(value) > MOST_ID * log2(10)
 
 
 def _checked_client(given: Amplitude | ClientFinder | None) -> ClientFinder | None:

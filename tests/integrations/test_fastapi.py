@@ -117,6 +117,16 @@ def test_a_missing_lifespan_is_told_with_its_remedy(
     assert "`with TestClient(app) as http:`" in str(raised.value)
 
 
+def test_a_lifespan_without_its_brackets_is_told() -> None:
+    """The service does not start, and the message says what to write."""
+    app = service(lifespan=amplitude_lifespan)
+    with (
+        pytest.raises(ConfigurationError, match="lacks its brackets"),
+        TestClient(app),
+    ):
+        pytest.fail("it has started")
+
+
 # Scopes -----------------------------------------------------------------------
 
 

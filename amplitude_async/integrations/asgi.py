@@ -256,7 +256,7 @@ class AmplitudeMiddleware:
             if _is_long(fields.get(name)):
                 del fields[name]
                 self._reporter.warning(
-                    "long id",
+                    "long_id",
                     "identify gave a %s of more than %d characters, which is not "
                     "bound: give a shorter one",
                     name,
@@ -304,7 +304,7 @@ class AmplitudeMiddleware:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - fenced
             # Nothing is awaited here, so that no cancellation is meant for us.
             self._reporter.error(
-                "request event",
+                "request_event",
                 "a request was not tracked: %s",
                 in_words(error),
                 traceback=error,
@@ -317,7 +317,7 @@ class AmplitudeMiddleware:
             client = scope.get("state", {}).get("amplitude")
         if client is None:
             self._reporter.error(
-                "no client",
+                "no_client",
                 "request_event finds no client, so that requests are not tracked: "
                 "start the service with lifespan=amplitude_lifespan(), or give the "
                 "middleware client=",

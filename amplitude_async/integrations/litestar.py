@@ -72,16 +72,11 @@ class AmplitudePlugin(InitPlugin):
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add lifespan, dependency and middleware to an application."""
-        app_config.lifespan = [self._open, *app_config.lifespan]
-        app_config.middleware = [self._middleware, *app_config.middleware]
-        app_config.dependencies = {
-            self._key: Provide(self._provide),
-            **app_config.dependencies,
-        }
-        app_config.signature_namespace = {
-            "Amplitude": Amplitude,
-            **app_config.signature_namespace,
-        }
+        app_config.lifespan.insert(0, self._open)
+        app_config.middleware.insert(0, self._middleware)
+        # What the application itself has under these names is meant to be there.
+        app_config.dependencies.setdefault(self._key, Provide(self._provide))
+        app_config.signature_namespace.setdefault("Amplitude", Amplitude)
         return app_config
 
     @asynccontextmanager

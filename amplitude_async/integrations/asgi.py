@@ -20,9 +20,10 @@ from contextlib import (
     asynccontextmanager,
 )
 from contextvars import copy_context
+from copy import copy
 from inspect import isasyncgenfunction, isawaitable
 from math import log2
-from typing import Any, Final, TypeAlias, TypedDict, Unpack
+from typing import Any, Final, Self, TypeAlias, TypedDict, Unpack
 
 import aiohttp
 from pydantic import SecretStr
@@ -165,6 +166,12 @@ class AmplitudeMiddleware:
         self._find_client = _checked_client(client)
         logger = logging.getLogger("amplitude_async")
         self._reporter = Reporter(logger, LoopClock(), "requests")
+
+    def around(self, app: App) -> Self:
+        """Make one with the same options around another application."""
+        another = copy(self)
+        another._app = app  # noqa: SLF001 - of our own class
+        return another
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

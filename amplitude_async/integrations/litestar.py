@@ -8,7 +8,6 @@ from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.datastructures import State
 from litestar.di import Provide
-from litestar.middleware import DefineMiddleware
 from litestar.plugins import InitPlugin
 
 from amplitude_async.amplitude.client import Amplitude
@@ -63,17 +62,14 @@ class AmplitudePlugin(InitPlugin):
         given: Any = sealed(Config, rest)
         del rest
         del options
-        # Both find out here, where the mistake was made, and not at the first request.
-        AmplitudeMiddleware(_nowhere, **own)
-        self._middleware = DefineMiddleware(
-            AmplitudeMiddleware, client=self._find, **own
-        )
+        # One for all routes, so that what it logs once a minute is one line.
+        self._middleware = AmplitudeMiddleware(_nowhere, client=self._find, **own)
         self._lifespan = amplitude_lifespan(client=client, **given)
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add lifespan, dependency and middleware to an application."""
         app_config.lifespan.insert(0, self._open)
-        app_config.middleware.insert(0, self._middleware)
+        app_config.middleware.insert(0, self._middleware.around)
         # What the application itself has under these names is meant to be there.
         app_config.dependencies.setdefault(self._key, Provide(self._provide))
         app_config.signature_namespace.setdefault("Amplitude", Amplitude)
@@ -102,4 +98,4 @@ class AmplitudePlugin(InitPlugin):
 
 
 async def _nowhere(scope: Any, receive: Any, send: Any) -> None:
-    """Stand for the application while options are checked."""
+    """Stand for the application: Litestar makes one of each route."""

@@ -65,9 +65,9 @@ async def chat(
 def application(client: Amplitude | None, **options: Any) -> Litestar:
     """Return an application with the plugin."""
     plugin = AmplitudePlugin(client=client, request_event="Request", **options)
-    return Litestar(
-        [Router("/v1", route_handlers=[greet, unlucky, chat])], plugins=[plugin]
-    )
+    router = Router("/v1", route_handlers=[greet, unlucky, chat])
+    # Its own configuration would take the handlers of these tests away.
+    return Litestar([router], plugins=[plugin], logging_config=None)
 
 
 def test_the_plugin_brings_all_of_it() -> None:
@@ -97,6 +97,21 @@ def test_the_plugin_brings_all_of_it() -> None:
         ("/v1/chat/{user}", None, 4001),
     ]
     assert client.events[0]["event_properties"] == {"path": "/v1/users/user-1"}
+
+
+def test_what_goes_wrong_on_every_route_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Litestar makes a middleware for each route, and the log has one of the plugin."""
+
+    def identify(scope: Any) -> None:
+        raise LookupError
+
+    with TestClient(application(RecordingAmplitude(), identify=identify)) as http:
+        http.get("/v1/users/user-1")
+        http.get("/v1/unlucky")
+
+    assert caplog.text.count("identify raised LookupError") == 1
 
 
 def test_the_name_of_the_dependency_is_free() -> None:

@@ -5,31 +5,23 @@ AMPLITUDE_API_KEY set: ``python examples/fastapi_service.py``.
 """
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 
-from amplitude_async import Amplitude
+from amplitude_async.integrations.asgi import AmplitudeMiddleware, amplitude_lifespan
+from amplitude_async.integrations.fastapi import AmplitudeDep
 
 __all__ = ["app"]
 
-
-@asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Amplitude]]:
-    """Open the client with the service, and deliver what waits at its end."""
-    async with Amplitude.from_env() as client:
-        yield {"amplitude": client}
-
-
-app = FastAPI(lifespan=lifespan)
+app = FastAPI(lifespan=amplitude_lifespan())
+app.add_middleware(AmplitudeMiddleware)
 
 
 @app.post("/users/{user_id}")
-async def sign_up(user_id: str, request: Request) -> dict[str, str]:
+async def sign_up(user_id: str, amplitude: AmplitudeDep) -> dict[str, str]:
     """Sign a user up."""
-    await request.state.amplitude.track("Signed Up", user_id=user_id)
+    await amplitude.track("Signed Up", user_id=user_id)
     return {"welcome": user_id}
 
 

@@ -39,7 +39,7 @@ __all__: list[str] = []
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PACKAGE = ROOT / "amplitude_async"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 
 FILE = re.compile(r"[`(]((?:tests|benchmarks|examples|scripts)/[\w/.-]+\.\w+)[`):]")
 TEST = re.compile(r"`(?:[\w/.]+::)?(test_\w+)`")

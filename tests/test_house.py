@@ -29,8 +29,10 @@ LOADED_ON_DEMAND = [
     "amplitude_async.testing",
     "anyio",
     "arq",
+    "asgiref",
     "celery",
     "django",
+    "fastapi",
     "faststream",
     "gevent",
     "isal",
@@ -40,6 +42,7 @@ LOADED_ON_DEMAND = [
     "pydantic_settings",
     "pytest",
     "quart",
+    "redis",
     "rich",
     "starlette",
     "structlog",
@@ -112,7 +115,12 @@ def test_a_module_offers_only_names_it_has(path: Path) -> None:
     if path.name == "__main__.py":
         pytest.skip("runs when imported")
 
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if path.parent.name != "integrations" or str(error.name).startswith("amp"):
+            raise
+        pytest.skip(f"needs {error.name}, which is found installed or not")
 
     assert len(module.__all__) == len(set(module.__all__))
     assert [offered for offered in module.__all__ if not hasattr(module, offered)] == []

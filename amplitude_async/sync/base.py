@@ -7,6 +7,8 @@ from typing import Any, Generic, Self, TypeVar, cast
 
 from amplitude_async.client.base import BaseClient
 from amplitude_async.client.life import UNSET, Unset
+from amplitude_async.delivery.deciding.health import Health
+from amplitude_async.delivery.observing import Observer
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.plugins import Plugin
 from amplitude_async.sync.hatch import Hatch
@@ -88,6 +90,29 @@ class SyncClient(Generic[SeatT]):
         if hatch is None or hatch.inherited or hatch.thread.has_ended:
             return opt()
         return hatch.thread.ask(opt)
+
+    # Seen from outside -------------------------------------------------------
+
+    @property
+    def destination(self) -> str:
+        """Name of the client's own destination: ``"amplitude"`` or ``"mparticle"``."""
+        name: str = self._seat.destination
+        return name
+
+    @property
+    def health(self) -> Health:
+        """What the last answers say about the client's own destination."""
+        health: Health = self._seat.health
+        return health
+
+    def observe(self, observer: Observer) -> Callable[[], None]:
+        """Let somebody hear of each request; it is called on the loop's thread.
+
+        Returns:
+            What ends it.
+        """
+        seat: BaseClient = self._seat
+        return seat.observe(observer)
 
     # Plugins -----------------------------------------------------------------
 

@@ -7,7 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from amplitude_async import ClientClosedError, DropReason, Event
+from amplitude_async import (
+    Answered,
+    ClientClosedError,
+    DropReason,
+    Event,
+    Health,
+    Observer,
+)
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.sync import SyncAmplitude
 
@@ -193,3 +200,23 @@ def test_a_shutdown_is_bounded(connect: Connect, server: Emulator) -> None:
     assert handle.result().reason is DropReason.SHUTDOWN
     with pytest.raises(TypeError, match="timeout='soon'"):
         connect().shutdown("soon")  # type: ignore[arg-type]
+
+
+def test_it_can_be_seen_from_outside(connect: Callable[..., SyncAmplitude]) -> None:
+    """As the asyncio client: health for a probe, and who hears of each request."""
+
+    class Watcher(Observer):
+        def __init__(self) -> None:
+            self.heard: list[int] = []
+
+        def answered(self, request: Answered) -> None:
+            self.heard.append(request.status)
+
+    watcher = Watcher()
+    with connect() as client:
+        end = client.observe(watcher)
+        assert (client.health, client.destination) == (Health.HEALTHY, "amplitude")
+        assert client.track("Paid", user_id="user-00001").result(5.0).ok
+        end()
+        assert client.track("Paid", user_id="user-00001").result(5.0).ok
+    assert watcher.heard == [200]

@@ -36,15 +36,10 @@ nox.options.sessions = [
     "docs",
 ]
 
-# One of the interpreters runs the suite on loops that start each task at once, as some
-# hosts have them: whoever sets a task factory sets it for libraries too. The factory
-# came with 3.12.
-EAGER = "3.12"
+# The newest runs the suite on loops that start each task at once, as some hosts have
+# them: whoever sets a task factory sets it for libraries too.
+EAGER = PYTHONS[-1]
 EAGER_TASKS = {"AMPLITUDE_ASYNC_EAGER": "1"}
-
-# The others of the claimed interpreters run without the frameworks: what they do with
-# a context or a task is seen on the oldest of these, and on loops with eager tasks.
-WITH_FRAMEWORKS = (RUNNING, EAGER)
 
 # One worker per core, since half of the suite waits for processes and timers; four at
 # the most, since from there on the longest test sets the time.
@@ -54,10 +49,24 @@ PYTEST = (*RUN, "--hypothesis-profile=ci")
 PYTEST_AGAIN = (*RUN, "--hypothesis-profile=few")
 NOT_LONG = ("-m", "not long", "--ignore=tests/servers")
 LONG = ("-m", "long", "--ignore=tests/servers")
-# The examples of the pages run in `docs`.
+# The examples of the pages run in `docs`; what looks at the source alone sees the same.
 AGAIN = (
-    *("-m", "not long", "--ignore=tests/cli", "--ignore=tests/servers"),
+    *NOT_LONG,
+    "--ignore=tests/cli",
+    "--ignore=tests/test_claims.py",
     "--ignore=tests/test_docs.py",
+    "--ignore=tests/test_house.py",
+)
+
+# Whatever meets the interpreter: tasks, contexts, processes, threads, the end of all.
+TOUCHES_INTERPRETER = (
+    "tests/client",
+    "tests/delivery/test_transport.py",
+    "tests/integrations",
+    "tests/lifecycle",
+    "tests/storage/test_fork.py",
+    "tests/storage/test_sqlite.py",
+    "tests/sync",
 )
 
 # Whatever could notice that an extra is missing: the doors to isal and to the settings,
@@ -67,6 +76,7 @@ TOUCHES_EXTRAS = (
     "tests/client",
     "tests/delivery/test_transport.py",
     "tests/mparticle/test_client.py",
+    "tests/sync/test_verbs.py",
     "tests/test_encoding.py",
     "tests/test_examples.py",
     "tests/test_house.py",
@@ -80,8 +90,6 @@ TOUCHES_DEPENDENCIES = (
     "tests/client",
     "tests/delivery/test_transport.py",
     "tests/emulator",
-    "tests/faults",
-    "tests/lifecycle",
     "tests/mparticle",
     "tests/test_canaries.py",
     "tests/test_config_table.py",
@@ -116,7 +124,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types: the code with mypy, the public interface with pyright too."""
-    session.install("-e", ".[all]", *_group("dev"))
+    checked = (*_group("tests"), *_group("integrations"), *_group("servers"))
+    session.install("-e", ".[all]", *checked, *_group("typing"))
     session.run("mypy")
     session.run("pyright", "--pythonpath", _python(session))
 
@@ -134,15 +143,19 @@ def tests(session: nox.Session) -> None:
 
     The interpreter that runs nox measures coverage as well: the code is the same on the
     others, and counting its lines takes as long again as running them. What takes long
-    runs once, and so does the command line, which only calls what the others test.
+    runs once, and so does the command line, which only calls what the others test. The
+    newest runs the rest with eager tasks, the others what meets an interpreter.
     """
-    others = () if session.python not in WITH_FRAMEWORKS else _group("integrations")
+    others = _group("integrations") if session.python == RUNNING else ()
     session.install(f"{_wheel(session)}[all]", *_group("tests"), *others)
     chosen: Sequence[str] = session.posargs or NOT_LONG
+    if session.python == EAGER != RUNNING:
+        env = {**INSTALLED, **EAGER_TASKS}
+        session.run(*PYTEST_AGAIN, *(session.posargs or AGAIN), env=env)
+        return
     if session.python != RUNNING:
-        chosen = session.posargs or AGAIN
-        env = {**INSTALLED, **EAGER_TASKS} if session.python == EAGER else INSTALLED
-        session.run(*PYTEST_AGAIN, *chosen, env=env)
+        again = (*NOT_LONG, *TOUCHES_INTERPRETER)
+        session.run(*PYTEST_AGAIN, *(session.posargs or again), env=INSTALLED)
         return
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", *PYTEST, *chosen, env=INSTALLED)

@@ -14,6 +14,7 @@ from typing import Any, assert_type
 from uuid import UUID
 
 import aiohttp
+from fastapi import FastAPI
 
 from amplitude_async import (
     Amplitude,
@@ -42,6 +43,8 @@ from amplitude_async import (
     bindings,
     bound,
 )
+from amplitude_async.integrations.asgi import AmplitudeMiddleware, amplitude_lifespan
+from amplitude_async.integrations.fastapi import AmplitudeDep
 from amplitude_async.mparticle import (
     Batch,
     CustomEvent,
@@ -341,3 +344,21 @@ def synchronous(batch: Batch) -> None:
     with SyncMParticle.from_env() as mparticle:
         assert_type(mparticle.upload(batch), UploadResult)
         assert_type(mparticle.send(batch), SyncDelivery)
+
+
+async def whose_request(scope: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Say who makes a request, as an application would."""
+    return {"user_id": scope["user"]} if "user" in scope else None
+
+
+def check_a_service() -> None:
+    """A middleware and a lifespan fit where FastAPI takes them, options included."""
+    app = FastAPI(lifespan=amplitude_lifespan(flush_interval=5.0))
+    app.add_middleware(AmplitudeMiddleware, identify=whose_request, capture=["ip"])
+    app.add_middleware(AmplitudeMiddleware, request_event="Request", trusted_hops=1)
+    amplitude_lifespan(flush_intervall=5.0)  # type: ignore[call-arg]
+
+
+async def check_a_handler(amplitude: AmplitudeDep) -> None:
+    """A handler has the client with all its verbs."""
+    assert_type(await amplitude.track("Paid", user_id="user-1"), Delivery)

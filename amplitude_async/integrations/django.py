@@ -47,11 +47,11 @@ from amplitude_async.amplitude.revenue import Revenue
 from amplitude_async.amplitude.typed import TypedEvent
 from amplitude_async.binding import Opened, Scope
 from amplitude_async.exceptions import ConfigurationError
+from amplitude_async.integrations.request_event import request_properties
 from amplitude_async.integrations.request_scope import (
     Resolver,
     Wanted,
     is_identified,
-    request_properties,
 )
 from amplitude_async.shown import kind_of, shown
 from amplitude_async.sync import SyncAmplitude, SyncDelivery

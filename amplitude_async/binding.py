@@ -10,7 +10,8 @@ middleware must not bind its user for the handlers beside it.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from enum import Enum, auto
 from threading import Lock
@@ -43,8 +44,13 @@ class Fields(dict[str, Any]):
     """The same as a vendor's model has it; set by whoever has checked it first."""
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
-        super().__init__(fields)
-        self.merging = tuple(MERGED & fields.keys())
+        dict.__init__(self, fields)
+        # Most have none, and that is told without making anything.
+        self.merging = (
+            ()
+            if MERGED.isdisjoint(fields)
+            else tuple(name for name in MERGED if name in fields)
+        )
 
 
 _NOTHING: Final = Fields({})
@@ -84,9 +90,10 @@ class Scope:
         """True once nobody can take it out of a context that it was put in."""
         self._outer = outer
         self._lock = Lock()
-        self._own = fields
-        self._seen = self._fields_around()
-        self._merged = _laid_over(self._seen, fields) if fields else self._seen
+        self._own: Mapping[str, Any] = dict(fields) if fields else _NOTHING
+        # Laid over each other when somebody asks: many a request tracks nothing.
+        self._merged: Fields | None = None
+        self._seen = _NOTHING
 
     @property
     def fields(self) -> Fields:
@@ -94,27 +101,31 @@ class Scope:
 
         Binding makes another mapping: whoever keeps this one keeps it as it is.
         """
+        # First this and then what was merged with it, as another thread writes them
+        # the other way round.
+        seen = self._seen
+        merged = self._merged
         # The usual one: every event in it comes by here.
-        if self._outer is None and not self.is_over:
-            return self._merged
+        if merged is not None and self._outer is None and not self.is_over:
+            return merged
         around = self._fields_around()
         if self.is_over:
             return around
         # The same object is the same fields: nobody has bound anything there since.
-        if around is not self._seen:
+        if merged is None or around is not seen:
             with self._lock:
-                self._merged, self._seen = _laid_over(around, self._own), around
-        return self._merged
+                merged = _laid_over(around, self._own) if self._own else around
+                self._merged, self._seen = merged, around
+        return merged
 
     def put(self, fields: Mapping[str, Any]) -> None:
         """Bind fields; None takes one out, also where an outer scope has it.
 
         Any thread may do so.
         """
-        around = self._fields_around()
         with self._lock:
             self._own = _joined(self._own, fields)
-            self._merged, self._seen = _laid_over(around, self._own), around
+            self._merged = None
 
     def with_fields(self, fields: Mapping[str, Any]) -> "Scope":
         """Make a scope like this one, in the same place, with more fields."""
@@ -126,8 +137,19 @@ class Scope:
             return self
         return None if self._outer is None else self._outer.still_open()
 
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be in this scope again, also where its context is not, as in a stream."""
+        token = innermost.set(self)
+        try:
+            yield
+        finally:
+            innermost.reset(token)
+
     def _fields_around(self) -> Fields:
-        outer = None if self._outer is None else self._outer.still_open()
+        if self._outer is None:
+            return _NOTHING
+        outer = self._outer.still_open()
         return _NOTHING if outer is None else outer.fields
 
     def __repr__(self) -> str:
@@ -139,15 +161,25 @@ class Opened:
 
     What was started in the block, tasks and functions in threads, keeps the scope after
     the block's end.
+
+    Args:
+        fields: bound from the beginning.
+        kind: who sees what is bound there later.
+        alone: see nothing of what is bound around the block.
     """
 
-    __slots__ = ("_fields", "_kind", "_scope", "_token")
+    __slots__ = ("_alone", "_fields", "_kind", "_scope", "_token")
 
     def __init__(
-        self, fields: Mapping[str, Any] = _NOTHING, kind: Kind = Kind.SHARED
+        self,
+        fields: Mapping[str, Any] = _NOTHING,
+        kind: Kind = Kind.SHARED,
+        *,
+        alone: bool = False,
     ) -> None:
         self._fields = fields
         self._kind = kind
+        self._alone = alone
         self._scope: Scope | None = None
         self._token: Token[Scope | None] | None = None
 
@@ -157,15 +189,16 @@ class Opened:
         kind = self._kind
         if kind is Kind.AROUND and _is_in_task():
             kind = Kind.SHARED
-        self._scope = scope = Scope(_innermost(), kind, self._fields)
+        outer = None if self._alone else _innermost()
+        self._scope = scope = Scope(outer, kind, self._fields)
         self._token = innermost.set(scope)
         return scope
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
     ) -> None:
         scope, token = self._scope, self._token
         self._scope = self._token = None
@@ -203,19 +236,20 @@ def put_here(fields: Mapping[str, Any]) -> None:
 
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Fields:
     """Lay fields over others; dicts that merge do so one level, None takes out."""
-    merged = Fields(_joined(below, above))
+    joined = _joined(below, above)
     for name, value in above.items():
         if value is None:
-            del merged[name]
-    return merged
+            del joined[name]
+    return Fields(joined)
 
 
 def _joined(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     joined = {**below, **above}
-    for name in MERGED & below.keys() & above.keys():
-        lower, upper = below[name], above[name]
-        if isinstance(lower, dict) and isinstance(upper, dict):
-            joined[name] = {**lower, **upper}
+    if below and not MERGED.isdisjoint(above):
+        for name in MERGED:
+            lower, upper = below.get(name), above.get(name)
+            if isinstance(lower, dict) and isinstance(upper, dict):
+                joined[name] = {**lower, **upper}
     return joined
 
 

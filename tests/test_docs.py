@@ -6,9 +6,6 @@ import inspect
 import re
 import runpy
 import socket
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,25 +87,6 @@ def run_blocks(blocks: list[Block], page: Path, namespace: dict[str, Any]) -> No
             outcome = eval(code, namespace)  # noqa: S307 - our own documentation
             if inspect.iscoroutine(outcome):
                 runner.run(outcome)
-
-
-@pytest.fixture
-def background_emulator() -> Iterator[Emulator]:
-    """Yield an emulator that runs beside the examples, on a loop of its own."""
-    ready: Future[tuple[Emulator, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        async with Emulator() as emulator:
-            ready.set_result((emulator, asyncio.get_running_loop(), stop))
-            await stop.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    emulator, loop, stop = ready.result(timeout=10)
-    yield emulator
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(timeout=10)
 
 
 @pytest.fixture

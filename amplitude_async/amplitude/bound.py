@@ -12,7 +12,7 @@ from amplitude_async.binding import Kind, Opened, fields_here, put_here
 __all__ = ["bind", "bindings", "bound"]
 
 # What makes each event the one that it is.
-_OF_ONE_EVENT: Final = ("time", "insert_id")
+_OF_ONE_EVENT: Final = frozenset({"time", "insert_id"})
 
 
 def bind(**fields: Unpack[EventFields]) -> None:
@@ -73,14 +73,16 @@ def bindings() -> dict[str, Any]:
 def _bindable(fields: EventFields) -> dict[str, Any]:
     given = cast("Mapping[str, Any]", fields)
     check_field_names(given)
-    for name in _OF_ONE_EVENT:
-        if name in given:
-            msg = f"{name} cannot be bound: each event has its own, so give it there"
-            raise TypeError(msg)
+    if not _OF_ONE_EVENT.isdisjoint(given):
+        name = next(name for name in given if name in _OF_ONE_EVENT)
+        msg = f"{name} cannot be bound: each event has its own, so give it there"
+        raise TypeError(msg)
     return {ATTRIBUTE_OF.get(n, n): _copied(value) for n, value in given.items()}
 
 
 def _copied(value: Any) -> Any:
+    if type(value) is str:
+        return value  # as nearly all are, and looking for a mapping takes a while
     try:
         read = few_properties(value)
     except ValueError:

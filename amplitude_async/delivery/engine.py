@@ -8,7 +8,6 @@ import asyncio
 import math
 import os
 import random
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 from amplitude_async.config import DeliveryConfig
@@ -24,7 +23,7 @@ from amplitude_async.delivery.parts import Parts, Site
 from amplitude_async.delivery.purging import purge
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
-from amplitude_async.delivery.tasks import Keeper
+from amplitude_async.delivery.tasks import Keepers
 from amplitude_async.delivery.transport import Transport
 from amplitude_async.exceptions import AmplitudeError
 from amplitude_async.storage.base import Storage
@@ -69,20 +68,16 @@ class Engine:
         self.intake = self._parts.intake
         """The way in."""
         self._flusher = Flusher(self._site, self._parts, self._is_here)
-        self._keepers = [self._keep("flush", self._flusher.run)]
-        if self._parts.journal.writes:
-            self._keepers.append(self._keep("reader", self._flusher.reader.run))
-            self._keepers.append(self._keep("adopter", self._flusher.adopter.run))
-
-    def _keep(self, kind: str, run: Callable[[], Coroutine[Any, Any, None]]) -> Keeper:
-        return Keeper(
-            kind,
+        self._keepers = Keepers(
             self.name,
-            run,
             clock=self._site.clock,
             reporter=self._site.reporter,
             backoff=self._site.config.backoff_ceiling,
         )
+        self._flush_keeper = self._keepers.add("flush", self._flusher.run)
+        if self._parts.journal.writes:
+            self._keepers.add("reader", self._flusher.reader.run)
+            self._keepers.add("adopter", self._flusher.adopter.run)
 
     def _is_here(self) -> bool:
         """Say whether this is the process that the engine was started in."""
@@ -118,7 +113,7 @@ class Engine:
     @property
     def plain(self) -> bool:
         """True where accepting an event never needs to await a storage."""
-        return not self._parts.journal.writes and self._keepers[0].running
+        return not self._parts.journal.writes and self._flush_keeper.running
 
     def has_room(self, events: int, size: int) -> bool:
         """Say whether so many more events would find places now; from any thread."""
@@ -173,8 +168,7 @@ class Engine:
         """Start the tasks that do not run, as after a cancellation."""
         if self._closed:
             return
-        for keeper in self._keepers:
-            keeper.ensure_running()
+        self._keepers.ensure_running()
         if self._parts.books.callbacks is not None:
             self._parts.books.callbacks.ensure_running()
 
@@ -192,8 +186,7 @@ class Engine:
         self._flusher.reader.rebind()
         self._flusher.adopter.rebind()
         self._parts.alarm.rebind()
-        for keeper in self._keepers:
-            keeper.rebind()
+        self._keepers.rebind()
 
     def _take_back_all(self) -> None:
         now = self._site.clock.now()
@@ -209,8 +202,7 @@ class Engine:
         self._take_back_all()
         # Where the child goes on with the same loop, it has copies of all our tasks.
         self._flusher.retire()
-        for keeper in self._keepers:
-            keeper.retire()
+        self._keepers.retire()
         if inherited.callbacks is not None:
             inherited.callbacks.retire()
         self._site.transport.abandon()
@@ -327,9 +319,7 @@ class Engine:
         self._closed = True
         parts = self._parts
         # First who starts requests, then the requests.
-        ending = {task for keeper in self._keepers if (task := keeper.halt())}
-        if ending:
-            await asyncio.wait(ending, timeout=STOP_TIMEOUT)
+        await self._keepers.stop(STOP_TIMEOUT)
         parts.alarm.stop()
         self._flusher.reader.stop()
         self._flusher.adopter.stop()

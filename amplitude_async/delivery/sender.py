@@ -88,9 +88,13 @@ class Post:
 
     async def _put(self, url: str, body: bytes, headers: Mapping[str, str]) -> Response:
         """Put a body on the wire; what a transport raises is no answer."""
+        loop = asyncio.get_running_loop()
         try:
             return await self._transport.send(url, body, headers, self._timeout)
         except BaseException as fault:
+            if not loop.is_running():
+                # Collected after its loop was closed: what failed is its cleaning up.
+                raise GeneratorExit from None
             if not is_theirs(fault):
                 raise
             response = Response(0, error=f"sending failed: {describe_fault(fault)}")

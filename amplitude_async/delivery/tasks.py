@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter
 
-__all__ = ["Keeper", "being_cancelled", "has_ended", "is_theirs", "spawn", "within"]
+__all__ = [
+    "Keeper",
+    "Keepers",
+    "being_cancelled",
+    "has_ended",
+    "is_theirs",
+    "spawn",
+    "within",
+]
 
 T = TypeVar("T")
 
@@ -205,3 +213,65 @@ class Keeper:
 
     def __repr__(self) -> str:
         return f"<Keeper {self._kind} {'running' if self.running else 'at rest'}>"
+
+
+class Keepers:
+    """The tasks of one engine that must not end: they begin and end together.
+
+    Args:
+        destination: whose engine it is.
+        clock: says when a task comes back.
+        reporter: is told of faults of ours.
+        backoff: seconds to wait after so many of them.
+    """
+
+    def __init__(
+        self,
+        destination: str,
+        *,
+        clock: Clock,
+        reporter: Reporter,
+        backoff: Callable[[int], float],
+    ) -> None:
+        self._destination = destination
+        self._clock = clock
+        self._reporter = reporter
+        self._backoff = backoff
+        self._keepers: list[Keeper] = []
+
+    def add(self, kind: str, run: Callable[[], Coroutine[Any, Any, None]]) -> Keeper:
+        """Keep one more; it is not started yet."""
+        keeper = Keeper(
+            kind,
+            self._destination,
+            run,
+            clock=self._clock,
+            reporter=self._reporter,
+            backoff=self._backoff,
+        )
+        self._keepers.append(keeper)
+        return keeper
+
+    def ensure_running(self) -> None:
+        """Start those that do not run."""
+        for keeper in self._keepers:
+            keeper.ensure_running()
+
+    async def stop(self, timeout: float) -> None:
+        """End all for good, but for the one that asks."""
+        ending = {task for keeper in self._keepers if (task := keeper.halt())}
+        if ending:
+            await asyncio.wait(ending, timeout=timeout)
+
+    def retire(self) -> None:
+        """Bring none back: they are another process's."""
+        for keeper in self._keepers:
+            keeper.retire()
+
+    def rebind(self) -> None:
+        """Forget the tasks of a closed loop."""
+        for keeper in self._keepers:
+            keeper.rebind()
+
+    def __repr__(self) -> str:
+        return f"<Keepers {len(self._keepers)}>"

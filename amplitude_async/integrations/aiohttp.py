@@ -18,12 +18,13 @@ from amplitude_async.amplitude.config import ConfigFields
 from amplitude_async.amplitude.events import Event
 from amplitude_async.binding import Opened
 from amplitude_async.exceptions import ConfigurationError
+from amplitude_async.integrations.request_event import request_properties
 from amplitude_async.integrations.request_scope import (
     CAPTURES,
     Resolver,
     Wanted,
+    checked_identify,
     is_identified,
-    request_properties,
 )
 
 __all__ = ["AMPLITUDE", "Identify", "setup_amplitude"]
@@ -78,6 +79,7 @@ def setup_amplitude(
     if _SERVICE in app:
         raise ConfigurationError("this application has a client: set it up once")
     wanted = Wanted(capture, trusted_hops, properties, request_event, exclude)
+    identify = checked_identify(identify, "the request")
     app[_SERVICE] = service = _Service(wanted, identify)
     # Before all others, so that what they track while they end is still taken.
     app.cleanup_ctx.insert(0, partial(service.lifetime, client, options))

@@ -120,7 +120,8 @@ class AmplitudeJobs:
         # The job was read in this very task, by nobody else.
         carried = self._carrier.unpacked(_arrived.get())
         # The job runs in a child of this task, which has a copy of its context.
-        ctx[_SCOPE] = JobScope(self._around, carried).__enter__()
+        ctx[_SCOPE] = scope = JobScope(self._around, carried)
+        scope.__enter__()
 
     async def on_job_end(self, ctx: _Context) -> None:
         """End the scope of a job, whatever became of it."""

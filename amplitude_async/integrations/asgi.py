@@ -5,7 +5,6 @@ No framework is imported here. The middleware never reads what a client sends: i
 """
 
 import asyncio
-import logging
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -21,44 +20,28 @@ from contextlib import (
 )
 from contextvars import copy_context
 from copy import copy
-from inspect import isasyncgenfunction, isawaitable
-from math import log2
-from typing import Any, Final, Self, TypeAlias, TypedDict, Unpack
+from inspect import isasyncgenfunction
+from typing import Any, Self, TypeAlias, TypedDict, Unpack
 
 import aiohttp
 from pydantic import SecretStr
 
-from amplitude_async.amplitude.bound import bind
 from amplitude_async.amplitude.client import Amplitude
 from amplitude_async.amplitude.config import Config, ConfigFields
-from amplitude_async.amplitude.fields import few_properties
 from amplitude_async.amplitude.filling import filled_fields
-from amplitude_async.binding import Opened, fields_here, innermost
+from amplitude_async.binding import Opened, fields_here
 from amplitude_async.config import sealed
-from amplitude_async.delivery.clock import LoopClock
-from amplitude_async.delivery.reporting import Reporter, in_words
-from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.integrations.request_event import RequestWatch
-from amplitude_async.integrations.request_facts import (
-    address_of,
-    forwarded_address,
-    host_of,
-    language_of,
-    text_of,
-)
-from amplitude_async.integrations.request_options import (
+from amplitude_async.integrations.request_scope import (
     CAPTURES,
-    PROPERTIES,
-    checked_event,
-    checked_exclude,
-    checked_hops,
+    Resolver,
+    Wanted,
     checked_identify,
-    checked_names,
-    headers_for,
+    is_identified,
 )
 from amplitude_async.plugins import Plugin
-from amplitude_async.shown import kind_of, shown
+from amplitude_async.shown import shown
 
 __all__ = [
     "AmplitudeMiddleware",
@@ -90,11 +73,6 @@ InnerLifespan: TypeAlias = Callable[
 
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]
 """What Starlette and FastAPI take as ``lifespan=``."""
-
-MOST_ID: Final = 128
-"""Characters of an id that `identify` may give."""
-
-_IDS: Final = ("user_id", "device_id")
 
 
 class MiddlewareOptions(TypedDict, total=False):
@@ -155,17 +133,9 @@ class AmplitudeMiddleware:
         client: Amplitude | ClientFinder | None = None,
     ) -> None:
         self._app = app
-        self._identify = checked_identify(identify)
-        captured = checked_names("capture", capture, CAPTURES)
-        self._trusted_hops = checked_hops(trusted_hops)
-        self._captures_address = "ip" in captured
-        self._headers = headers_for(captured, trusted_hops)
-        self._properties = checked_names("properties", properties, PROPERTIES)
-        self._request_event = checked_event(request_event)
-        self._paths, self._prefixes = checked_exclude(exclude)
+        self._wanted = Wanted(capture, trusted_hops, properties, request_event, exclude)
+        self._resolver = Resolver(checked_identify(identify, "the ASGI scope"))
         self._find_client = _checked_client(client)
-        logger = logging.getLogger("amplitude_async")
-        self._reporter = Reporter(logger, LoopClock(), "requests")
 
     def around(self, app: App) -> Self:
         """Make one with the same options around another application."""
@@ -178,98 +148,19 @@ class AmplitudeMiddleware:
         if scope["type"] not in ("http", "websocket") or self._is_excluded(scope):
             await self._app(scope, receive, send)
             return
-        with Opened(self._captured(scope)):
-            if self._identify is not None:
-                await self._bind_identity(self._identify, scope)
-            if self._request_event is None:
+        wanted = self._wanted
+        with Opened(_fields_of(scope, wanted)):
+            await self._resolver.bind(scope)
+            if wanted.request_event is None:
                 await self._app(scope, receive, send)
             else:
-                await self._watched(self._request_event, scope, receive, send)
+                await self._watched(wanted.request_event, scope, receive, send)
 
     def _is_excluded(self, scope: Scope) -> bool:
-        if not self._paths and not self._prefixes:
+        wanted = self._wanted
+        if not wanted.exclude:
             return False
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        return path in self._paths or path.startswith(self._prefixes)
-
-    # What is bound from the beginning -----------------------------------------
-
-    def _captured(self, scope: Scope) -> dict[str, Any]:
-        fields: dict[str, Any] = {}
-        wanted = self._headers
-        forwarded: list[bytes] = []
-        if wanted:
-            for name, value in scope.get("headers", ()):
-                if name not in wanted:
-                    continue
-                if name == b"x-forwarded-for":
-                    forwarded.append(value)
-                elif name == b"user-agent":
-                    fields.setdefault("user_agent", text_of(value))
-                else:
-                    fields.setdefault("language", language_of(value))
-        if self._captures_address:
-            fields["ip"] = self._address(scope, forwarded)
-        if self._properties:
-            fields["event_properties"] = self._described(scope)
-        # Left out rather than None, which would take out what an outer scope has.
-        return {name: value for name, value in fields.items() if value}
-
-    def _address(self, scope: Scope, forwarded: Sequence[bytes]) -> str | None:
-        if forwarded:
-            found = forwarded_address(forwarded, self._trusted_hops)
-            if found is not None:
-                return found
-        client = scope.get("client")
-        return address_of(client[0]) if client else None
-
-    def _described(self, scope: Scope) -> dict[str, str]:
-        found: dict[str, str | None] = {}
-        for name in self._properties:
-            if name == "host":
-                headers = scope.get("headers", ())
-                value = next((v for key, v in headers if key == b"host"), b"")
-                found[name] = host_of(value)
-            else:
-                found[name] = text_of(scope.get(name, ""))
-        return {name: value for name, value in found.items() if value}
-
-    # Whose request it is ------------------------------------------------------
-
-    async def _bind_identity(self, identify: Identifier, scope: Scope) -> None:
-        try:
-            found = identify(scope)
-            if type(found) is not dict and isawaitable(found):
-                found = await found
-            if found:
-                bind(**self._checked_identity(found))
-        except BaseException as error:  # user code, fenced
-            if not is_theirs(error):
-                raise
-            self._reporter.error(
-                "identify",
-                "identify raised %s: the request goes on without its fields",
-                kind_of(error),
-                traceback=error,
-            )
-
-    def _checked_identity(self, found: object) -> dict[str, Any]:
-        read = few_properties(found)
-        if not isinstance(read, dict):
-            msg = f"identify returned {kind_of(found)}: return a dict of event fields"
-            raise TypeError(msg)
-        fields = dict(read)
-        for name in _IDS:
-            if _is_long(fields.get(name)):
-                del fields[name]
-                self._reporter.warning(
-                    "long_id",
-                    "identify gave a %s of more than %d characters, which is not "
-                    "bound: give a shorter one",
-                    name,
-                    MOST_ID,
-                )
-        return fields
+        return wanted.excludes(scope["path"].removeprefix(scope.get("root_path", "")))
 
     # What became of it --------------------------------------------------------
 
@@ -295,8 +186,8 @@ class AmplitudeMiddleware:
     def _track(self, event_type: str, scope: Scope, watch: RequestWatch) -> None:
         try:
             bound = fields_here()
-            if bound is None or not (bound.get("user_id") or bound.get("device_id")):
-                self._reporter.debug(
+            if bound is None or not is_identified():
+                self._resolver.reporter.debug(
                     "a request of nobody was not tracked: it has no id"
                 )
                 return
@@ -306,16 +197,11 @@ class AmplitudeMiddleware:
             own = {"event_properties": watch.properties()}
             fields = filled_fields(event_type, own, bound)
             # As fields of its own they are looked at once, and not filled in again.
-            innermost.set(None)
-            client.track_nowait(event_type, **fields)
+            with Opened(alone=True):
+                client.track_nowait(event_type, **fields)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - fenced
             # Nothing is awaited here, so that no cancellation is meant for us.
-            self._reporter.error(
-                "request_event",
-                "a request was not tracked: %s",
-                in_words(error),
-                traceback=error,
-            )
+            self._resolver.tell(error)
 
     def _client_of(self, scope: Scope) -> Any:
         if self._find_client is not None:
@@ -323,7 +209,7 @@ class AmplitudeMiddleware:
         else:
             client = scope.get("state", {}).get("amplitude")
         if client is None:
-            self._reporter.error(
+            self._resolver.reporter.error(
                 "no_client",
                 "request_event finds no client, so that requests are not tracked: "
                 "start the service with lifespan=amplitude_lifespan(), or give the "
@@ -410,11 +296,14 @@ async def _shut_down(client: Amplitude) -> None:
         raise cancelled
 
 
-def _is_long(value: object) -> bool:
-    if isinstance(value, str):
-        return str.__len__(value) > MOST_ID
-    # Not by its digits, which take longer to find than a hostile number to send.
-    return isinstance(value, int) and int.bit_length(value) > MOST_ID * log2(10)
+def _fields_of(scope: Scope, wanted: Wanted) -> dict[str, Any]:
+    def headers(name: str) -> list[bytes]:
+        key = name.encode()
+        return [value for given, value in scope.get("headers", ()) if given == key]
+
+    client = scope.get("client")
+    # What is wanted as properties has the same names there.
+    return wanted.fields(headers, client[0] if client else None, scope)
 
 
 def _checked_client(given: Amplitude | ClientFinder | None) -> ClientFinder | None:

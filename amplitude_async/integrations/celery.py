@@ -106,8 +106,8 @@ class AmplitudeTasks:
         if header is None and request.is_eager:
             # Run where it was sent: no message was written.
             header = self._carrier.packed()
-        scope = JobScope(self._carrier.unpacked(header))
-        request.__dict__[_SCOPE] = scope.__enter__()
+        request.__dict__[_SCOPE] = scope = JobScope(self._carrier.unpacked(header))
+        scope.__enter__()
 
     def _end_scope(self, task: Task, **_: Any) -> None:
         scope: JobScope | None = task.request.__dict__.pop(_SCOPE, None)

@@ -45,13 +45,13 @@ from amplitude_async.amplitude.events import Event, EventFields, EventOptions
 from amplitude_async.amplitude.identify import Identify
 from amplitude_async.amplitude.revenue import Revenue
 from amplitude_async.amplitude.typed import TypedEvent
-from amplitude_async.binding import Kind, Scope, innermost
+from amplitude_async.binding import Opened, Scope
 from amplitude_async.exceptions import ConfigurationError
+from amplitude_async.integrations.request_event import request_properties
 from amplitude_async.integrations.request_scope import (
     Resolver,
     Wanted,
     is_identified,
-    request_properties,
 )
 from amplitude_async.shown import kind_of, shown
 from amplitude_async.sync import SyncAmplitude, SyncDelivery
@@ -375,21 +375,28 @@ def _fields_of_user(user: Any) -> dict[str, str] | None:
 class _Visit:
     """One request: its scope, and the question who makes it."""
 
-    def __init__(self, request: HttpRequest, parts: _Parts) -> None:
+    def __init__(self, request: HttpRequest, parts: _Parts, scope: Scope) -> None:
         self._request = request
         self._parts = parts
-        # Shared in any case: under WSGI no task runs here, and an async view is one.
-        fields = _fields_of(request, parts.wanted)
-        self._scope = Scope(innermost.get(), Kind.SHARED, fields)
+        self._scope = scope
+
+    @classmethod
+    @contextmanager
+    def opened(cls, request: HttpRequest, parts: _Parts) -> Iterator["_Visit"]:
+        """Open the scope of a request."""
+        with Opened(_fields_of(request, parts.wanted)) as scope:
+            visit = cls(request, parts, scope)
+            with visit.entered():
+                yield visit
 
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Be in the request, also where its context is not: in its stream."""
-        visit, scope = _visit.set(self), innermost.set(self._scope)
+        visit = _visit.set(self)
         try:
-            yield
+            with self._scope.entered():
+                yield
         finally:
-            innermost.reset(scope)
             _visit.reset(visit)
 
     def ask_at_once(self) -> None:
@@ -449,8 +456,8 @@ class AmplitudeMiddleware:
         wanted = self._parts.wanted
         if wanted.excludes(request.path_info):
             return self._get_response(request)
-        visit, begun = _Visit(request, self._parts), time.monotonic()
-        with visit.entered():
+        begun = time.monotonic()
+        with _Visit.opened(request, self._parts) as visit:
             response = self._get_response(request)
             if wanted.request_event is not None:
                 self._tell_at_once(visit, self._event(request, response, begun))
@@ -462,9 +469,9 @@ class AmplitudeMiddleware:
         if wanted.excludes(request.path_info):
             response: HttpResponseBase = await self._get_response(request)
             return response
-        visit, begun = _Visit(request, self._parts), time.monotonic()
+        begun = time.monotonic()
         response = None
-        with visit.entered():
+        with _Visit.opened(request, self._parts) as visit:
             try:
                 response = await self._get_response(request)
             finally:

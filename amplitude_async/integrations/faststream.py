@@ -16,7 +16,7 @@ from faststream.message.source_type import SourceType
 
 from amplitude_async import Amplitude
 from amplitude_async.amplitude.config import ConfigFields
-from amplitude_async.binding import fields_here
+from amplitude_async.binding import Scope, fields_here
 from amplitude_async.integrations.carrier import HEADER, Carrier
 from amplitude_async.integrations.jobs import JobScope, fields_around
 
@@ -92,7 +92,7 @@ class _OneMessage(BaseMiddleware[Any, Any]):
         super().__init__(msg, context=context)
         self._carrier = carrier
         self._flush_each = flush_each
-        self._consumed: JobScope | None = None
+        self._consumed: Scope | None = None
 
     async def consume_scope(
         self, call_next: Callable[[Any], Any], msg: StreamMessage[Any]

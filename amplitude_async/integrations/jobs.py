@@ -6,11 +6,9 @@ process, as on a broker in memory: what shall reach it travels in a carrier.
 """
 
 from collections.abc import Mapping
-from contextvars import Token
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from amplitude_async.binding import Fields, Scope, fields_here, innermost
+from amplitude_async.binding import Opened, Scope, fields_here
 
 __all__ = ["JobScope", "fields_around"]
 
@@ -20,7 +18,7 @@ def fields_around() -> Mapping[str, Any]:
     return fields_here() or {}
 
 
-class JobScope:
+class JobScope(Opened):
     """Opens the scope of one job: ``with JobScope(fields):``.
 
     What was started in the job, tasks and functions in threads, keeps its scope.
@@ -29,39 +27,14 @@ class JobScope:
         fields: bound from the beginning, such as those that a carrier brought.
     """
 
-    __slots__ = ("_scope", "_token")
+    __slots__ = ("_given",)
 
     def __init__(self, *fields: Mapping[str, Any]) -> None:
-        scope = Scope()
-        for given in fields:
-            if given:
-                scope.put(given)
-        self._scope = scope
-        self._token: Token[Scope | None] | None = None
+        super().__init__(alone=True)
+        self._given = fields
 
-    @property
-    def fields(self) -> Fields:
-        """What is bound in it, also after its end."""
-        return self._scope.fields
-
-    def __enter__(self) -> Self:
-        if self._token is not None:
-            raise RuntimeError("the scope of this job is open already: make another")
-        self._token = innermost.set(self._scope)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        token, self._token = self._token, None
-        if token is None:
-            return
-        try:
-            innermost.reset(token)
-        except ValueError:
-            # Ended in another context than it began in: it cannot be taken out there,
-            # so it ends everywhere.
-            self._scope.is_over = True
+    def __enter__(self) -> Scope:
+        scope = super().__enter__()
+        for fields in self._given:
+            scope.put(fields)
+        return scope

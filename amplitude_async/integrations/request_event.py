@@ -7,7 +7,7 @@ from typing import Any, Final
 from amplitude_async.integrations.request_facts import text_of
 from amplitude_async.integrations.route_template import template_of
 
-__all__ = ["RequestWatch"]
+__all__ = ["RequestWatch", "request_properties"]
 
 # What may complete an answer, unless more is announced.
 _BODIES: Final = frozenset(
@@ -99,17 +99,14 @@ class RequestWatch:
         """Give the properties of the event that tells of this request."""
         scope = self._scope
         is_http = scope["type"] == "http"
-        found = {
-            "route": template_of(scope),
-            "method": text_of(scope["method"]) if is_http else "WEBSOCKET",
-            "status": self._status,
-            "code": self._code,
-            "duration": round(monotonic() - self._began, 6),
-        }
-        properties = {name: value for name, value in found.items() if value is not None}
-        if is_http and not self._is_complete:
-            properties["aborted"] = True
-        return properties
+        return request_properties(
+            template_of(scope),
+            scope["method"] if is_http else "WEBSOCKET",
+            self._status,
+            monotonic() - self._began,
+            code=self._code,
+            is_aborted=is_http and not self._is_complete,
+        )
 
     def _note_close(self, message: Any) -> None:
         if self._is_accepted:
@@ -127,3 +124,36 @@ class RequestWatch:
         if kind in _BODIES:
             return not (message.get("more_body", False) or self._has_trailers)
         return False
+
+
+def request_properties(
+    route: str | None,
+    method: str,
+    status: int | None,
+    seconds: float,
+    *,
+    code: int | None = None,
+    is_aborted: bool | None = None,
+) -> dict[str, Any]:
+    """Give the properties of the event that a request is tracked as.
+
+    Args:
+        route: the template that the path matched, never the path: it may hold ids.
+        method: the HTTP method.
+        status: the HTTP status of the response; None where none was sent.
+        seconds: how long it took.
+        code: what a websocket was closed with.
+        is_aborted: whether the response did not come to its end; by default it is
+            that one without a status.
+    """
+    if is_aborted is None:
+        is_aborted = status is None
+    found: dict[str, Any] = {
+        "route": text_of(route) if route else None,
+        "method": text_of(method),
+        "status": status,
+        "code": code,
+        "duration": round(seconds, 6),
+        "aborted": True if is_aborted else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}

@@ -5,9 +5,11 @@ The options mean the same in each framework. Nothing here knows one.
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from dataclasses import dataclass, field
+from math import log2
+from typing import Any, Final, TypeVar, cast
 
 from amplitude_async.amplitude.bound import bind
 from amplitude_async.amplitude.events import EventFields
@@ -15,7 +17,7 @@ from amplitude_async.amplitude.fields import few_properties
 from amplitude_async.binding import fields_here
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.clock import LoopClock
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.integrations.request_facts import (
@@ -33,8 +35,8 @@ __all__ = [
     "Headers",
     "Resolver",
     "Wanted",
+    "checked_identify",
     "is_identified",
-    "request_properties",
 ]
 
 CAPTURES: Final = ("ip", "user_agent", "language")
@@ -50,6 +52,14 @@ Headers = Callable[[str], Sequence[bytes]]
 """Gives the values of a header, by its name in small letters, in their order."""
 
 _IDS: Final = ("user_id", "device_id")
+
+# Asked for by name, and not to be had like this.
+_REMEDIES: Final[Mapping[str, str]] = {
+    "query": "it may hold anything: bind what you need of it in the handler",
+    "route": "it is known after the response only: use request_event",
+}
+
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +80,19 @@ class Wanted:
     """Type of the event that each request is tracked as; None for none."""
     exclude: Iterable[str] = ()
     """Paths to leave alone; one that ends in ``*`` stands for all that begin so."""
+    _beginnings: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("capture", "properties", "exclude"):
-            given = getattr(self, name)
-            if isinstance(given, str) or not isinstance(given, Iterable):
-                raise ConfigurationError(f"{name}={shown(given)} must be a list")
-            object.__setattr__(self, name, tuple(given))
-        _check_names("capture", self.capture, CAPTURES)
-        _check_names("properties", self.properties, PROPERTIES)
-        for path in self.exclude:
-            if not (isinstance(path, str) and path.startswith("/")) or "*" in path[:-1]:
-                raise ConfigurationError(
-                    f"exclude has {shown(path)}: a path begins with '/', and '*' may "
-                    "be its last character"
-                )
+        put = object.__setattr__
+        put(self, "capture", _checked_names("capture", self.capture, CAPTURES))
+        put(
+            self,
+            "properties",
+            _checked_names("properties", self.properties, PROPERTIES),
+        )
+        put(self, "exclude", _checked_paths(self.exclude))
+        stars = [path[:-1] for path in self.exclude if path.endswith("*")]
+        put(self, "_beginnings", tuple(stars))
         hops, event = self.trusted_hops, self.request_event
         if type(hops) is not int or hops < 0:
             raise ConfigurationError(
@@ -99,9 +107,8 @@ class Wanted:
 
     def excludes(self, path: str) -> bool:
         """Tell whether requests of a path are left alone."""
-        return any(
-            path.startswith(one[:-1]) if one.endswith("*") else path == one
-            for one in self.exclude
+        return path in cast("tuple[str, ...]", self.exclude) or path.startswith(
+            self._beginnings
         )
 
     def fields(
@@ -146,16 +153,21 @@ class Resolver:
 
     Args:
         identify: plain or async; gives fields of ``Event`` in a mapping, or None.
-        config: whose logger is told, at most once a minute, what went wrong.
+        config: whose logger is told, at most once a minute, what went wrong; None
+            where no client is known yet.
     """
 
     def __init__(
-        self, identify: Callable[[Any], object] | None, config: DeliveryConfig
+        self,
+        identify: Callable[[Any], object] | None,
+        config: DeliveryConfig | None = None,
     ) -> None:
         self._identify = identify
-        self._reporter = Reporter(
-            config.logger, LoopClock(), "requests", config.redactor
-        )
+        logger, redactor = logging.getLogger("amplitude_async"), None
+        if config is not None:
+            logger, redactor = config.logger, config.redactor
+        self.reporter = Reporter(logger, LoopClock(), "requests", redactor)
+        """Tells of requests; each cause at most once a minute."""
 
     async def bind(self, request: object) -> None:
         """Ask, and bind what is answered in the scope of the request."""
@@ -185,11 +197,15 @@ class Resolver:
 
     def tell(self, error: BaseException) -> None:
         """Say that the event of a request was not tracked, and why."""
-        text = "a request was not tracked: %s"
-        self._reporter.error("request event", text, kind_of(error), traceback=error)
+        self.reporter.error(
+            "request_event",
+            "a request was not tracked: %s",
+            in_words(error),
+            traceback=error,
+        )
 
     def _complain(self, error: BaseException) -> None:
-        self._reporter.error(
+        self.reporter.error(
             "identify",
             "identify raised %s: the request goes on without its fields",
             kind_of(error),
@@ -197,7 +213,7 @@ class Resolver:
         )
 
     def _bind(self, found: object) -> None:
-        if found is None:
+        if not found:
             return
         read = few_properties(found)
         if not isinstance(read, dict):
@@ -205,16 +221,14 @@ class Resolver:
             raise TypeError(msg)
         fields = dict(read)
         for name in _IDS:
-            value = fields.get(name)
             # Not cut: two users could become one.
-            if isinstance(value, str) and len(value) > MOST_ID:
+            if _is_long(fields.get(name)):
                 del fields[name]
-                self._reporter.warning(
-                    "long id",
-                    "identify gave a %s of %d characters, which is not bound: the "
-                    "most are %d",
+                self.reporter.warning(
+                    "long_id",
+                    "identify gave a %s of more than %d characters, which is not "
+                    "bound: give a shorter one",
                     name,
-                    len(value),
                     MOST_ID,
                 )
         bind(**cast("EventFields", fields))
@@ -226,33 +240,58 @@ class Resolver:
 def is_identified() -> bool:
     """Tell whether an event tracked here would have the id that it needs."""
     fields: Mapping[str, Any] = fields_here() or {}
-    return any(name in fields for name in _IDS)
+    return any(map(fields.get, _IDS))
 
 
-def request_properties(
-    route: str | None, method: str, status: int | None, seconds: float
-) -> dict[str, Any]:
-    """Give the properties of the event that a request is tracked as.
+def checked_identify(given: Given, argument: str) -> Given:
+    """Take a function that tells who makes a request, or None.
 
     Args:
-        route: the template that the path matched, never the path: it may hold ids.
-        method: the HTTP method.
-        status: the HTTP status of the response; None where none was sent.
-        seconds: how long it took.
+        given: what the application has given.
+        argument: what it is called with, in words.
+
+    Raises:
+        ConfigurationError: it is no function.
     """
-    found: dict[str, Any] = {
-        "route": text_of(route) if route else None,
-        "method": text_of(method),
-        "status": status,
-        "duration": round(seconds, 6),
-        "aborted": True if status is None else None,
-    }
-    return {name: value for name, value in found.items() if value is not None}
+    if given is not None and not callable(given):
+        msg = f"identify={shown(given)} must be a function of {argument}, or None"
+        raise ConfigurationError(msg)
+    return given
 
 
-def _check_names(name: str, given: Iterable[str], known: tuple[str, ...]) -> None:
-    for one in given:
-        if one not in known:
-            raise ConfigurationError(
-                f"{name} has no {shown(one)}: there are {', '.join(map(repr, known))}"
+def _checked_names(
+    option: str, given: Iterable[str], known: Sequence[str]
+) -> tuple[str, ...]:
+    listed = ", ".join(map(repr, known))
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        msg = f"{option}={shown(given)} must be a list of names, of {listed}"
+        raise ConfigurationError(msg)
+    names = tuple(given)
+    for name in names:
+        if name not in known:
+            remedy = _REMEDIES.get(name) if isinstance(name, str) else None
+            msg = f"{option} has no {shown(name)}: {remedy or f'there are {listed}'}"
+            raise ConfigurationError(msg)
+    return names
+
+
+def _checked_paths(given: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        msg = f"exclude={shown(given)} must be a list of paths"
+        raise ConfigurationError(msg)
+    paths = tuple(given)
+    for path in paths:
+        if not (isinstance(path, str) and path.startswith("/")) or "*" in path[:-1]:
+            msg = (
+                f"exclude has {shown(path)}: a path begins with '/', and '*' may be "
+                "its last character"
             )
+            raise ConfigurationError(msg)
+    return paths
+
+
+def _is_long(value: object) -> bool:
+    if isinstance(value, str):
+        return str.__len__(value) > MOST_ID
+    # Not by its digits, which take longer to find than a hostile number to send.
+    return isinstance(value, int) and int.bit_length(value) > MOST_ID * log2(10)

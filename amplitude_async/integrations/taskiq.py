@@ -77,7 +77,8 @@ class AmplitudeTaskMiddleware(TaskiqMiddleware):
         """Open the scope of a task."""
         carried = self._carrier.unpacked(message.labels.get(HEADER))
         scope = JobScope(self._around, carried)
-        _open.set((scope.__enter__(), _open.get()))
+        scope.__enter__()
+        _open.set((scope, _open.get()))
         return message
 
     async def post_execute(

@@ -168,6 +168,65 @@ async def test_who_is_cancelled_is_cancelled() -> None:
         assert desk.lost == [None]
 
 
+class Untidy(ScriptedTransport):
+    """A transport that cannot clean up without its loop, as sockets cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_begun = False
+
+    async def send(self, *_: object) -> Response:
+        """Wait for ever, and raise at the end of that."""
+        self.has_begun = True
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            raise RuntimeError("Event loop is closed")
+
+
+@pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "stopped"])
+@pytest.mark.parametrize("is_replaced", [True, False], ids=["another", "none"])
+def test_a_request_that_is_collected_outside_its_loop_logs_nothing(
+    is_closed: bool,
+    is_replaced: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its loop is over, as after a kill: that is no fault of the transport's.
+
+    Nor does anything come out of the coroutine, whose end the interpreter would tell.
+    """
+    transport = Untidy()
+    reporter = Reporter(logging.getLogger("amplitude_async"), LoopClock(), "test")
+    post = Post(
+        transport,
+        timeout=5.0,
+        compress=False,
+        observers=Observers(reporter),
+        clock=LoopClock(),
+        reporter=reporter,
+    )
+    request = post.send("http://localhost", b"{}", {})
+
+    async def begin() -> None:
+        request.send(None)
+
+    async def end() -> None:
+        request.close()
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    if is_closed:
+        loop.close()
+    if is_replaced:
+        asyncio.run(end())
+    else:
+        request.close()
+    loop.close()
+
+    assert transport.has_begun
+    assert caplog.records == []
+
+
 async def test_a_session_of_a_closed_loop_breaks_requests() -> None:
     """RuntimeError out of aiohttp is no crash of ours."""
 

@@ -4,16 +4,17 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import aiohttp
 import pytest
 
 from amplitude_async.emulator import Emulator
 
-__all__ = ["redis_greets", "redis_url", "start_worker"]
+__all__ = ["options", "redis_greets", "redis_url", "sign_up_at", "start_worker"]
 
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT = 30.0
@@ -46,6 +47,52 @@ def redis_url(redis_greets: None) -> Iterator[str]:
     server.shutdown()
     thread.join(timeout=10)
     server.server_close()
+
+
+@pytest.fixture
+def options(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the options of a client of the emulator, whose key is in a variable."""
+    monkeypatch.setenv("AMPLITUDE_API_KEY", "key")
+    return {"server_url": emulator.httpapi_url, "trust_env": False}
+
+
+@pytest.fixture
+def sign_up_at(
+    emulator: Emulator, start_example: Callable[..., Any]
+) -> Callable[[str], Awaitable["SignedUp"]]:
+    """Return a function that lets users sign up at an example, and terminates it.
+
+    Whoever asks for a page that is not there is nobody, and leaves no event.
+    """
+    users = [f"user-{number}" for number in range(20)]
+
+    async def sign_up(example: str) -> SignedUp:
+        async with start_example(example) as service:
+            async with aiohttp.ClientSession(service.url) as session:
+                for user in users:
+                    async with session.post(f"/users/{user}") as response:
+                        assert await response.json() == {"welcome": user}
+                async with session.get("/nowhere") as response:
+                    assert response.status == 404
+            ended, log = await service.stop()
+
+        told: list[dict[str, Any]] = []
+        for kind in ("Signed Up", "Request"):
+            told = [e for e in emulator.events if e["event_type"] == kind]
+            assert sorted(event["user_id"] for event in told) == sorted(users)
+            assert {event["ip"] for event in told} == {"127.0.0.1"}
+        requests = [event["event_properties"] for event in told]
+        return SignedUp(ended, log, {(r["route"], r["status"]) for r in requests})
+
+    return sign_up
+
+
+class SignedUp(NamedTuple):
+    """How an example ended, and the requests that it has told of."""
+
+    exit_code: int
+    log: str
+    requests: set[tuple[str, int]]
 
 
 class Worker:

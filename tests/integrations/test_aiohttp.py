@@ -389,6 +389,9 @@ def test_a_client_is_set_up_once_and_its_options_fit() -> None:
         setup_amplitude(web.Application(), client=Amplitude("key"), flush_interval=1.0)
     with pytest.raises(ConfigurationError, match="trusted_hops=-1"):
         setup_amplitude(web.Application(), trusted_hops=-1)
+    wrong: Any = "user"
+    with pytest.raises(ConfigurationError, match="identify='user' must be a function"):
+        setup_amplitude(web.Application(), identify=wrong)
 
 
 async def test_a_wrong_option_of_the_client_stops_the_start() -> None:

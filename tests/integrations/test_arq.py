@@ -26,13 +26,6 @@ __all__: list[str] = []
 JOBS = 1000
 
 
-@pytest.fixture
-def options(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return the options of a client of the emulator, whose key is in a variable."""
-    monkeypatch.setenv("AMPLITUDE_API_KEY", "key")
-    return {"server_url": emulator.httpapi_url, "trust_env": False}
-
-
 def users(emulator: Emulator) -> list[str | None]:
     """Return the user of each event that has arrived."""
     return [event.get("user_id") for event in emulator.events]

@@ -1,12 +1,10 @@
 """A Celery worker has one client per process, and each task its own bound fields."""
 
-import asyncio
 import runpy
 import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -46,22 +44,9 @@ pytestmark = [
 
 
 @pytest.fixture
-def server() -> Iterator[Emulator]:
-    """Yield an emulator that runs in a thread, beside a synchronous test."""
-    ready: Future[tuple[Emulator, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        async with Emulator() as emulator:
-            ready.set_result((emulator, asyncio.get_running_loop(), stop))
-            await stop.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    emulator, loop, stop = ready.result(timeout=10)
-    yield emulator
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(timeout=10)
+def server(background_emulator: Emulator) -> Emulator:
+    """Return an emulator that runs in a thread, beside a synchronous test."""
+    return background_emulator
 
 
 @pytest.fixture

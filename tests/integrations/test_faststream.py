@@ -30,13 +30,6 @@ MESSAGES = 1000
 Message = Annotated[StreamMessage[Any], Context("message")]
 
 
-@pytest.fixture
-def options(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return the options of a client of the emulator, whose key is in a variable."""
-    monkeypatch.setenv("AMPLITUDE_API_KEY", "key")
-    return {"server_url": emulator.httpapi_url, "trust_env": False}
-
-
 def users(emulator: Emulator) -> list[str | None]:
     """Return the user of each event that has arrived."""
     return [event.get("user_id") for event in emulator.events]

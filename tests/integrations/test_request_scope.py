@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from amplitude_async import Config, ConfigurationError, bindings, bound
+from amplitude_async.integrations.request_event import request_properties
 from amplitude_async.integrations.request_scope import (
     PROPERTIES,
     Headers,
     Resolver,
     Wanted,
     is_identified,
-    request_properties,
 )
 
 __all__: list[str] = []
@@ -76,9 +76,10 @@ def test_everything_that_is_wanted_is_taken() -> None:
     ("options", "message"),
     [
         ({"capture": ["ip", "cookie"]}, "capture has no 'cookie': there are 'ip'"),
+        ({"properties": ["body"]}, "properties has no 'body': there are 'path'"),
         ({"capture": "ip"}, "capture='ip' must be a list"),
         ({"capture": None}, "capture=None must be a list"),
-        ({"properties": ["query"]}, "properties has no 'query': there are 'path'"),
+        ({"properties": ["query"]}, "properties has no 'query': it may hold"),
         ({"exclude": "/health"}, "exclude='/health' must be a list"),
         ({"exclude": [1]}, "exclude has 1: a path begins"),
         ({"exclude": ["/a*b"]}, "exclude has '/a*b': a path begins"),
@@ -180,7 +181,7 @@ async def test_an_id_that_is_too_long_is_left_out_and_not_cut(
         await Resolver(lambda _: long, Config("key")).bind(None)
 
         assert bindings() == {"device_id": "d" * 128}
-    assert "identify gave a user_id of 129 characters" in caplog.text
+    assert "identify gave a user_id of more than 128 characters" in caplog.text
 
 
 def test_where_nothing_can_be_awaited_a_plain_function_tells() -> None:

@@ -59,13 +59,6 @@ def broker_with(
     return broker
 
 
-@pytest.fixture
-def options(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return the options of a client of the emulator, whose key is in a variable."""
-    monkeypatch.setenv("AMPLITUDE_API_KEY", "key")
-    return {"server_url": emulator.httpapi_url, "trust_env": False}
-
-
 async def idle(broker: InMemoryBroker) -> None:
     """Wait for all tasks, and for those that they have sent."""
     while broker._running_tasks:  # noqa: SLF001 - the broker waits for those of now

@@ -1,5 +1,6 @@
 """A Celery worker has one client per process, and each task its own bound fields."""
 
+import logging
 import runpy
 import threading
 import uuid
@@ -87,10 +88,15 @@ def app() -> Celery:
 @contextmanager
 def working(app: Celery, pool: str = "threads", concurrency: int = 4) -> Iterator[None]:
     """Run a worker in a thread of this process, and end it as SIGTERM would."""
-    with testing.start_worker(
-        app, pool=pool, concurrency=concurrency, perform_ping_check=False
-    ):
-        yield
+    level = logging.root.level
+    try:
+        with testing.start_worker(
+            app, pool=pool, concurrency=concurrency, perform_ping_check=False
+        ):
+            yield
+    finally:
+        # It sets the level for the whole process, and so for the tests behind it.
+        logging.root.setLevel(level)
     # Celery's helper ends a worker as SIGQUIT would: then it says nothing to anybody.
     worker_shutdown.send(sender=None)
 

@@ -186,7 +186,7 @@ class Resolver:
     def tell(self, error: BaseException) -> None:
         """Say that the event of a request was not tracked, and why."""
         text = "a request was not tracked: %s"
-        self._reporter.error("request event", text, kind_of(error), traceback=error)
+        self._reporter.error("request_event", text, kind_of(error), traceback=error)
 
     def _complain(self, error: BaseException) -> None:
         self._reporter.error(
@@ -210,7 +210,7 @@ class Resolver:
             if isinstance(value, str) and len(value) > MOST_ID:
                 del fields[name]
                 self._reporter.warning(
-                    "long id",
+                    "long_id",
                     "identify gave a %s of %d characters, which is not bound: the "
                     "most are %d",
                     name,

@@ -36,8 +36,8 @@ class Observer:
     """Hears of each request of a client; what it does not override does nothing.
 
     It is called a few times for each request and never for each event, on the client's
-    loop and in an empty context. It may not wait. Whatever it raises is
-    logged and changes nothing.
+    loop and in an empty context, or for a direct upload in that of its caller. It may
+    not wait. Whatever it raises is logged and changes nothing.
     """
 
     def sending(self) -> AbstractContextManager[object]:

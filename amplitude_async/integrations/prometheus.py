@@ -66,13 +66,14 @@ class AmplitudeCollector(Collector):
         self._duration = _histogram(DURATION, DURATION_BUCKETS)
         self._age = _histogram(AGE, AGE_BUCKETS)
         self._files = _Files() if any(map(os.environ.get, _VARIABLES)) else None
+        self._registry = registry
+        if registry is not None:
+            # First, as it may refuse: then nobody observes.
+            registry.register(self)
         self._endings = [
             client.observe(_Watcher(name, client, self))
             for name, client in self._clients.items()
         ]
-        self._registry = registry
-        if registry is not None:
-            registry.register(self)
 
     def close(self) -> None:
         """Observe the clients no more, and leave the registry."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -261,6 +263,34 @@ async def test_a_plain_destination_tells_its_oldest(
         plugin.free.set()
         await client.flush()
         assert client.stats.destinations["stuck"].oldest_age is None
+
+
+def test_another_thread_may_ask_while_pages_come_and_go() -> None:
+    """As a thread that serves metrics does."""
+    ledger, over, faults = Ledger(), threading.Event(), []
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                assert ledger.undecided >= 0
+                ledger.oldest_age(0.0)
+            except RuntimeError as fault:
+                faults.append(fault)
+                return
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    numbers = range(0, 256 * 2_000, 256)
+    for number in numbers:
+        ledger.enter(number, 0.0)
+    for number in numbers:
+        ledger.settle(number, Outcome.rejected("bad"))
+    over.set()
+    asking.join()
+    sys.setswitchinterval(before)
+    assert faults == []
 
 
 def test_an_append_that_ends_late_is_found_in_its_place() -> None:

@@ -220,6 +220,18 @@ async def test_a_second_collector_is_refused_by_the_registry(
         AmplitudeCollector(client, registry=registry)
 
 
+async def test_a_collector_that_is_refused_observes_nobody(
+    connect: Connect, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could end that: there is no collector to close."""
+    client, observed = connect(), list[Any]()
+    AmplitudeCollector(client, registry=registry)
+    monkeypatch.setattr(client, "observe", observed.append)
+    with pytest.raises(ValueError, match="Duplicated"):
+        AmplitudeCollector(client, registry=registry)
+    assert observed == []
+
+
 async def test_a_single_process_needs_no_updates(
     connect: Connect, registry: CollectorRegistry, scrape: Callable[[], Scrape]
 ) -> None:

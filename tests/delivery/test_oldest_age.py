@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 
-from amplitude_async import Amplitude, Config, DestinationPlugin, Event, Overflow
+from amplitude_async import (
+    Amplitude,
+    Config,
+    Delivery,
+    DestinationPlugin,
+    Event,
+    Overflow,
+)
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.delivery.handle import Ledger
 from amplitude_async.delivery.outcome import Outcome
@@ -77,11 +84,11 @@ class Rig:
         config = Config(api_key="key", server_url="http://server.invalid/", **options)
         self.engine = engine_of(config, self.transport, self.clock, storage=storage)
 
-    async def track(self, user: int) -> None:
+    async def track(self, user: int) -> Delivery:
         """Accept an event of a user."""
         name = f"user-{user}"
         body = json.dumps({"user_id": name}).encode()
-        await self.engine.intake.accept(
+        return await self.engine.intake.accept(
             Record(0, body, name, name, None, name, self.clock.wall())
         )
 

@@ -293,6 +293,20 @@ async def test_each_destination_has_series_of_its_own(
         assert lawful(found, **here)
 
 
+async def test_each_destination_has_a_capacity(
+    connect: Connect, provider: MeterProvider, reader: InMemoryMetricReader
+) -> None:
+    """The rule that a queue fills asks for the share of it."""
+    client = connect(plugins=[Plain()], max_storage_capacity=7)
+    instrument(client, provider)
+    async with client:
+        found = points(reader.get_metrics_data())
+    assert [
+        (labels["destination"], capacity)
+        for labels, capacity in found["amplitude.client.queue.capacity"]
+    ] == [("amplitude", 7), ("plain", 7)]
+
+
 async def test_two_clients_are_told_apart(
     connect: Connect, provider: MeterProvider, reader: InMemoryMetricReader
 ) -> None:

@@ -64,6 +64,7 @@ CANARIES = [
     BASIC,
     SESSION_BASIC,
 ]
+OF_EVENTS = "user-"
 STATUSES = [302, 400, 401, 403, 404, 408, 413, 418, 429, 500, 503]
 IMPATIENT: dict[str, Any] = {
     "flush_interval": 0.001,
@@ -82,10 +83,16 @@ class Lookout(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self.shown: list[str] = []
+        self.attributes: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record down as the most talkative of handlers would."""
         self.shown += [record.getMessage(), repr(record.args), self.format(record)]
+        # A handler that writes JSON prints whatever a record has.
+        self.shown.append(repr(vars(record)))
+        for name, value in vars(record).items():
+            if name.startswith("amplitude_"):
+                self.attributes.append(f"{name}={value!r}")
         if record.exc_info and record.exc_info[1]:
             self.look_into(record.exc_info[1])
 
@@ -133,6 +140,8 @@ class Lookout(logging.Handler):
             if canary in text
         }
         assert found == set()
+        # In the attributes of a record there is no word of an event either.
+        assert [one for one in self.attributes if OF_EVENTS in one] == []
 
 
 @pytest.fixture(autouse=True)

@@ -58,11 +58,18 @@ MESSAGES_OF_OTHERS = {
     "Input should be a valid dictionary",  # pydantic's
     "HTTP Request Sent",  # what the reader sees at Amplitude
     "Http request sent",
+    "Inferred dependency field 'amplitude'",  # Litestar's
+    'The server does not support "state" in the lifespan scope',  # Starlette's
+    "'State' object has no attribute 'amplitude'",  # Starlette's
+    "AmplitudeNothingDelivered",  # a rule of docs/operate/alerts.yml
+    "/metrics",  # the reader's own path
 }
 PUT_TOGETHER = {
     "The command line needs typer": "The command line needs {",
     "cannot listen on 127.0.0.1 port 8080": "cannot listen on {",
     "state failing": "; state %s",
+    "job_serializer is set already": "{name} is set already",
+    "dropped shutdown": "dropped {outcome.reason}",
     "TypeError: ... properties is a field": " is a field, and the method of that name",
 }
 """Messages of which a page shows an instance, and what they are in the code."""

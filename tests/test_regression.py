@@ -20,6 +20,8 @@ import pytest
 
 import amplitude_async
 from amplitude_async import Amplitude, Event, bound
+from amplitude_async.delivery.handle import Ledger
+from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.transport import Transport
 from amplitude_async.testing.transport import ScriptedTransport
 
@@ -32,6 +34,7 @@ TESTING = str(Path(PACKAGE) / "testing")
 MOST_CALLS_PER_TRACK = 20
 MOST_CALLS_PER_DELIVERY = 6
 MOST_OBJECTS_PER_WAITING_EVENT = 1.1
+MOST_BYTES_PER_PAGE = 2_600
 
 WARM_UP = 600
 
@@ -159,6 +162,24 @@ async def test_a_waiting_event_weighs_little(client: Offline) -> None:
         client.network.release()
     json_size = size / events
     assert kept <= 2 * json_size + 200, f"{kept:.0f} B for {json_size:.0f} B of JSON"
+
+
+def test_a_page_of_which_one_event_waits_is_small() -> None:
+    """However many were decided beside it: each of 20,000 may be on one of its own."""
+    ledger, pages, outcome = Ledger(), 50, Outcome.rejected("bad")
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(pages * 256):
+            ledger.enter(number, float(number))
+        for number in range(pages * 256):
+            if number % 256:
+                ledger.settle(number, outcome)
+        kept = (tracemalloc.get_traced_memory()[0] - before) / pages
+    finally:
+        tracemalloc.stop()
+    assert ledger.undecided == pages
+    assert kept <= MOST_BYTES_PER_PAGE, f"{kept:.0f} B"
 
 
 async def test_a_waiting_event_adds_little_to_collect(client: Offline) -> None:

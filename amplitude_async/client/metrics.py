@@ -188,8 +188,6 @@ def read(client: BaseClient) -> Reading:
         for metric, labels, value in _values(account):
             found[metric.name].append((here | labels, value))
     here = {"destination": client.destination}
-    capacity = client.config.max_storage_capacity
-    found[_QUEUE_CAPACITY.name].append((here, capacity))
     found[_HEALTH.name] += [
         ({**here, "state": state.value}, int(state is client.health))
         for state in Health
@@ -204,6 +202,7 @@ def _values(stats: Stats) -> Iterator[tuple[Metric, dict[str, str], float]]:
     yield _INFLIGHT, {}, stats.pending
     yield _OLDEST_AGE, {}, stats.oldest_age or 0.0
     yield _QUEUE_SIZE, {}, stats.queue_events
+    yield _QUEUE_CAPACITY, {}, stats.queue_capacity
     yield _QUEUE_BYTES, {}, stats.queue_bytes
     yield _SPOOL_EVENTS, {}, stats.spool_events
     yield _SPOOL_BYTES, {}, stats.spool_bytes

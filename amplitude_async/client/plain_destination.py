@@ -69,12 +69,13 @@ class _Backlog:
         self.current = None
         self.bytes -= len(record.body)
 
-    def shown(self, pending: int, oldest_age: float | None) -> Stats:
+    def shown(self, pending: int, capacity: int, oldest_age: float | None) -> Stats:
         """Tell what waits, with what is being given up."""
         return Stats(
             pending=pending,
             oldest_age=oldest_age,
             queue_events=pending,
+            queue_capacity=capacity,
             queue_bytes=self.bytes,
         )
 
@@ -193,7 +194,9 @@ class PlainDestination:
     def stats(self) -> Stats:
         """Snapshot of the account."""
         age = self._ledger.oldest_age(self._clock.now())
-        return self._counters.snapshot(self._backlog.shown(self.pending, age))
+        capacity = self._config.max_storage_capacity
+        waiting = self._backlog.shown(self.pending, capacity, age)
+        return self._counters.snapshot(waiting)
 
     # The worker --------------------------------------------------------------
 

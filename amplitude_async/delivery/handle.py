@@ -1,15 +1,15 @@
 """The handle a verb returns, and the ledger that finds it when the outcome is known.
 
-An event that nobody asks about costs two dict entries and no future: handles point at
+An event that nobody asks about costs a place on a page and no future: handles point at
 a page of the ledger, never the other way round.
 """
 
 import asyncio
 import contextvars
 import math
-from array import array
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar, Protocol
 
 from amplitude_async.delivery.outcome import DeliveryResult, Outcome
@@ -19,7 +19,7 @@ __all__ = ["CombinedDelivery", "Delivery", "Ledger", "Page", "Principal", "whole
 
 _PAGE_BITS = 8
 _PAGE_MASK = (1 << _PAGE_BITS) - 1
-_NEVER = array("d", [-math.inf]) * (1 << _PAGE_BITS)
+_OPEN = attrgetter("open")
 
 
 def whole_pages(last_id: int) -> int:
@@ -44,16 +44,15 @@ class Principal(Protocol):
 class Page:
     """Outcomes of up to 256 neighbouring events."""
 
-    __slots__ = ("_first", "listeners", "open", "outcomes", "rest", "times")
+    __slots__ = ("_first", "listeners", "open", "places", "rest")
 
     def __init__(self) -> None:
-        self.outcomes: dict[int, Outcome] = {}
+        # When it came while an event is undecided, and then its outcome: as one event
+        # keeps all of its page, a page has to be small however much was on it.
+        self.places: list[float | Outcome | None] = [None] * (1 << _PAGE_BITS)
         # Dicts, not lists: of many who wait for one event, each may leave at any time.
         self.listeners: dict[int, dict[Callable[[], None], None]] = {}
         self.open = 0
-        # Eight bytes an event, and only while one of the page is undecided or asked
-        # for: nobody else knows where the oldest of all is, and when it came.
-        self.times = _NEVER[:]
         # All before it are decided: whoever looks again begins here.
         self._first = 0
         self.rest: Outcome | None = None
@@ -62,13 +61,19 @@ class Page:
     @property
     def oldest(self) -> float:
         """When the first undecided event came; infinity where none is."""
-        times, outcomes = self.times, self.outcomes
-        for index in range(self._first, len(times)):
-            if index in outcomes:
-                self._first += index == self._first
-            elif times[index] > -math.inf:
-                return times[index]
+        for index in range(self._first, 1 << _PAGE_BITS):
+            place = self.places[index]
+            if isinstance(place, float):
+                return place
+            if place is not None and index == self._first:
+                # Not counted up: another thread may look at the same time.
+                self._first = index + 1
         return math.inf
+
+    def outcome_of(self, index: int) -> Outcome | None:
+        """Give the outcome of an event, or None while it is undecided."""
+        place = self.places[index]
+        return place if isinstance(place, Outcome) else self.rest
 
     def settle_rest(self, outcome: Outcome) -> None:
         """Give all events that have none of their own the same outcome."""
@@ -100,7 +105,7 @@ class Ledger:
             page = self._open(record_id >> _PAGE_BITS)
         # Every event comes by here twice: a page's own verb would cost it a call.
         page.open += 1
-        page.times[record_id & _PAGE_MASK] = now
+        page.places[record_id & _PAGE_MASK] = now
         return page
 
     def _open(self, number: int) -> Page:
@@ -114,7 +119,8 @@ class Ledger:
     @property
     def undecided(self) -> int:
         """Events that came in and have no outcome."""
-        return sum([page.open for page in self._pages.values()])
+        # A list first, in one go: another thread may ask while pages come and go.
+        return sum(map(_OPEN, list(self._pages.values())))
 
     def oldest_age(self, now: float) -> float | None:
         """Say how long the oldest of them has waited; None where there is none.
@@ -133,7 +139,7 @@ class Ledger:
             self.others += 1  # from its spool: no handle was ever given out
             return
         index = record_id & _PAGE_MASK
-        page.outcomes[index] = outcome
+        page.places[index] = outcome
         page.open -= 1
         if not page.open:
             # Handles keep the page alive as long as somebody can still ask.
@@ -197,7 +203,7 @@ class Delivery:
         # Looked at once: the loop's thread may take it away meanwhile.
         page = self._page
         if self._result is None and page is not None:
-            outcome = page.outcomes.get(self._index) or page.rest
+            outcome = page.outcome_of(self._index)
             record = self._record
             if outcome is not None and record is not None:
                 self._result = _result_of(

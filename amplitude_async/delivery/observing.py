@@ -36,8 +36,9 @@ class Observer:
     """Hears of each request of a client; what it does not override does nothing.
 
     It is called a few times for each request and never for each event, on the client's
-    loop and in an empty context. It may not wait. Whatever it raises is
-    logged and changes nothing.
+    loop and in an empty context, or for a direct upload in that of its caller. It may
+    not wait. Whatever it raises is logged and changes nothing, but for what ends the
+    interpreter, such as ``SystemExit``.
     """
 
     def sending(self) -> AbstractContextManager[object]:
@@ -59,17 +60,20 @@ class Observers:
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._all: list[Observer] = []
+        # Never changed, only replaced: whoever is called may add and end others.
+        self._all: dict[object, Observer] = {}
 
     def __bool__(self) -> bool:
         return bool(self._all)
 
     def add(self, observer: Observer) -> Callable[[], None]:
         """Let somebody observe; returns what ends that, which may be called again."""
-        self._all = [*self._all, observer]
+        # An object of its own: one that observes twice may end each by itself.
+        place = object()
+        self._all = {**self._all, place: observer}
 
         def end() -> None:
-            self._all = [one for one in self._all if one is not observer]
+            self._all = {p: one for p, one in self._all.items() if p is not place}
 
         return end
 
@@ -104,7 +108,7 @@ class Observers:
             loop.call_soon(partial(self.delivered, rest), context=empty)
 
     def _tell(self, tell: Callable[[Observer], object]) -> None:
-        for observer in self._all:
+        for observer in self._all.values():
             self._fence(partial(tell, observer))
 
     def _fence(self, call: Callable[[], object]) -> None:

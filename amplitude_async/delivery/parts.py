@@ -113,6 +113,7 @@ class Parts:
             retries=self.schedule.retries,
             oldest_age=self._oldest_age(spool),
             queue_events=self.room.count,
+            queue_capacity=self.room.capacity,
             queue_bytes=self.room.bytes,
             spool_events=self.journal.count(self.pending),
             spool_bytes=spool.size,

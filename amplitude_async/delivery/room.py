@@ -15,7 +15,8 @@ class Room:
     """The places of undecided events in memory: queued, parked, held and in flight."""
 
     def __init__(self, capacity: int, max_bytes: int, clock: Clock) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
+        """Most undecided events in memory."""
         self._max_bytes = max_bytes
         # What newcomers may fill: less while a part is reserved for a storage.
         self._open, self._open_bytes = capacity, max_bytes
@@ -85,13 +86,13 @@ class Room:
         count, size = self.count - held, self.bytes - held_bytes
         least = int(not count)
         return (
-            max(least, self._capacity // 2 - count),
+            max(least, self.capacity // 2 - count),
             max(least, self._max_bytes // 2 - size),
         )
 
     def reserve(self, count: int, size: int) -> None:
         """Keep so many places and bytes for events of a storage."""
-        self._open = self._capacity - count
+        self._open = self.capacity - count
         self._open_bytes = self._max_bytes - size
 
     def could_hold(self, size: int) -> bool:
@@ -105,7 +106,7 @@ class Room:
             return self._verdict
         message = (
             f"the queue is full: {self.count} events of max_storage_capacity="
-            f"{self._capacity}, {self.bytes} bytes of "
+            f"{self.capacity}, {self.bytes} bytes of "
             f"max_storage_bytes={self._max_bytes}"
         )
         return Outcome.dropped(DropReason.OVERFLOW, message)
@@ -178,7 +179,7 @@ class Room:
     def __repr__(self) -> str:
         line = f", {len(self._waiters)} in line" if self._waiters else ""
         return (
-            f"<Room {self.count} of {self._capacity} events, {self.bytes} of "
+            f"<Room {self.count} of {self.capacity} events, {self.bytes} of "
             f"{self._max_bytes} bytes, {self._promised} promised{line}>"
         )
 

@@ -48,8 +48,10 @@ class Stats:
     """
     queue_events: int = 0
     """Undecided events in memory, those in flight included."""
+    queue_capacity: int = 0
+    """How many of these memory may hold: ``max_storage_capacity``."""
     queue_bytes: int = 0
-    """Their encoded bytes."""
+    """Encoded bytes of the undecided events in memory."""
     spool_events: int = 0
     """Undecided events that survive the process; 0 with memory storage."""
     spool_bytes: int = 0

@@ -49,7 +49,8 @@ def instrument(
 ) -> Callable[[], None]:
     """Report a client's metrics, and keep its own requests out of traces.
 
-    At any time, before the start as well.
+    At any time, before the start as well. Once more for a client under the same name
+    takes the place of the first time.
 
     Args:
         client: an ``Amplitude`` or ``MParticle``.
@@ -66,14 +67,17 @@ def instrument(
     board = _board_of(provider)
     name = name or client.destination
     watcher = _Watcher(board, client, name, suppress_tracing=suppress_tracing)
-    end_observing = client.observe(watcher)
-    board.put_up(name, client)
+    shown = _Shown(client, client.observe(watcher))
+    board.put_up(name, shown)
+    return partial(board.take_down, name, shown)
 
-    def end() -> None:
-        end_observing()
-        board.take_down(name, client)
 
-    return end
+class _Shown:
+    """A client on a board, and what ends its being observed."""
+
+    def __init__(self, client: BaseClient, end: Callable[[], None]) -> None:
+        self.client = client
+        self.end = end
 
 
 def _board_of(provider: metrics.MeterProvider) -> "_Board":
@@ -105,7 +109,7 @@ class _Board:
 
     def __init__(self, provider: metrics.MeterProvider) -> None:
         self._lock = threading.Lock()
-        self._clients: dict[str, BaseClient] = {}
+        self._shown: dict[str, _Shown] = {}
         self._readings: dict[str, Reading] = {}
         self._asked: set[str] = set()
         meter = provider.get_meter("amplitude_async", __version__)
@@ -124,23 +128,30 @@ class _Board:
             explicit_bucket_boundaries_advisory=AGE_BUCKETS,
         )
 
-    def put_up(self, name: str, client: BaseClient) -> None:
+    def put_up(self, name: str, shown: _Shown) -> None:
         """Show a client, in place of the one of its name."""
         with self._lock:
-            self._clients = {**self._clients, name: client}
+            before = self._shown.get(name)
+            self._shown[name] = shown
+        if before is not None and before.client is shown.client:
+            # Two would enter each request twice. Another client goes on, untraced.
+            before.end()
 
-    def take_down(self, name: str, client: BaseClient) -> None:
+    def take_down(self, name: str, shown: _Shown) -> None:
         """Show a client no more."""
+        shown.end()
         with self._lock:
-            if self._clients.get(name) is client:
-                del self._clients[name]
+            if self._shown.get(name) is shown:
+                del self._shown[name]
 
     def _observations(
         self, metric: Metric, _: metrics.CallbackOptions
     ) -> list[metrics.Observation]:
         with self._lock:
             if not self._readings or metric.name in self._asked:
-                self._readings = {n: read(one) for n, one in self._clients.items()}
+                self._readings = {
+                    name: read(shown.client) for name, shown in self._shown.items()
+                }
                 self._asked = set()
             self._asked.add(metric.name)
             readings = self._readings

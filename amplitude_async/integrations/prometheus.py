@@ -5,6 +5,7 @@ Needs ``prometheus-client`` (the extra of the name ``prometheus``).
 
 import asyncio
 import contextvars
+import logging
 import os
 import threading
 from collections import Counter as Tally
@@ -29,7 +30,9 @@ from amplitude_async.client.metrics import (
     Reading,
     read,
 )
+from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.observing import Answered, Observer
+from amplitude_async.delivery.reporting import Reporter, named
 from amplitude_async.shown import shown
 
 __all__ = ["AmplitudeCollector"]
@@ -66,13 +69,16 @@ class AmplitudeCollector(Collector):
         self._duration = _histogram(DURATION, DURATION_BUCKETS)
         self._age = _histogram(AGE, AGE_BUCKETS)
         self._files = _Files() if any(map(os.environ.get, _VARIABLES)) else None
+        logger = logging.getLogger("amplitude_async")
+        self._reporter = Reporter(logger, LoopClock(), "prometheus")
+        self._registry = registry
+        if registry is not None:
+            # First, as it may refuse: then nobody observes.
+            registry.register(self)
         self._endings = [
             client.observe(_Watcher(name, client, self))
             for name, client in self._clients.items()
         ]
-        self._registry = registry
-        if registry is not None:
-            registry.register(self)
 
     def close(self) -> None:
         """Observe the clients no more, and leave the registry."""
@@ -124,10 +130,15 @@ class AmplitudeCollector(Collector):
 
         Enter it before the clients, so that it ends after their shutdown. With a single
         process it does nothing.
+
+        Raises:
+            OSError: nothing can be written to the directory. Once something was, what
+                goes wrong is logged and no more.
         """
         if self._files is None:
             yield
             return
+        self.update()
         task = asyncio.create_task(self._keep_updating(every))
         try:
             yield
@@ -135,18 +146,25 @@ class AmplitudeCollector(Collector):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
-            self.update()
+            self._update_or_tell()
 
     async def _keep_updating(self, every: float) -> None:
         while True:
-            self.update()
             await asyncio.sleep(every)
+            self._update_or_tell()
+
+    def _update_or_tell(self) -> None:
+        try:
+            self.update()
+        except Exception as error:  # noqa: BLE001 - no metric is worth the service
+            text = "metrics were not written: %s"
+            self._reporter.error("metrics", text, named(error))
 
     def update_soon(self) -> None:
         """Update when what is going on has been written down."""
         if self._files is not None:
             loop, empty = asyncio.get_running_loop(), contextvars.Context()
-            loop.call_soon(self.update, context=empty)
+            loop.call_soon(self._update_or_tell, context=empty)
 
     # What observers hear -----------------------------------------------------
 

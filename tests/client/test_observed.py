@@ -144,6 +144,44 @@ async def test_an_observer_can_leave(connect: Connect) -> None:
     assert (len(first.requests), len(second.requests)) == (0, 1)
 
 
+async def test_one_who_observes_twice_may_end_each(connect: Connect) -> None:
+    """What ends the first leaves the second."""
+    watcher = Watcher()
+    async with connect() as client:
+        leave = client.observe(watcher)
+        client.observe(watcher)
+        leave()
+        leave()
+        await (await client.track("Seen", user_id=USER))
+    assert len(watcher.requests) == 1
+
+
+async def test_an_observer_may_use_the_client(connect: Connect) -> None:
+    """It tracks, flushes, shuts down, observes and leaves while it is called."""
+    client = connect()
+    tasks: list[asyncio.Task[Any]] = []
+
+    class Busy(Watcher):
+        def answered(self, request: Answered) -> None:
+            super().answered(request)
+            client.observe(Watcher())()
+            if len(self.requests) == 1:
+                client.track_nowait("Seen Again", user_id=USER)
+                tasks.append(asyncio.ensure_future(client.flush()))
+            else:
+                leave()
+                tasks.append(asyncio.ensure_future(client.shutdown()))
+
+    busy = Busy()
+    leave = client.observe(busy)
+    async with client:
+        await (await client.track("Seen", user_id=USER))
+        await tasks[0]
+    await asyncio.gather(*tasks)
+    assert len(busy.requests) == client.stats.delivered == 2
+    assert client.stats.pending == 0
+
+
 class Raising(Observer):
     """Raises wherever it is asked."""
 

@@ -2,13 +2,22 @@
 
 import asyncio
 import json
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from amplitude_async import Amplitude, Config, DestinationPlugin, Event, Overflow
+from amplitude_async import (
+    Amplitude,
+    Config,
+    Delivery,
+    DestinationPlugin,
+    Event,
+    Overflow,
+)
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.delivery.handle import Ledger
 from amplitude_async.delivery.outcome import Outcome
@@ -75,11 +84,11 @@ class Rig:
         config = Config(api_key="key", server_url="http://server.invalid/", **options)
         self.engine = engine_of(config, self.transport, self.clock, storage=storage)
 
-    async def track(self, user: int) -> None:
+    async def track(self, user: int) -> Delivery:
         """Accept an event of a user."""
         name = f"user-{user}"
         body = json.dumps({"user_id": name}).encode()
-        await self.engine.intake.accept(
+        return await self.engine.intake.accept(
             Record(0, body, name, name, None, name, self.clock.wall())
         )
 
@@ -261,6 +270,34 @@ async def test_a_plain_destination_tells_its_oldest(
         plugin.free.set()
         await client.flush()
         assert client.stats.destinations["stuck"].oldest_age is None
+
+
+def test_another_thread_may_ask_while_pages_come_and_go() -> None:
+    """As a thread that serves metrics does."""
+    ledger, over, faults = Ledger(), threading.Event(), []
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                assert ledger.undecided >= 0
+                ledger.oldest_age(0.0)
+            except RuntimeError as fault:
+                faults.append(fault)
+                return
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    asking = threading.Thread(target=ask)
+    asking.start()
+    numbers = range(0, 256 * 2_000, 256)
+    for number in numbers:
+        ledger.enter(number, 0.0)
+    for number in numbers:
+        ledger.settle(number, Outcome.rejected("bad"))
+    over.set()
+    asking.join()
+    sys.setswitchinterval(before)
+    assert faults == []
 
 
 def test_an_append_that_ends_late_is_found_in_its_place() -> None:

@@ -249,6 +249,25 @@ async def test_two_readers_see_what_adds_up(connect: Connect) -> None:
     provider.shutdown()
 
 
+async def test_a_client_that_is_instrumented_twice_counts_once(
+    connect: Connect, provider: MeterProvider, reader: InMemoryMetricReader
+) -> None:
+    """As two parts of an application may do; the second one's end is the end."""
+    client = connect()
+    first, second = instrument(client, provider), instrument(client, provider)
+    async with client:
+        await (await client.track("Seen", user_id=USER))
+        first()
+        await (await client.track("Seen", user_id=USER))
+        found = points(reader.get_metrics_data())
+        assert value(found, "event.accepted") == 2
+        assert [p.count for _, p in found["amplitude.client.request.duration"]] == [2]
+        assert [p.count for _, p in found["amplitude.client.event.age"]] == [2]
+        second()
+        second()
+    assert "amplitude.client.event.accepted" not in points(reader.get_metrics_data())
+
+
 class Plain(DestinationPlugin):
     """Takes everything."""
 
@@ -272,6 +291,20 @@ async def test_each_destination_has_series_of_its_own(
         here = {"destination": destination}
         assert value(found, "event.processed", outcome="delivered", **here) == 1
         assert lawful(found, **here)
+
+
+async def test_each_destination_has_a_capacity(
+    connect: Connect, provider: MeterProvider, reader: InMemoryMetricReader
+) -> None:
+    """The rule that a queue fills asks for the share of it."""
+    client = connect(plugins=[Plain()], max_storage_capacity=7)
+    instrument(client, provider)
+    async with client:
+        found = points(reader.get_metrics_data())
+    assert [
+        (labels["destination"], capacity)
+        for labels, capacity in found["amplitude.client.queue.capacity"]
+    ] == [("amplitude", 7), ("plain", 7)]
 
 
 async def test_two_clients_are_told_apart(

@@ -1,6 +1,7 @@
 """What Prometheus scrapes: one moment of each client, or the files of all processes."""
 
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -220,6 +221,18 @@ async def test_a_second_collector_is_refused_by_the_registry(
         AmplitudeCollector(client, registry=registry)
 
 
+async def test_a_collector_that_is_refused_observes_nobody(
+    connect: Connect, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could end that: there is no collector to close."""
+    client, observed = connect(), list[Any]()
+    AmplitudeCollector(client, registry=registry)
+    monkeypatch.setattr(client, "observe", observed.append)
+    with pytest.raises(ValueError, match="Duplicated"):
+        AmplitudeCollector(client, registry=registry)
+    assert observed == []
+
+
 async def test_a_single_process_needs_no_updates(
     connect: Connect, registry: CollectorRegistry, scrape: Callable[[], Scrape]
 ) -> None:
@@ -368,6 +381,49 @@ async def test_two_processes_are_one_account(
     assert ended.value("event_inflight") == 0
     assert ended.value("event_age_seconds_count") == 14
     assert ended.value("request_duration_seconds_count", error_type="") >= 4
+
+
+async def test_a_directory_that_is_missing_is_told_at_the_start(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything has begun, as with any setting that is wrong."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    collector = AmplitudeCollector(connect(), registry=None)
+    fault = OSError("No such file or directory")
+    monkeypatch.setattr(collector, "update", raising(fault))
+    with pytest.raises(OSError, match="No such file"):
+        async with collector.updating():
+            pytest.fail("it began")  # pragma: no cover
+
+
+async def test_files_that_fail_later_harm_no_service(
+    connect: Connect,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Somebody has emptied the directory: the log says so, once a minute."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    client = connect()
+    collector = AmplitudeCollector(client, registry=None)
+    monkeypatch.setattr(collector, "update", raising())
+    async with collector.updating(every=0.001), client:
+        monkeypatch.setattr(collector, "update", raising(OSError("no space left")))
+        result = await (await client.track("Seen", user_id=USER))
+        await asyncio.sleep(0.01)
+    assert result.ok
+    [told] = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert "metrics were not written: OSError: no space left" in told.getMessage()
+
+
+def raising(fault: Exception | None = None) -> Callable[[], None]:
+    """Return what raises, or does nothing."""
+
+    def update() -> None:
+        if fault is not None:
+            raise fault
+
+    return update
 
 
 FORKS = """

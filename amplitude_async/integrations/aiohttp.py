@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 from amplitude_async.amplitude.client import Amplitude
 from amplitude_async.amplitude.config import ConfigFields
 from amplitude_async.amplitude.events import Event
-from amplitude_async.binding import Opened
+from amplitude_async.binding import OpenedRequest, Scope
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.integrations.request_scope import (
     CAPTURES,
@@ -112,8 +112,12 @@ class _Service:
         ) -> web.StreamResponse:
             resolver = self._resolver
             if resolver is None or self._wanted.excludes(request.path):
-                return await handler(request)
-            with Opened(_fields_of(request, self._wanted)):
+                # What it binds all the same must stay in it: the next request of this
+                # connection runs in the same task.
+                with OpenedRequest(request, is_alone=False, key=_SCOPE):
+                    return await handler(request)
+            fields = _fields_of(request, self._wanted)
+            with OpenedRequest(request, fields, is_alone=False, key=_SCOPE):
                 await resolver.bind(request)
                 if self._wanted.request_event is None:
                     return await handler(request)
@@ -182,3 +186,4 @@ def _fields_of(request: web.Request, wanted: Wanted) -> dict[str, Any]:
 
 
 _SERVICE: Final = web.AppKey("AMPLITUDE_SERVICE", _Service)
+_SCOPE: Final = web.RequestKey("AMPLITUDE_SCOPE", Scope)

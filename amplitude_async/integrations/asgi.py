@@ -33,7 +33,12 @@ from amplitude_async.amplitude.client import Amplitude
 from amplitude_async.amplitude.config import Config, ConfigFields
 from amplitude_async.amplitude.fields import few_properties
 from amplitude_async.amplitude.filling import filled_fields
-from amplitude_async.binding import Opened, fields_here, innermost
+from amplitude_async.binding import (
+    OpenedRequest,
+    fields_here,
+    innermost,
+    is_in_request,
+)
 from amplitude_async.config import sealed
 from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.reporting import Reporter, in_words
@@ -175,16 +180,27 @@ class AmplitudeMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] not in ("http", "websocket") or self._is_excluded(scope):
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        with Opened(self._captured(scope)):
+        if self._is_excluded(scope):
+            await self._left_alone(scope, receive, send)
+            return
+        with OpenedRequest(scope, self._captured(scope), is_alone=True):
             if self._identify is not None:
                 await self._bind_identity(self._identify, scope)
             if self._request_event is None:
                 await self._app(scope, receive, send)
             else:
                 await self._watched(self._request_event, scope, receive, send)
+
+    async def _left_alone(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if is_in_request(scope):
+            await self._app(scope, receive, send)
+            return
+        # What it binds all the same must stay in it.
+        with OpenedRequest(scope, is_alone=True):
+            await self._app(scope, receive, send)
 
     def _is_excluded(self, scope: Scope) -> bool:
         if not self._paths and not self._prefixes:

@@ -45,7 +45,7 @@ from amplitude_async.amplitude.events import Event, EventFields, EventOptions
 from amplitude_async.amplitude.identify import Identify
 from amplitude_async.amplitude.revenue import Revenue
 from amplitude_async.amplitude.typed import TypedEvent
-from amplitude_async.binding import Kind, Scope, innermost
+from amplitude_async.binding import Kind, Scope, around_request, innermost
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.integrations.request_scope import (
     Resolver,
@@ -378,9 +378,15 @@ class _Visit:
     def __init__(self, request: HttpRequest, parts: _Parts) -> None:
         self._request = request
         self._parts = parts
-        # Shared in any case: under WSGI no task runs here, and an async view is one.
-        fields = _fields_of(request, parts.wanted)
-        self._scope = Scope(innermost.get(), Kind.SHARED, fields)
+        # What binds in it all the same must stay in it: a thread serves many requests.
+        self._is_left_alone = parts.wanted.excludes(request.path_info)
+        fields = {} if self._is_left_alone else _fields_of(request, parts.wanted)
+        self._scope = Scope(around_request(is_alone=False), Kind.REQUEST, fields)
+
+    @property
+    def event_type(self) -> str | None:
+        """Of the event that this request is to be tracked as."""
+        return None if self._is_left_alone else self._parts.wanted.request_event
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -406,7 +412,7 @@ class _Visit:
 
     def _is_unknown(self) -> bool:
         # A view that has bound a user itself knows better.
-        return "user_id" not in self._scope.fields
+        return not self._is_left_alone and "user_id" not in self._scope.fields
 
     def __repr__(self) -> str:
         return f"<Visit {self._scope!r}>"
@@ -446,30 +452,23 @@ class AmplitudeMiddleware:
         """Serve a request, or give what is to be awaited for its response."""
         if self._awaits:
             return self._serve(request)
-        wanted = self._parts.wanted
-        if wanted.excludes(request.path_info):
-            return self._get_response(request)
         visit, begun = _Visit(request, self._parts), time.monotonic()
         with visit.entered():
             response = self._get_response(request)
-            if wanted.request_event is not None:
+            if visit.event_type is not None:
                 self._tell_at_once(visit, self._event(request, response, begun))
             _continue_in_stream(response, visit)
         return response
 
     async def _serve(self, request: HttpRequest) -> HttpResponseBase:
-        wanted = self._parts.wanted
-        if wanted.excludes(request.path_info):
-            response: HttpResponseBase = await self._get_response(request)
-            return response
         visit, begun = _Visit(request, self._parts), time.monotonic()
-        response = None
+        response: HttpResponseBase | None = None
         with visit.entered():
             try:
                 response = await self._get_response(request)
             finally:
                 # The client may have left, which cancels the view.
-                if wanted.request_event is not None:
+                if visit.event_type is not None:
                     await self._tell(visit, self._event(request, response, begun))
             _continue_in_stream(response, visit)
         return response

@@ -256,6 +256,42 @@ async def test_excluded_paths_are_left_alone(serve: Serve, emulator: Emulator) -
     assert (seen, emulator.events) == ([{}], [])
 
 
+async def test_the_next_request_of_a_connection_knows_nothing_of_the_last(
+    serve: Serve,
+) -> None:
+    """Both run in one task, and a proxy sends those of two users by one connection."""
+    seen: list[dict[str, Any]] = []
+
+    @web.middleware
+    async def outside(request: web.Request, handler: Any) -> web.StreamResponse:
+        if "X-User" in request.headers:
+            bind(user_id=request.headers["X-User"])
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(bindings())
+        if "X-User" in request.headers:
+            bind(device_id=request.headers["X-User"])
+        assert request.transport is not None
+        return web.Response(text=str(request.transport.get_extra_info("peername")))
+
+    app = web.Application(middlewares=[outside])
+    setup_amplitude(app, capture=(), exclude=["/health"], opt_out=True)
+    app.router.add_get("/{path}", handle)
+    peers = set()
+    async with serve(app) as client:
+        for path in ("/health", "/orders"):
+            async with client.get(path, headers={"X-User": "user-1"}) as answer:
+                peers.add(await answer.text())
+            for other in ("/health", "/orders"):
+                async with client.get(other) as answer:
+                    peers.add(await answer.text())
+
+    assert len(peers) == 1
+    assert seen == [{}] * 6
+
+
 @pytest.mark.parametrize("cancelled", [True, False])
 async def test_a_client_that_leaves_cancels_nothing_of_ours(
     cancelled: bool, emulator: Emulator, monkeypatch: pytest.MonkeyPatch

@@ -161,6 +161,16 @@ async def astream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(parts())
 
 
+def bound_stream(request: HttpRequest) -> StreamingHttpResponse:
+    """Answer in parts, and bind between them."""
+
+    def parts() -> Iterator[str]:
+        bind(user_id="streamed")
+        yield "x"
+
+    return StreamingHttpResponse(parts())
+
+
 def file(request: HttpRequest) -> FileResponse:
     """Send a file."""
     return FileResponse(Path(__file__).open("rb"))
@@ -220,6 +230,7 @@ class Urls:
         path("async/crash/", acrash),
         path("stream/", stream),
         path("async/stream/", astream),
+        path("bound-stream/", bound_stream),
         path("file/", file),
         path("verbs/", every_verb),
         path("async/verbs/", aevery_verb),
@@ -725,6 +736,25 @@ async def test_no_event_crosses_over_among_threads(
 
     assert await in_thread(all_of_them) == {200}
     check_users(emulator.events, 3000)
+
+
+async def test_the_next_request_of_a_thread_knows_nothing_of_the_last(
+    configure: Configure, emulator: Emulator
+) -> None:
+    """Not even of one whose path is left alone: a pool keeps the thread's context."""
+    configure(exclude=["/by-hand/", "/bound-stream/"], capture=())
+    get_wsgi_application()
+
+    def ask_all() -> list[str]:
+        found = []
+        for url in ("/by-hand/", "/bound-stream/"):
+            b"".join(Client().get(url))
+            found.append(Client().get("/idle/").content.decode())
+        return found
+
+    assert await in_thread(ask_all) == ["[]", "[]"]
+    (event,) = emulator.events
+    assert event["user_id"] == "by-hand"
 
 
 async def test_a_client_that_leaves_cancels_nothing_of_ours(

@@ -133,7 +133,8 @@ class _Service:
         status: int | None = 500
         try:
             response = await handler(request)
-            status = response.status
+            # Whoever forgets to return one is told so by aiohttp itself.
+            status = getattr(response, "status", status)
             return response
         except web.HTTPException as error:
             status = error.status
@@ -144,9 +145,9 @@ class _Service:
         finally:
             if is_identified():
                 seconds = time.monotonic() - begun
-                await self._track(resolver, request, status, seconds)
+                self._track(resolver, request, status, seconds)
 
-    async def _track(
+    def _track(
         self,
         resolver: Resolver,
         request: web.Request,
@@ -161,11 +162,9 @@ class _Service:
         )
         client = request.config_dict[AMPLITUDE]
         try:
-            if status is None:
-                client.track_nowait(event)  # this very task is being cancelled
-            else:
-                await client.track(event)
-        except Exception as error:  # noqa: BLE001 - no request fails because of us
+            # No answer waits for room, and this very task may be being cancelled.
+            client.track_nowait(event)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - fenced
             resolver.tell(error)
 
 

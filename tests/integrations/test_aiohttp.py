@@ -13,8 +13,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from amplitude_async import Amplitude, ConfigurationError, bind, bindings
-from amplitude_async.emulator import Emulator
+from amplitude_async import (
+    Amplitude,
+    ConfigurationError,
+    DropReason,
+    bind,
+    bindings,
+)
+from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.integrations.aiohttp import AMPLITUDE, setup_amplitude
 
 __all__: list[str] = []
@@ -215,6 +221,49 @@ async def test_an_event_that_raises_breaks_no_request(
 
     assert response.status == 200
     assert "a request was not tracked" in caplog.text
+
+
+async def test_no_answer_waits_for_room_for_its_event(
+    serve: Serve, emulator: Emulator
+) -> None:
+    """The event of the request is shed where the queue is full."""
+    emulator.faults.add(Fault(delay=float("inf"), count=None))
+    app = application(
+        request_event="Request",
+        max_storage_capacity=2,
+        overflow_timeout=60.0,
+        shutdown_timeout=0.05,
+    )
+    app.router.add_get("/", nothing)
+    async with serve(app) as client, asyncio.timeout(20):
+        for _ in range(5):
+            assert (await client.get("/")).status == 200
+        stats = app[AMPLITUDE].stats
+        assert stats.dropped_by_reason == {DropReason.OVERFLOW: 3}
+
+
+async def nothing(request: web.Request) -> web.Response:
+    """Answer at once, and track nothing."""
+    return web.Response()
+
+
+async def test_a_handler_that_returns_nothing_is_told_so_by_aiohttp(
+    serve: Serve, emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The middleware changes no message."""
+
+    async def forgetful(_: web.Request) -> Any:
+        return None
+
+    app = application(request_event="Request")
+    app.router.add_get("/", forgetful)
+    async with serve(app) as client:
+        assert (await client.get("/")).status == 500
+
+    assert "Missing return statement on request handler" in caplog.text
+    assert "attribute 'status'" not in caplog.text
+    (event,) = emulator.events
+    assert event["event_properties"]["status"] == 500
 
 
 async def test_a_path_without_a_handler_has_no_route(

@@ -195,7 +195,9 @@ class Opened:
         kind = self._kind
         if kind is Kind.AROUND and _runs_loop():
             kind = Kind.SHARED
-        self._scope = scope = Scope(self._around(), kind, self._fields)
+        here = innermost.get()
+        outer = None if here is None else self._around(here)
+        self._scope = scope = Scope(outer, kind, self._fields)
         self._token = innermost.set(scope)
         return scope
 
@@ -216,8 +218,8 @@ class Opened:
             # dependency may be. It cannot be taken out there, so it ends everywhere.
             scope.is_over = True
 
-    def _around(self) -> Scope | None:
-        outer = _innermost()
+    def _around(self, here: Scope) -> Scope | None:
+        outer = here.still_open()
         return outer if outer is None or outer.depth < _DEEPEST else _flat(outer)
 
 
@@ -253,9 +255,9 @@ class OpenedRequest(Opened):
         self._request[self._key] = scope
         return scope
 
-    def _around(self) -> Scope | None:
+    def _around(self, here: Scope) -> Scope | None:
         if is_in_request(self._request, self._key):
-            return super()._around()
+            return super()._around(here)
         return around_request(is_alone=self._is_alone)
 
 

@@ -324,8 +324,10 @@ class AmplitudeMiddleware:
             # As fields of its own they are looked at once, and not filled in again.
             innermost.set(None)
             client.track_nowait(event_type, **fields)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - fenced
+        except BaseException as error:  # user code, fenced
             # Nothing is awaited here, so that no cancellation is meant for us.
+            if not (isinstance(error, asyncio.CancelledError) or is_theirs(error)):
+                raise
             self._reporter.error(
                 "request_event",
                 "a request was not tracked: %s",

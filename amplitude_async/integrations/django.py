@@ -24,6 +24,7 @@ from collections.abc import (
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Unpack, cast
 
 from asgiref.sync import (
@@ -533,7 +534,11 @@ def _continue_in_stream(response: Any, visit: _Visit) -> None:
     if response.is_async:
         response.streaming_content = _awaited_parts(content, visit)
     else:
-        response.streaming_content = _parts_within(iter(content), copy_context())
+        context = copy_context()
+        # Where the client leaves, what is left of the content runs as it is closed.
+        closers: list[Callable[[], object]] = getattr(response, "_resource_closers", [])
+        closers[:] = [partial(context.run, close) for close in closers]
+        response.streaming_content = _parts_within(iter(content), context)
 
 
 def _parts_within(content: Iterator[bytes], context: Context) -> Iterable[bytes]:

@@ -7,14 +7,18 @@ the same object. Two requests have two scopes.
 
 Where no scope is open, binding makes one for this context alone: a handler without a
 middleware must not bind its user for the handlers beside it.
+
+A context says little of who runs in it: servers start a request in the context of the
+one before it on the same connection, and threads of a pool keep theirs. So the scope of
+a request looks at where it is opened, and lies in no other request's.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from enum import Enum, auto
-from threading import Lock
+from threading import Lock, get_ident
 from types import TracebackType
 from typing import Any, Final
 
@@ -23,9 +27,12 @@ __all__ = [
     "Fields",
     "Kind",
     "Opened",
+    "OpenedRequest",
     "Scope",
+    "around_request",
     "fields_here",
     "innermost",
+    "is_in_request",
     "put_here",
 ]
 
@@ -54,16 +61,20 @@ class Fields(dict[str, Any]):
 
 
 _NOTHING: Final = Fields({})
+_KEY: Final = "amplitude_async"
+_DEEPEST: Final = 50
 
 
 class Kind(Enum):
     """Who sees what is bound in a scope after it was opened."""
 
     SHARED = auto()
-    """Everybody in it: a request, a job, a block."""
+    """Everybody in it: a job, a block."""
+    REQUEST = auto()
+    """The same, and no other request lies in it."""
     AROUND = auto()
-    """The same, but where it was opened outside of any task, perhaps around a whole
-    server: tasks bind beside it."""
+    """The same, but where it was opened outside of any loop, perhaps around a whole
+    server: tasks and other threads bind beside it."""
     LOCAL = auto()
     """One context alone, as nobody opened it: another takes its place."""
 
@@ -77,7 +88,17 @@ class Scope:
         fields: bound from the beginning.
     """
 
-    __slots__ = ("_lock", "_merged", "_outer", "_own", "_seen", "is_over", "kind")
+    __slots__ = (
+        "_lock",
+        "_merged",
+        "_own",
+        "_seen",
+        "_thread",
+        "depth",
+        "is_over",
+        "kind",
+        "outer",
+    )
 
     def __init__(
         self,
@@ -88,7 +109,11 @@ class Scope:
         self.kind = kind
         self.is_over = False
         """True once nobody can take it out of a context that it was put in."""
-        self._outer = outer
+        self.outer = outer
+        """What it lies in."""
+        self.depth: int = 1 if outer is None else outer.depth + 1
+        """How many scopes it is from here to the outermost."""
+        self._thread = get_ident() if kind is Kind.AROUND else None
         self._lock = Lock()
         self._own: Mapping[str, Any] = dict(fields) if fields else _NOTHING
         # Laid over each other when somebody asks: many a request tracks nothing.
@@ -106,7 +131,7 @@ class Scope:
         seen = self._seen
         merged = self._merged
         # The usual one: every event in it comes by here.
-        if merged is not None and self._outer is None and not self.is_over:
+        if merged is not None and self.outer is None and not self.is_over:
             return merged
         around = self._fields_around()
         if self.is_over:
@@ -129,13 +154,26 @@ class Scope:
 
     def with_fields(self, fields: Mapping[str, Any]) -> "Scope":
         """Make a scope like this one, in the same place, with more fields."""
-        return Scope(self._outer, self.kind, _joined(self._own, fields))
+        return Scope(self.outer, self.kind, _joined(self._own, fields))
+
+    def takes_from_here(self) -> bool:
+        """Tell whether what is bound here goes into this scope, and not beside it."""
+        if self.kind is not Kind.AROUND:
+            return self.kind is not Kind.LOCAL
+        return self._thread == get_ident() and not _runs_loop()
 
     def still_open(self) -> "Scope | None":
         """Give this scope, or the innermost around it that is not over."""
         if not self.is_over:
             return self
-        return None if self._outer is None else self._outer.still_open()
+        return None if self.outer is None else self.outer.still_open()
+
+    def outwards(self) -> "Iterator[Scope]":
+        """Go through this scope and all that it lies in."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.outer
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -147,9 +185,9 @@ class Scope:
             innermost.reset(token)
 
     def _fields_around(self) -> Fields:
-        if self._outer is None:
+        if self.outer is None:
             return _NOTHING
-        outer = self._outer.still_open()
+        outer = self.outer.still_open()
         return _NOTHING if outer is None else outer.fields
 
     def __repr__(self) -> str:
@@ -187,9 +225,10 @@ class Opened:
         if self._token is not None:
             raise RuntimeError("this scope is open already: open another one")
         kind = self._kind
-        if kind is Kind.AROUND and _is_in_task():
+        if kind is Kind.AROUND and _runs_loop():
             kind = Kind.SHARED
-        outer = None if self._alone else _innermost()
+        here = None if self._alone else innermost.get()
+        outer = None if here is None else self._around(here)
         self._scope = scope = Scope(outer, kind, self._fields)
         self._token = innermost.set(scope)
         return scope
@@ -211,6 +250,69 @@ class Opened:
             # dependency may be. It cannot be taken out there, so it ends everywhere.
             scope.is_over = True
 
+    def _around(self, here: Scope) -> Scope | None:
+        outer = here.still_open()
+        return outer if outer is None or outer.depth < _DEEPEST else _flat(outer)
+
+
+class OpenedRequest(Opened):
+    """Opens the scope of a request, which lies in no other request's.
+
+    Args:
+        request: what the framework keeps of this request; it is told there, so that
+            another middleware for the same request opens its scope within this one.
+        fields: bound from the beginning.
+        is_alone: whether this context was made for this request; where it may have
+            served others, what was bound in it without a scope is left out.
+        key: under which it is told there.
+    """
+
+    __slots__ = ("_is_alone", "_key", "_request")
+
+    def __init__(
+        self,
+        request: MutableMapping[Any, Any],
+        fields: Mapping[str, Any] = _NOTHING,
+        *,
+        is_alone: bool,
+        key: Hashable = _KEY,
+    ) -> None:
+        super().__init__(fields, Kind.REQUEST)
+        self._request = request
+        self._key = key
+        self._is_alone = is_alone
+
+    def __enter__(self) -> Scope:
+        scope = super().__enter__()
+        self._request[self._key] = scope
+        return scope
+
+    def _around(self, here: Scope) -> Scope | None:
+        if is_in_request(self._request, self._key):
+            return super()._around(here)
+        return around_request(is_alone=self._is_alone)
+
+
+def is_in_request(request: Mapping[Any, Any], key: Hashable = _KEY) -> bool:
+    """Tell whether a scope is open here that was opened for this very request."""
+    told = request.get(key)
+    if told is None:
+        return False
+    here = _innermost()
+    return here is not None and any(one is told for one in here.outwards())
+
+
+def around_request(*, is_alone: bool) -> Scope | None:
+    """Give the scope that one for a new request lies in; see `OpenedRequest`."""
+    found = _innermost()
+    for scope in found.outwards() if found is not None else ():
+        if scope.kind is Kind.REQUEST:
+            # The server goes on in what an earlier one has left.
+            found, is_alone = scope.outer, False
+    while found is not None and found.kind is Kind.LOCAL and not is_alone:
+        found = found.outer
+    return found
+
 
 innermost: Final[ContextVar[Scope | None]] = ContextVar("amplitude_async", default=None)
 """The scope that was opened last where it is asked; None, for most, where none is."""
@@ -225,13 +327,19 @@ def fields_here() -> Fields | None:
 def put_here(fields: Mapping[str, Any]) -> None:
     """Bind fields in the scope that is open here, or else for this context alone."""
     scope = _innermost()
-    if scope is None or (scope.kind is Kind.AROUND and _is_in_task()):
-        innermost.set(Scope(scope, Kind.LOCAL, _joined({}, fields)))
-    elif scope.kind is Kind.LOCAL:
+    if scope is not None and scope.kind is Kind.LOCAL:
         # Other contexts may hold a copy of this one: they keep what they have.
         innermost.set(scope.with_fields(fields))
-    else:
+    elif scope is not None and scope.takes_from_here():
         scope.put(fields)
+    else:
+        innermost.set(Scope(scope, Kind.LOCAL, _joined({}, fields)))
+
+
+def _flat(scope: Scope) -> Scope:
+    """Make one scope of many: tasks that start each other from blocks have no end."""
+    is_request = any(one.kind is Kind.REQUEST for one in scope.outwards())
+    return Scope(None, Kind.REQUEST if is_request else Kind.SHARED, scope.fields)
 
 
 def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Fields:
@@ -258,8 +366,9 @@ def _innermost() -> Scope | None:
     return None if scope is None else scope.still_open()
 
 
-def _is_in_task() -> bool:
+def _runs_loop() -> bool:
     try:
-        return asyncio.current_task() is not None
+        asyncio.get_running_loop()
     except RuntimeError:
         return False
+    return True

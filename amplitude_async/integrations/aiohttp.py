@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler, Middleware
 from amplitude_async.amplitude.client import Amplitude
 from amplitude_async.amplitude.config import ConfigFields
 from amplitude_async.amplitude.events import Event
-from amplitude_async.binding import Opened
+from amplitude_async.binding import OpenedRequest, Scope
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.integrations.request_event import request_properties
 from amplitude_async.integrations.request_scope import (
@@ -114,8 +114,12 @@ class _Service:
         ) -> web.StreamResponse:
             resolver = self._resolver
             if resolver is None or self._wanted.excludes(request.path):
-                return await handler(request)
-            with Opened(_fields_of(request, self._wanted)):
+                # What it binds all the same must stay in it: the next request of this
+                # connection runs in the same task.
+                with OpenedRequest(request, is_alone=False, key=_SCOPE):
+                    return await handler(request)
+            fields = _fields_of(request, self._wanted)
+            with OpenedRequest(request, fields, is_alone=False, key=_SCOPE):
                 await resolver.bind(request)
                 if self._wanted.request_event is None:
                     return await handler(request)
@@ -131,7 +135,8 @@ class _Service:
         status: int | None = 500
         try:
             response = await handler(request)
-            status = response.status
+            # Whoever forgets to return one is told so by aiohttp itself.
+            status = getattr(response, "status", status)
             return response
         except web.HTTPException as error:
             status = error.status
@@ -142,9 +147,9 @@ class _Service:
         finally:
             if is_identified():
                 seconds = time.monotonic() - begun
-                await self._track(resolver, request, status, seconds)
+                self._track(resolver, request, status, seconds)
 
-    async def _track(
+    def _track(
         self,
         resolver: Resolver,
         request: web.Request,
@@ -159,11 +164,9 @@ class _Service:
         )
         client = request.config_dict[AMPLITUDE]
         try:
-            if status is None:
-                client.track_nowait(event)  # this very task is being cancelled
-            else:
-                await client.track(event)
-        except Exception as error:  # noqa: BLE001 - no request fails because of us
+            # No answer waits for room, and this very task may be being cancelled.
+            client.track_nowait(event)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - fenced
             resolver.tell(error)
 
 
@@ -184,3 +187,4 @@ def _fields_of(request: web.Request, wanted: Wanted) -> dict[str, Any]:
 
 
 _SERVICE: Final = web.AppKey("AMPLITUDE_SERVICE", _Service)
+_SCOPE: Final = web.RequestKey("AMPLITUDE_SCOPE", Scope)

@@ -29,8 +29,14 @@ from pydantic import SecretStr
 from amplitude_async.amplitude.client import Amplitude
 from amplitude_async.amplitude.config import Config, ConfigFields
 from amplitude_async.amplitude.filling import filled_fields
-from amplitude_async.binding import Opened, fields_here
+from amplitude_async.binding import (
+    Opened,
+    OpenedRequest,
+    fields_here,
+    is_in_request,
+)
 from amplitude_async.config import sealed
+from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.integrations.request_event import RequestWatch
 from amplitude_async.integrations.request_scope import (
@@ -145,16 +151,27 @@ class AmplitudeMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] not in ("http", "websocket") or self._is_excluded(scope):
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        if self._is_excluded(scope):
+            await self._left_alone(scope, receive, send)
+            return
         wanted = self._wanted
-        with Opened(_fields_of(scope, wanted)):
+        with OpenedRequest(scope, _fields_of(scope, wanted), is_alone=True):
             await self._resolver.bind(scope)
             if wanted.request_event is None:
                 await self._app(scope, receive, send)
             else:
                 await self._watched(wanted.request_event, scope, receive, send)
+
+    async def _left_alone(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if is_in_request(scope):
+            await self._app(scope, receive, send)
+            return
+        # What it binds all the same must stay in it.
+        with OpenedRequest(scope, is_alone=True):
+            await self._app(scope, receive, send)
 
     def _is_excluded(self, scope: Scope) -> bool:
         wanted = self._wanted
@@ -199,8 +216,10 @@ class AmplitudeMiddleware:
             # As fields of its own they are looked at once, and not filled in again.
             with Opened(alone=True):
                 client.track_nowait(event_type, **fields)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - fenced
+        except BaseException as error:  # user code, fenced
             # Nothing is awaited here, so that no cancellation is meant for us.
+            if not (isinstance(error, asyncio.CancelledError) or is_theirs(error)):
+                raise
             self._resolver.tell(error)
 
     def _client_of(self, scope: Scope) -> Any:

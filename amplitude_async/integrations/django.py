@@ -24,6 +24,7 @@ from collections.abc import (
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Unpack, cast
 
 from asgiref.sync import (
@@ -45,7 +46,7 @@ from amplitude_async.amplitude.events import Event, EventFields, EventOptions
 from amplitude_async.amplitude.identify import Identify
 from amplitude_async.amplitude.revenue import Revenue
 from amplitude_async.amplitude.typed import TypedEvent
-from amplitude_async.binding import Opened, Scope
+from amplitude_async.binding import Kind, Scope, around_request
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.integrations.request_event import request_properties
 from amplitude_async.integrations.request_scope import (
@@ -375,19 +376,18 @@ def _fields_of_user(user: Any) -> dict[str, str] | None:
 class _Visit:
     """One request: its scope, and the question who makes it."""
 
-    def __init__(self, request: HttpRequest, parts: _Parts, scope: Scope) -> None:
+    def __init__(self, request: HttpRequest, parts: _Parts) -> None:
         self._request = request
         self._parts = parts
-        self._scope = scope
+        # What binds in it all the same must stay in it: a thread serves many requests.
+        self._is_left_alone = parts.wanted.excludes(request.path_info)
+        fields = {} if self._is_left_alone else _fields_of(request, parts.wanted)
+        self._scope = Scope(around_request(is_alone=False), Kind.REQUEST, fields)
 
-    @classmethod
-    @contextmanager
-    def opened(cls, request: HttpRequest, parts: _Parts) -> Iterator["_Visit"]:
-        """Open the scope of a request."""
-        with Opened(_fields_of(request, parts.wanted)) as scope:
-            visit = cls(request, parts, scope)
-            with visit.entered():
-                yield visit
+    @property
+    def event_type(self) -> str | None:
+        """Of the event that this request is to be tracked as."""
+        return None if self._is_left_alone else self._parts.wanted.request_event
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -413,7 +413,7 @@ class _Visit:
 
     def _is_unknown(self) -> bool:
         # A view that has bound a user itself knows better.
-        return "user_id" not in self._scope.fields
+        return not self._is_left_alone and "user_id" not in self._scope.fields
 
     def __repr__(self) -> str:
         return f"<Visit {self._scope!r}>"
@@ -453,30 +453,23 @@ class AmplitudeMiddleware:
         """Serve a request, or give what is to be awaited for its response."""
         if self._awaits:
             return self._serve(request)
-        wanted = self._parts.wanted
-        if wanted.excludes(request.path_info):
-            return self._get_response(request)
-        begun = time.monotonic()
-        with _Visit.opened(request, self._parts) as visit:
+        visit, begun = _Visit(request, self._parts), time.monotonic()
+        with visit.entered():
             response = self._get_response(request)
-            if wanted.request_event is not None:
+            if visit.event_type is not None:
                 self._tell_at_once(visit, self._event(request, response, begun))
             _continue_in_stream(response, visit)
         return response
 
     async def _serve(self, request: HttpRequest) -> HttpResponseBase:
-        wanted = self._parts.wanted
-        if wanted.excludes(request.path_info):
-            response: HttpResponseBase = await self._get_response(request)
-            return response
-        begun = time.monotonic()
-        response = None
-        with _Visit.opened(request, self._parts) as visit:
+        visit, begun = _Visit(request, self._parts), time.monotonic()
+        response: HttpResponseBase | None = None
+        with visit.entered():
             try:
                 response = await self._get_response(request)
             finally:
                 # The client may have left, which cancels the view.
-                if wanted.request_event is not None:
+                if visit.event_type is not None:
                     await self._tell(visit, self._event(request, response, begun))
             _continue_in_stream(response, visit)
         return response
@@ -541,7 +534,11 @@ def _continue_in_stream(response: Any, visit: _Visit) -> None:
     if response.is_async:
         response.streaming_content = _awaited_parts(content, visit)
     else:
-        response.streaming_content = _parts_within(iter(content), copy_context())
+        context = copy_context()
+        # Where the client leaves, what is left of the content runs as it is closed.
+        closers: list[Callable[[], object]] = getattr(response, "_resource_closers", [])
+        closers[:] = [partial(context.run, close) for close in closers]
+        response.streaming_content = _parts_within(iter(content), context)
 
 
 def _parts_within(content: Iterator[bytes], context: Context) -> Iterable[bytes]:

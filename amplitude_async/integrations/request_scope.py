@@ -192,7 +192,10 @@ class Resolver:
             if inspect.iscoroutine(found):
                 found.close()
             self._bind(found)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - theirs
+        except BaseException as error:  # user code, fenced
+            # Nothing is awaited here, so that no cancellation is meant for us.
+            if not (isinstance(error, asyncio.CancelledError) or is_theirs(error)):
+                raise
             self._complain(error)
 
     def tell(self, error: BaseException) -> None:

@@ -31,7 +31,7 @@ from amplitude_async import (
 from amplitude_async.amplitude.compose import compose
 from amplitude_async.amplitude.events import EventFields
 from amplitude_async.amplitude.filling import filled_fields
-from amplitude_async.binding import Fields, Opened
+from amplitude_async.binding import Fields, Opened, OpenedRequest, Scope
 from amplitude_async.emulator import Emulator
 
 __all__: list[str] = []
@@ -550,6 +550,77 @@ def test_a_block_around_a_server_is_not_bound_by_its_requests() -> None:
         asyncio.run(serve())
         bind(country="Chile")
         assert bindings() == {"platform": "Server", "country": "Chile"}
+
+
+def test_a_block_around_a_server_is_not_bound_by_its_threads() -> None:
+    """A plain dependency runs in a pool: its user is not everybody's."""
+
+    async def serve() -> None:
+        await asyncio.to_thread(bind, user_id=USER)
+        asyncio.get_running_loop().call_soon(lambda: bind(device_id="device-1"))
+        await asyncio.sleep(0)
+        assert bindings() == {"platform": "Server"}
+
+    with bound(platform="Server"):
+        asyncio.run(serve())
+        assert bindings() == {"platform": "Server"}
+
+
+async def test_a_block_in_a_block_may_be_entered_without_end() -> None:
+    """A job that starts its next run from within its own block lives for long."""
+    last: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    tasks = set()
+
+    async def run(number: int) -> None:
+        with bound(event_properties={"run": number}):
+            if number == 3000:
+                last.set_result(bindings())
+                return
+            task = asyncio.create_task(run(number + 1))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    with bound(user_id=USER):
+        await run(0)
+    assert await last == {"user_id": USER, "event_properties": {"run": 3000}}
+    gc.collect()
+    scopes = [one for one in gc.get_objects() if type(one) is Scope]
+    assert len(scopes) < 200
+
+
+async def test_a_request_lies_in_no_other() -> None:
+    """Servers may start one in the context that another has left, or is still in."""
+    with bound(platform="Server"), OpenedRequest({}, {"user_id": USER}, is_alone=True):
+        bind(device_id="device-1")
+        with bound(country="Chile"), OpenedRequest({}, is_alone=True):
+            assert bindings() == {"platform": "Server"}
+            bind(user_id=OTHER)
+        assert bindings()["user_id"] == USER
+
+
+async def test_middlewares_of_one_request_lie_in_each_other() -> None:
+    """What the outer one bound is of the same request."""
+    request: dict[str, Any] = {}
+    with OpenedRequest(request, {"user_id": USER}, is_alone=True), bound(city="Lima"):
+        with OpenedRequest(request, {"device_id": "d-1"}, is_alone=True):
+            expected = {"user_id": USER, "city": "Lima", "device_id": "d-1"}
+            assert bindings() == expected
+        assert bindings() == {"user_id": USER, "city": "Lima"}
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_what_has_no_scope_is_the_requests_if_the_context_is(
+    is_alone: bool,
+) -> None:
+    """Else it may be what an earlier request of the same thread has left there."""
+
+    def request() -> dict[str, Any]:
+        bind(country="Chile")
+        with OpenedRequest({}, is_alone=is_alone):
+            return bindings()
+
+    found = contextvars.Context().run(request)
+    assert found == ({"country": "Chile"} if is_alone else {})
 
 
 def test_a_request_of_a_thread_sees_what_its_tasks_bind() -> None:

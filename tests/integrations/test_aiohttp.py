@@ -13,8 +13,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from amplitude_async import Amplitude, ConfigurationError, bind, bindings
-from amplitude_async.emulator import Emulator
+from amplitude_async import (
+    Amplitude,
+    ConfigurationError,
+    DropReason,
+    bind,
+    bindings,
+)
+from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.integrations.aiohttp import AMPLITUDE, setup_amplitude
 
 __all__: list[str] = []
@@ -217,6 +223,49 @@ async def test_an_event_that_raises_breaks_no_request(
     assert "a request was not tracked" in caplog.text
 
 
+async def test_no_answer_waits_for_room_for_its_event(
+    serve: Serve, emulator: Emulator
+) -> None:
+    """The event of the request is shed where the queue is full."""
+    emulator.faults.add(Fault(delay=float("inf"), count=None))
+    app = application(
+        request_event="Request",
+        max_storage_capacity=2,
+        overflow_timeout=60.0,
+        shutdown_timeout=0.05,
+    )
+    app.router.add_get("/", nothing)
+    async with serve(app) as client, asyncio.timeout(20):
+        for _ in range(5):
+            assert (await client.get("/")).status == 200
+        stats = app[AMPLITUDE].stats
+        assert stats.dropped_by_reason == {DropReason.OVERFLOW: 3}
+
+
+async def nothing(request: web.Request) -> web.Response:
+    """Answer at once, and track nothing."""
+    return web.Response()
+
+
+async def test_a_handler_that_returns_nothing_is_told_so_by_aiohttp(
+    serve: Serve, emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The middleware changes no message."""
+
+    async def forgetful(_: web.Request) -> Any:
+        return None
+
+    app = application(request_event="Request")
+    app.router.add_get("/", forgetful)
+    async with serve(app) as client:
+        assert (await client.get("/")).status == 500
+
+    assert "Missing return statement on request handler" in caplog.text
+    assert "attribute 'status'" not in caplog.text
+    (event,) = emulator.events
+    assert event["event_properties"]["status"] == 500
+
+
 async def test_a_path_without_a_handler_has_no_route(
     serve: Serve, emulator: Emulator
 ) -> None:
@@ -254,6 +303,42 @@ async def test_excluded_paths_are_left_alone(serve: Serve, emulator: Emulator) -
         await client.get("/health")
 
     assert (seen, emulator.events) == ([{}], [])
+
+
+async def test_the_next_request_of_a_connection_knows_nothing_of_the_last(
+    serve: Serve,
+) -> None:
+    """Both run in one task, and a proxy sends those of two users by one connection."""
+    seen: list[dict[str, Any]] = []
+
+    @web.middleware
+    async def outside(request: web.Request, handler: Any) -> web.StreamResponse:
+        if "X-User" in request.headers:
+            bind(user_id=request.headers["X-User"])
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(bindings())
+        if "X-User" in request.headers:
+            bind(device_id=request.headers["X-User"])
+        assert request.transport is not None
+        return web.Response(text=str(request.transport.get_extra_info("peername")))
+
+    app = web.Application(middlewares=[outside])
+    setup_amplitude(app, capture=(), exclude=["/health"], opt_out=True)
+    app.router.add_get("/{path}", handle)
+    peers = set()
+    async with serve(app) as client:
+        for path in ("/health", "/orders"):
+            async with client.get(path, headers={"X-User": "user-1"}) as answer:
+                peers.add(await answer.text())
+            for other in ("/health", "/orders"):
+                async with client.get(other) as answer:
+                    peers.add(await answer.text())
+
+    assert len(peers) == 1
+    assert seen == [{}] * 6
 
 
 @pytest.mark.parametrize("cancelled", [True, False])

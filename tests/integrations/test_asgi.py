@@ -760,6 +760,10 @@ async def test_a_request_of_nobody_is_not_tracked(client: RecordingAmplitude) ->
             "a request was not tracked: CancelledError",
         ),
         (
+            {"client": raising(BaseException("odd"))},
+            "a request was not tracked: BaseException",
+        ),
+        (
             {"client": Amplitude("key", opt_out=True)},
             "track_nowait needs a started client",
         ),

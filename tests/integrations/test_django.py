@@ -161,6 +161,42 @@ async def astream(request: HttpRequest) -> StreamingHttpResponse:
     return StreamingHttpResponse(parts())
 
 
+def left(request: HttpRequest) -> StreamingHttpResponse:
+    """Answer in parts, and track that the client has left."""
+
+    def parts() -> Iterator[str]:
+        try:
+            yield from "xyz"
+        finally:
+            amplitude.track("Left")
+
+    return StreamingHttpResponse(parts())
+
+
+async def aleft(request: HttpRequest) -> StreamingHttpResponse:
+    """The same from an async view, without an end."""
+
+    async def parts() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "x"
+                await asyncio.sleep(0.01)
+        finally:
+            await amplitude.atrack("Left")
+
+    return StreamingHttpResponse(parts())
+
+
+def bound_stream(request: HttpRequest) -> StreamingHttpResponse:
+    """Answer in parts, and bind between them."""
+
+    def parts() -> Iterator[str]:
+        bind(user_id="streamed")
+        yield "x"
+
+    return StreamingHttpResponse(parts())
+
+
 def file(request: HttpRequest) -> FileResponse:
     """Send a file."""
     return FileResponse(Path(__file__).open("rb"))
@@ -220,6 +256,9 @@ class Urls:
         path("async/crash/", acrash),
         path("stream/", stream),
         path("async/stream/", astream),
+        path("left/", left),
+        path("async/left/", aleft),
+        path("bound-stream/", bound_stream),
         path("file/", file),
         path("verbs/", every_verb),
         path("async/verbs/", aevery_verb),
@@ -450,6 +489,36 @@ async def test_a_stream_is_in_its_request(
     paths = {event["event_properties"]["path"] for event in emulator.events}
     assert paths == {url}
     assert bindings() == {}
+
+
+async def test_a_stream_that_nobody_reads_to_its_end_is_in_its_request(
+    configure: Configure, emulator: Emulator
+) -> None:
+    """What it tracks as it is closed has the user, under both kinds of servers."""
+    configure(identify=by_header, flush_interval=60.0)
+
+    def plain() -> None:
+        answer = Client().get("/left/", headers={"X-User": "user-1"})
+        next(iter(answer))
+        answer.close()
+
+    await in_thread(plain)
+    application = get_asgi_application()
+    async with serving(with_lifespan(application)) as address:
+        url = f"{address}/async/left/"
+        async with aiohttp.ClientSession(headers={"X-User": "user-2"}) as session:
+            answer = await session.get(url)
+            assert await answer.content.readexactly(1) == b"x"
+            answer.close()
+        # The last one comes when the server has seen that its client has left.
+        flush = amplitude.client.flush
+        while (await asyncio.to_thread(flush)).accepted < 2:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+
+    assert [(event["event_type"], event["user_id"]) for event in emulator.events] == [
+        ("Left", "user-1"),
+        ("Left", "user-2"),
+    ]
 
 
 def test_a_file_is_left_to_the_server(configure: Configure) -> None:
@@ -725,6 +794,25 @@ async def test_no_event_crosses_over_among_threads(
 
     assert await in_thread(all_of_them) == {200}
     check_users(emulator.events, 3000)
+
+
+async def test_the_next_request_of_a_thread_knows_nothing_of_the_last(
+    configure: Configure, emulator: Emulator
+) -> None:
+    """Not even of one whose path is left alone: a pool keeps the thread's context."""
+    configure(exclude=["/by-hand/", "/bound-stream/"], capture=())
+    get_wsgi_application()
+
+    def ask_all() -> list[str]:
+        found = []
+        for url in ("/by-hand/", "/bound-stream/"):
+            b"".join(Client().get(url))
+            found.append(Client().get("/idle/").content.decode())
+        return found
+
+    assert await in_thread(ask_all) == ["[]", "[]"]
+    (event,) = emulator.events
+    assert event["user_id"] == "by-hand"
 
 
 async def test_a_client_that_leaves_cancels_nothing_of_ours(

@@ -435,6 +435,65 @@ async def test_uvicorn_mixes_up_nobody() -> None:
         )
 
 
+PIPELINED = 200
+
+
+async def test_requests_that_come_at_once_on_one_connection_never_meet() -> None:
+    """A server may start the second in the context of the first, as uvicorn does."""
+    app = FastAPI()
+    app.add_middleware(AmplitudeMiddleware, capture=(), exclude=["/health"])
+
+    @app.get("/{path}")
+    async def tell(path: str, user: Annotated[str | None, Header()] = None) -> str:
+        before = dict(bindings())
+        if user is not None:
+            bind(user_id=user)
+        return str(before)
+
+    def request(number: int) -> bytes:
+        path = ("orders", "health")[number % 3 == 0]
+        user = f"user: user-{number}\r\n" if number % 2 else ""
+        last = "connection: close\r\n" if number == PIPELINED - 1 else ""
+        return f"GET /{path} HTTP/1.1\r\nhost: a\r\n{user}{last}\r\n".encode()
+
+    async with served(app) as url:
+        port = int(url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"".join(map(request, range(PIPELINED))))
+        answers = await reader.read()
+        writer.close()
+
+    assert answers.count(b'"{}"') == PIPELINED
+    assert b"user-" not in answers
+
+
+async def test_a_service_that_a_service_calls_in_process_is_another() -> None:
+    """Its requests are its own: they have no user of the caller's."""
+    inner = FastAPI()
+    inner.add_middleware(AmplitudeMiddleware, capture=())
+
+    @inner.get("/")
+    async def tell() -> str:
+        return str(bindings())
+
+    outer = FastAPI()
+    outer.add_middleware(AmplitudeMiddleware, capture=())
+
+    async def get(app: FastAPI) -> str:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as http:
+            return str((await http.get("/")).json())
+
+    @outer.get("/")
+    async def call() -> str:
+        bind(user_id="user-1")
+        return await get(inner)
+
+    assert await get(outer) == "{}"
+    with bound(platform="test"):
+        assert await get(outer) == "{'platform': 'test'}"
+
+
 @pytest.mark.long
 async def test_a_test_client_mixes_up_nobody() -> None:
     """Three times 1,000 requests at once, in one loop with the test."""

@@ -1,5 +1,6 @@
 """What requests give to events, from headers that anybody may write."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -191,6 +192,24 @@ def test_where_nothing_can_be_awaited_a_plain_function_tells() -> None:
         Resolver(None, Config("key")).bind_at_once(None)
 
         assert bindings() == {"user_id": "user-1"}
+
+
+@pytest.mark.parametrize("kind", [BaseException, asyncio.CancelledError, KeyError])
+def test_where_nothing_can_be_awaited_no_error_breaks_a_request(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of whatever class it is; but who ends the process does."""
+
+    def identify(_: object) -> None:
+        raise kind
+
+    def leave(_: object) -> None:
+        raise KeyboardInterrupt
+
+    Resolver(identify, Config("key")).bind_at_once(None)
+    assert f"identify raised {kind.__name__}" in caplog.text
+    with pytest.raises(KeyboardInterrupt):
+        Resolver(leave, Config("key")).bind_at_once(None)
 
 
 def test_an_async_function_cannot_tell_where_nothing_is_awaited(

@@ -128,9 +128,9 @@ async def _drained(hatches: "list[Hatch]") -> None:
     await asyncio.gather(*ends, return_exceptions=True)
 
 
-# The second exception to "no state in modules", beside the one in `client/home.py`: a
-# thread for all clients of a process needs a place that all of them know, and hooks of
-# the interpreter cannot be taken back. It is empty until a first client is used.
+# An exception to "no state in modules", as in `client/home.py`: a thread for all
+# clients of a process needs a place that all of them know, and hooks of the interpreter
+# cannot be taken back. It is empty until a first client is used.
 PROCESS: Final = Process()
 
 if hasattr(os, "register_at_fork"):

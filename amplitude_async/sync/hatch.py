@@ -21,7 +21,7 @@ from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import spawn
 from amplitude_async.sync.delivery import SyncDelivery
 from amplitude_async.sync.line import IN_ONE_GO, Line, Seat
-from amplitude_async.sync.loop import LoopEnded, LoopThread, logger, refuse_on_loop
+from amplitude_async.sync.loop import LoopEndedError, LoopThread, logger, refuse_on_loop
 from amplitude_async.sync.process import PROCESS
 from amplitude_async.sync.reply import Reply
 
@@ -98,7 +98,7 @@ class Hatch:
             self._inbox.append(handle)
             if self._wake():
                 handle.wait_for_reply()
-        except LoopEnded:
+        except LoopEndedError:
             _tell_lost()
         except BaseException:
             self._take_back(handle)

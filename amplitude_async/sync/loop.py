@@ -19,7 +19,13 @@ from amplitude_async.delivery.reporting import log_quietly
 from amplitude_async.exceptions import AmplitudeError
 from amplitude_async.sync.reply import Reply
 
-__all__ = ["LoopEnded", "LoopThread", "refuse_gevent", "refuse_on_loop", "running_loop"]
+__all__ = [
+    "LoopEndedError",
+    "LoopThread",
+    "refuse_gevent",
+    "refuse_on_loop",
+    "running_loop",
+]
 
 logger = logging.getLogger("amplitude_async.sync")
 
@@ -31,7 +37,7 @@ LONGEST_FORK = 5.0
 LAST_TURN = 0.2
 
 
-class LoopEnded(AmplitudeError):
+class LoopEndedError(AmplitudeError):
     """Nothing is run on the loop any more: the interpreter is about to end."""
 
     def __init__(self) -> None:
@@ -40,7 +46,11 @@ class LoopEnded(AmplitudeError):
 
 
 class LoopThread:
-    """One daemon thread with an event loop on it."""
+    """One daemon thread with an event loop on it.
+
+    Raises:
+        LoopEndedError: the interpreter starts no thread any more.
+    """
 
     def __init__(self) -> None:
         refuse_gevent()
@@ -55,7 +65,11 @@ class LoopThread:
         self._thread = threading.Thread(
             target=self._run, name="amplitude_async loop", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # Python 3.12 starts none at its end
+            self.loop.close()
+            raise LoopEndedError from None
 
     @property
     def is_here(self) -> bool:
@@ -83,12 +97,12 @@ class LoopThread:
 
         Raises:
             TimeoutError: there is none as yet; the coroutine is cancelled.
-            LoopEnded: the thread has ended.
+            LoopEndedError: the thread has ended.
         """
         job = _Job(work)
         if not self.post(job.begin):
             work.close()
-            raise LoopEnded
+            raise LoopEndedError
         try:
             return self.wait(job.reply, timeout)
         except BaseException:
@@ -100,13 +114,13 @@ class LoopThread:
 
         Raises:
             TimeoutError: it is not as yet.
-            LoopEnded: the thread has ended, and nobody will answer.
+            LoopEndedError: the thread has ended, and nobody will answer.
         """
         self._awaited.add(reply)
         try:
             # It looks at those who wait when it has closed: one of both sees it.
             if self.has_ended:
-                reply.fail(LoopEnded())
+                reply.fail(LoopEndedError())
             return reply.wait(timeout)
         finally:
             self._awaited.discard(reply)
@@ -125,7 +139,7 @@ class LoopThread:
                 text = f"code on the loop raised {type(error).__name__}: it goes on"
                 log_quietly(logger, logging.ERROR, text, error)
         for reply in list(self._awaited):
-            reply.fail(LoopEnded())
+            reply.fail(LoopEndedError())
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()
@@ -135,7 +149,7 @@ class LoopThread:
         self.loop.close()
         # Those in time for the loop's last step, and not for its thread's.
         for reply in list(self._awaited):
-            reply.fail(LoopEnded())
+            reply.fail(LoopEndedError())
 
     def stop(self) -> None:
         """End the thread; nothing is run on it any more."""

@@ -14,10 +14,10 @@ from amplitude_async.sync.loop import LoopThread, logger
 if TYPE_CHECKING:
     from amplitude_async.sync.hatch import Hatch
 
-__all__ = ["PROCESS", "Process"]
+__all__ = ["GRACE", "PROCESS", "Process"]
 
 # For the loop to answer after the deadline: settling and logging take a moment.
-GRACE = 1.0
+GRACE: Final = 1.0
 
 
 class Process:

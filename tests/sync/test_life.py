@@ -193,3 +193,28 @@ def test_a_shutdown_is_bounded(connect: Connect, server: Emulator) -> None:
     assert handle.result().reason is DropReason.SHUTDOWN
     with pytest.raises(TypeError, match="timeout='soon'"):
         connect().shutdown("soon")  # type: ignore[arg-type]
+
+
+def test_flush_and_shutdown_are_bounded_though_the_loop_is_held_up(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A plain plugin that blocks costs its callers no more than they gave."""
+    held, go = threading.Event(), threading.Event()
+
+    def hold(event: Event) -> Event:
+        held.set()
+        go.wait(10)
+        return event
+
+    client = connect(plugins=[hold])
+    client.track("e", user_id="user-1")
+    assert held.wait(10)
+    try:
+        assert client.flush(0.01).pending == 1
+        assert client.shutdown(0.01).pending == 1
+        assert not go.is_set()
+    finally:
+        go.set()
+
+    assert "does not answer" in caplog.text
+    assert client.shutdown().delivered == 1

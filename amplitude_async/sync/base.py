@@ -238,5 +238,6 @@ class SyncClient(Generic[SeatT]):
 def _longest(given: object, default: float | None, more: float) -> float | None:
     """Say how long a caller waits for the loop; None: for ever."""
     limit = default if isinstance(given, Unset) else given
-    is_number = isinstance(limit, float | int) and not isnan(limit)
-    return max(0.0, limit) + more if is_number else None
+    if not isinstance(limit, float | int) or isnan(limit):
+        return None
+    return max(0.0, limit) + more

@@ -28,6 +28,8 @@ from amplitude_async.sync.reply import Reply
 __all__ = ["Hatch"]
 
 LOOK_INTERVAL: Final = 0.01
+# Threads that may look for room in the same moment, and each find the last place.
+AT_ONCE: Final = 64
 
 
 class Hatch:
@@ -69,7 +71,7 @@ class Hatch:
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
-        ahead = len(self._inbox) + 1
+        ahead = len(self._inbox) + self._line.accepted + AT_ONCE
         if size > self._small or not self._seat.has_room(ahead, ahead * self._small):
             return self._ask(SyncDelivery(self, cargo, insert_id, Reply()))
         handle = SyncDelivery(self, cargo, insert_id)

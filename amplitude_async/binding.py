@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from enum import Enum, auto
-from threading import Lock
+from threading import RLock
 from types import TracebackType
 from typing import Any, Final
 
@@ -83,7 +83,8 @@ class Scope:
         self.is_over = False
         """True once nobody can take it out of a context that it was put in."""
         self._outer = outer
-        self._lock = Lock()
+        # Reentrant: the handler of a signal, or a finalizer, may bind in between.
+        self._lock = RLock()
         self._own = fields
         self._seen = self._fields_around()
         self._merged = _laid_over(self._seen, fields) if fields else self._seen

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import pytest
 
+from amplitude_async import bind, bindings, bound
 from amplitude_async.emulator import Emulator
 from amplitude_async.storage import SQLiteStorage
 from amplitude_async.sync import SyncAmplitude, SyncDelivery
@@ -19,7 +20,12 @@ Connect = Callable[..., SyncAmplitude]
 Verb = Callable[[SyncAmplitude], object]
 
 # Where another thread's steps meet a verb's: the sync package and what it waits with.
-FILES = ("amplitude_async/sync/", "/threading.py", "/concurrent/futures/_base.py")
+FILES = (
+    "amplitude_async/binding.py",
+    "amplitude_async/sync/",
+    "/threading.py",
+    "/concurrent/futures/_base.py",
+)
 
 VERBS: dict[str, Verb] = {
     "track": lambda client: client.track("e", user_id="user-1"),
@@ -125,6 +131,22 @@ def test_a_verb_that_is_interrupted_in_each_of_its_steps(
     assert (stats.balanced, stats.pending) == (True, 0)
     assert stats.delivered == stats.accepted == len(server.events)
     assert server.stats.duplicates == 0
+
+
+def test_a_handler_binds_in_each_step_of_binding() -> None:
+    """In the scope of a request or job, too: nobody waits for a lock of their own."""
+    number, acted = 0, True
+    while acted:
+        with bound(user_id="user-1"):
+            with _InStep(number, lambda: bind(language="en")) as step:
+                bind(country="UK")
+                bindings()
+            found = bindings()
+        acted, number = step.acted, number + 1
+        assert found["user_id"] == "user-1"
+        assert "country" in found
+
+    assert number > 5
 
 
 def _wait_for(handle: SyncDelivery) -> None:

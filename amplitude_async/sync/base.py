@@ -13,7 +13,7 @@ from amplitude_async.delivery.reporting import log_quietly
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.plugins import Plugin
 from amplitude_async.sync.hatch import Hatch
-from amplitude_async.sync.loop import refuse_gevent, refuse_on_loop
+from amplitude_async.sync.loop import LoopEndedError, refuse_gevent, refuse_on_loop
 from amplitude_async.sync.process import GRACE, PROCESS
 
 __all__ = ["SyncClient"]
@@ -73,7 +73,10 @@ class SyncClient(Generic[SeatT]):
             return self._own_stats
         if not hatch.thread.is_here:
             refuse_on_loop(type(self).__name__)
-        return hatch.thread.ask(lambda: hatch.stats)
+        try:
+            return hatch.thread.ask(lambda: hatch.stats)
+        except LoopEndedError:
+            return self._own_stats
 
     @property
     def _own_stats(self) -> Stats:
@@ -173,6 +176,8 @@ class SyncClient(Generic[SeatT]):
         """Run a verb no longer than it may take, also where the loop stands still."""
         try:
             return hatch.thread.run(work, limit)
+        except LoopEndedError:
+            return self._own_stats
         except TimeoutError:
             text = (
                 f"the loop of {type(self).__name__} does not answer: a plain plugin or "

@@ -50,6 +50,7 @@ class Hatch:
         self._seat = seat
         self._inbox: deque[SyncDelivery] = deque()
         self._looking = False
+        self._has_told = False
         self._next: asyncio.Handle | None = None
         self._let_in_so_far = 0
         # Those in the inbox whose verbs have not returned.
@@ -90,7 +91,7 @@ class Hatch:
     def _wake(self) -> bool:
         if self.thread.post(self._look):
             return True
-        _tell_lost()
+        self._tell_lost()
         return False
 
     def _ask(self, handle: SyncDelivery) -> SyncDelivery:
@@ -101,11 +102,18 @@ class Hatch:
             if self._wake():
                 handle.wait_for_reply()
         except LoopEndedError:
-            _tell_lost()
+            self._tell_lost()
         except BaseException:
             self._take_back(handle)
             raise
         return handle
+
+    def _tell_lost(self) -> None:
+        """Say, once, that all was drained and the interpreter is about to end."""
+        if not self._has_told:
+            self._has_told = True
+            text = "an event came after the exit's drain: it is lost, like all to come"
+            log_quietly(logger, logging.WARNING, text)
 
     def _take_back(self, handle: SyncDelivery) -> None:
         """Want an event accepted no more, as far as it is not: its verb raises."""
@@ -244,9 +252,3 @@ class Hatch:
 
     def __repr__(self) -> str:
         return f"<Hatch of {self.client}, {len(self._inbox)} handed over>"
-
-
-def _tell_lost() -> None:
-    """Say that the interpreter has drained all clients and is about to end."""
-    text = "an event came after the exit's drain: it is lost"
-    log_quietly(logger, logging.WARNING, text)

@@ -66,6 +66,8 @@ def test_a_function_at_the_exit_tracks(
     late: str, run: Callable[..., Any], server: Emulator
 ) -> None:
     """Registered before the first verb, or with the first verb of all in it."""
+    if late == "first" and sys.version_info[:2] == (3, 12):
+        pytest.skip("Python 3.12 starts no thread at its end")
     ended = run(
         f"""
         import atexit

@@ -9,19 +9,17 @@ where an answer is owed: no room (the overflow policy decides), a durable storag
 
 import asyncio
 import contextlib
-import logging
 from collections import deque
 from dataclasses import replace
 from typing import Any, Final
 
 from amplitude_async.client.life import UNSET, Unset
 from amplitude_async.delivery.outcome import DeliveryResult, Outcome
-from amplitude_async.delivery.reporting import log_quietly
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import spawn
 from amplitude_async.sync.delivery import SyncDelivery
 from amplitude_async.sync.line import IN_ONE_GO, Line, Seat
-from amplitude_async.sync.loop import LoopEndedError, LoopThread, logger, refuse_on_loop
+from amplitude_async.sync.loop import LoopEndedError, LoopThread, refuse_on_loop
 from amplitude_async.sync.process import PROCESS
 from amplitude_async.sync.reply import Reply
 
@@ -50,7 +48,6 @@ class Hatch:
         self._seat = seat
         self._inbox: deque[SyncDelivery] = deque()
         self._looking = False
-        self._has_told = False
         self._next: asyncio.Handle | None = None
         self._let_in_so_far = 0
         # Those in the inbox whose verbs have not returned.
@@ -91,7 +88,7 @@ class Hatch:
     def _wake(self) -> bool:
         if self.thread.post(self._look):
             return True
-        self._tell_lost()
+        self.thread.tell_lost()
         return False
 
     def _ask(self, handle: SyncDelivery) -> SyncDelivery:
@@ -102,18 +99,11 @@ class Hatch:
             if self._wake():
                 handle.wait_for_reply()
         except LoopEndedError:
-            self._tell_lost()
+            self.thread.tell_lost()
         except BaseException:
             self._take_back(handle)
             raise
         return handle
-
-    def _tell_lost(self) -> None:
-        """Say, once, that all was drained and the interpreter is about to end."""
-        if not self._has_told:
-            self._has_told = True
-            text = "an event came after the exit's drain: it is lost, like all to come"
-            log_quietly(logger, logging.WARNING, text)
 
     def _take_back(self, handle: SyncDelivery) -> None:
         """Want an event accepted no more, as far as it is not: its verb raises."""

@@ -59,6 +59,7 @@ class LoopThread:
         self.inherited = False
         """True in a forked child: this thread is its parent's."""
         self._ending = False
+        self._has_told = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._awaited: set[Reply[Any]] = set()
         self._go: threading.Event | None = None
@@ -150,6 +151,13 @@ class LoopThread:
         # Those in time for the loop's last step, and not for its thread's.
         for reply in list(self._awaited):
             reply.fail(LoopEndedError())
+
+    def tell_lost(self) -> None:
+        """Say, once, that all was drained and the interpreter is about to end."""
+        if not self._has_told:
+            self._has_told = True
+            text = "an event came after the exit's drain: it is lost, like all to come"
+            log_quietly(logger, logging.WARNING, text)
 
     def stop(self) -> None:
         """End the thread; nothing is run on it any more."""

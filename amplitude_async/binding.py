@@ -18,7 +18,7 @@ from collections.abc import Hashable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from enum import Enum, auto
-from threading import Lock, get_ident
+from threading import RLock, get_ident
 from types import TracebackType
 from typing import Any, Final
 
@@ -114,7 +114,8 @@ class Scope:
         self.depth: int = 1 if outer is None else outer.depth + 1
         """How many scopes it is from here to the outermost."""
         self._thread = get_ident() if kind is Kind.AROUND else None
-        self._lock = Lock()
+        # Reentrant: the handler of a signal, or a finalizer, may bind in between.
+        self._lock = RLock()
         self._own: Mapping[str, Any] = dict(fields) if fields else _NOTHING
         # Laid over each other when somebody asks: many a request tracks nothing.
         self._merged: Fields | None = None

@@ -12,6 +12,7 @@ import functools
 import inspect
 import logging
 import math
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -42,13 +43,15 @@ class FlushAfter:
     """Decorates handlers of one client, and has the loop of the async ones.
 
     The loop is kept between invocations, and with it the client's connections and
-    whatever waits. One of these serves every async handler that uses the client.
+    whatever waits. One of these serves every async handler that uses the client; calls
+    from several threads take turns.
     """
 
     def __init__(self, client: Amplitude | SyncAmplitude, margin: float) -> None:
         self._client = client
         self._limits = _Limits(client, margin)
         self._runner: asyncio.Runner | None = None
+        self._turn = threading.RLock()
 
     def __call__(self, handler: Handler) -> Handler:
         """Wrap a handler, which Lambda then calls as a plain function.
@@ -95,10 +98,12 @@ class FlushAfter:
             self._runner = None
 
     def _run(self, work: Any) -> Any:
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-        # In a context of its own, as the runner's would go on to the next invocation.
-        return self._runner.run(work, context=contextvars.copy_context())
+        # One after another: a loop runs one handler, whatever threads call it.
+        with self._turn:
+            if self._runner is None:
+                self._runner = asyncio.Runner()
+            # In a context of its own, as the runner's would go on to the next one.
+            return self._runner.run(work, context=contextvars.copy_context())
 
     async def _awaited(self, handler: Handler, event: Any, context: Any) -> Any:
         with Opened():

@@ -117,8 +117,14 @@ class Carrier:
         carried: dict[str, Any] = {"v": VERSION}
         for name in _IDS:
             value = getattr(event, name)
-            if value is not None and value != "":
-                carried[name] = value
+            if value is None or value == "":
+                continue
+            if not _FITS[name](value):
+                self._reporter.warning(
+                    "unfit", "nothing was carried: %s is no plain value", name
+                )
+                return None
+            carried[name] = value
         room = MAX_BYTES - len(_written(carried))
         if room < 0:
             self._reporter.warning(
@@ -186,12 +192,12 @@ def _read(header: object) -> dict[str, Any]:
         ValueError: It is none; the message holds nothing of it.
         RecursionError: It is nested.
     """
+    if isinstance(header, bytes | str) and len(header) > MAX_BYTES:
+        msg = f"it has more than {MAX_BYTES} characters"
+        raise ValueError(msg)
     text = header.decode("ascii", "replace") if isinstance(header, bytes) else header
     if type(text) is not str:
         raise ValueError("it is no text")
-    if len(text) > MAX_BYTES:
-        msg = f"it has more than {MAX_BYTES} characters"
-        raise ValueError(msg)
     try:
         found = json.loads(text, parse_constant=_refuse)
     except ValueError:

@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Collection, Mapping
-from threading import Lock
+from threading import RLock
 from typing import Any, Final, Unpack
 
 from celery import Task, signals  # type: ignore[import-untyped]
@@ -51,7 +51,8 @@ class AmplitudeTasks:
         self._carrier = Carrier(carry)
         self._flush_each = flush_each
         self._client: SyncAmplitude | None = None
-        self._lock = Lock()
+        # Reentrant: the handler of a signal may track in between.
+        self._lock = RLock()
         self._receivers = (
             (signals.worker_process_init, self._start),
             (signals.worker_ready, self._start_beside_the_pool),

@@ -1,21 +1,27 @@
 """What both synchronous clients share: threads in front, an asyncio client behind."""
 
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from math import isnan
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, cast
+from typing import Any, Final, Generic, Self, TypeVar, cast
 
 from amplitude_async.client.base import BaseClient
 from amplitude_async.client.life import UNSET, Unset
 from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.observing import Observer
+from amplitude_async.delivery.reporting import log_quietly
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.plugins import Plugin
 from amplitude_async.sync.hatch import Hatch
-from amplitude_async.sync.loop import refuse_gevent, refuse_on_loop
-from amplitude_async.sync.process import PROCESS
+from amplitude_async.sync.loop import LoopEndedError, refuse_gevent, refuse_on_loop
+from amplitude_async.sync.process import GRACE, PROCESS
 
 __all__ = ["SyncClient"]
+
+# For a loop that answers at its deadline, to have done so here.
+_MOMENT: Final = 0.2
 
 SeatT = TypeVar("SeatT", bound=Any)
 
@@ -69,7 +75,10 @@ class SyncClient(Generic[SeatT]):
             return self._own_stats
         if not hatch.thread.is_here:
             refuse_on_loop(type(self).__name__)
-        return hatch.thread.ask(lambda: hatch.stats)
+        try:
+            return hatch.thread.ask(lambda: hatch.stats)
+        except LoopEndedError:
+            return self._own_stats
 
     @property
     def _own_stats(self) -> Stats:
@@ -157,7 +166,9 @@ class SyncClient(Generic[SeatT]):
             TypeError: the timeout is no number.
         """
         hatch = self._way_in()
-        return hatch.thread.run(hatch.flush(timeout, self._seat.config.flush_timeout))
+        default = self._seat.config.flush_timeout
+        limit = _longest(timeout, default, _MOMENT)
+        return self._bounded(hatch, hatch.flush(timeout, default), limit)
 
     def purge(self, user_id: str | None = None) -> int:
         """Give up waiting events, of one user or all: they become DROPPED purged.
@@ -181,7 +192,24 @@ class SyncClient(Generic[SeatT]):
         hatch = self._here()
         if hatch.thread.has_ended:
             return self._own_stats
-        return hatch.thread.run(hatch.shutdown(timeout))
+        limit = _longest(timeout, self._seat.config.shutdown_timeout, GRACE)
+        return self._bounded(hatch, hatch.shutdown(timeout), limit)
+
+    def _bounded(
+        self, hatch: Hatch, work: Coroutine[Any, Any, Stats], limit: float | None
+    ) -> Stats:
+        """Run a verb no longer than it may take, also where the loop stands still."""
+        try:
+            return hatch.thread.run(work, limit)
+        except LoopEndedError:
+            return self._own_stats
+        except TimeoutError:
+            text = (
+                f"the loop of {type(self).__name__} does not answer: a plain plugin or "
+                f"callback blocks it, and {hatch.left} events wait"
+            )
+            log_quietly(self._seat.config.logger, logging.ERROR, text)
+            return hatch.stats
 
     def start(self) -> None:
         """Open the storage, set up the plugins and start sending.
@@ -235,3 +263,11 @@ class SyncClient(Generic[SeatT]):
         if seat is None:
             return f"<{type(self).__name__} half-built>"
         return f"<{type(self).__name__} of {seat!r}>"
+
+
+def _longest(given: object, default: float | None, more: float) -> float | None:
+    """Say how long a caller waits for the loop; None: for ever."""
+    limit = default if isinstance(given, Unset) else given
+    if not isinstance(limit, float | int) or isnan(limit):
+        return None
+    return max(0.0, limit) + more

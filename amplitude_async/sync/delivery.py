@@ -10,10 +10,9 @@ from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DeliveryResult, DropReason, Outcome
 from amplitude_async.delivery.reporting import log_quietly
 from amplitude_async.sync.loop import logger, refuse_on_loop
+from amplitude_async.sync.reply import Reply
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from amplitude_async.sync.hatch import Hatch
 
 __all__ = ["SyncDelivery"]
@@ -40,7 +39,7 @@ class SyncDelivery:
         hatch: "Hatch",
         cargo: Any,
         insert_id: str,
-        reply: "Future[None] | None" = None,
+        reply: Reply[None] | None = None,
     ) -> None:
         self._reply = reply
         self._hatch = hatch
@@ -112,7 +111,7 @@ class SyncDelivery:
     def wait_for_reply(self) -> None:
         """Wait until the event is accepted; raises why it is not."""
         if self._reply is not None:
-            self._reply.result()
+            self._hatch.thread.wait(self._reply)
 
     def withdraw(self) -> None:
         """Want the event accepted no more."""
@@ -120,8 +119,8 @@ class SyncDelivery:
 
     def fail(self, error: BaseException) -> None:
         """Tell the waiting verb why its event is not accepted."""
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_exception(error)
+        if self._reply is not None:
+            self._reply.fail(error)
 
     # On the loop's thread ----------------------------------------------------
 
@@ -133,8 +132,8 @@ class SyncDelivery:
         listeners, self._listeners = self._listeners, None
         for listener in listeners or ():
             listener(delivery)
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_result(None)
+        if self._reply is not None:
+            self._reply.give(None)
 
     def _tell(self, listener: Callable[[Delivery], None]) -> None:
         if self.arrived is not None:

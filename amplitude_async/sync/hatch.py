@@ -8,25 +8,26 @@ where an answer is owed: no room (the overflow policy decides), a durable storag
 """
 
 import asyncio
-import logging
+import contextlib
 from collections import deque
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Final
 
 from amplitude_async.client.life import UNSET, Unset
 from amplitude_async.delivery.outcome import DeliveryResult, Outcome
-from amplitude_async.delivery.reporting import log_quietly
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import spawn
 from amplitude_async.sync.delivery import SyncDelivery
 from amplitude_async.sync.line import IN_ONE_GO, Line, Seat
-from amplitude_async.sync.loop import LoopThread, logger, refuse_on_loop
+from amplitude_async.sync.loop import LoopEndedError, LoopThread, refuse_on_loop
 from amplitude_async.sync.process import PROCESS
+from amplitude_async.sync.reply import Reply
 
 __all__ = ["Hatch"]
 
 LOOK_INTERVAL: Final = 0.01
+# Threads that may look for room in the same moment, and each find the last place.
+AT_ONCE: Final = 64
 
 
 class Hatch:
@@ -68,36 +69,46 @@ class Hatch:
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
-        ahead = len(self._inbox) + 1
+        ahead = len(self._inbox) + self._line.accepted + AT_ONCE
         if size > self._small or not self._seat.has_room(ahead, ahead * self._small):
-            return self._ask(SyncDelivery(self, cargo, insert_id, Future()))
+            return self._ask(SyncDelivery(self, cargo, insert_id, Reply()))
         handle = SyncDelivery(self, cargo, insert_id)
         self._inbox.append(handle)
         if not self._looking:
-            self._looking = True
-            self._wake()
+            try:
+                self._looking = True
+                self._wake()
+            except BaseException:
+                # Raised by a signal's handler, perhaps before the loop was woken.
+                self._looking = False
+                self._take_back(handle)
+                raise
         return handle
 
     def _wake(self) -> bool:
         if self.thread.post(self._look):
             return True
-        # The interpreter has drained all clients and is about to end.
-        text = "an event came after the exit's drain: it is lost"
-        log_quietly(logger, logging.WARNING, text)
+        self.thread.tell_lost()
         return False
 
     def _ask(self, handle: SyncDelivery) -> SyncDelivery:
         """Wait until an event is accepted: the caller alone, as an await would."""
-        self._asking.add(handle)
-        self._inbox.append(handle)
         try:
+            self._asking.add(handle)
+            self._inbox.append(handle)
             if self._wake():
                 handle.wait_for_reply()
+        except LoopEndedError:
+            self.thread.tell_lost()
         except BaseException:
-            handle.withdraw()
-            self.thread.post(self._line.withdraw, handle)
+            self._take_back(handle)
             raise
         return handle
+
+    def _take_back(self, handle: SyncDelivery) -> None:
+        """Want an event accepted no more, as far as it is not: its verb raises."""
+        handle.withdraw()
+        self.thread.post(self._withdraw, handle)
 
     # On the loop's thread ----------------------------------------------------
 
@@ -118,6 +129,13 @@ class Hatch:
             self._looking, self._next = False, None
         if self._inbox:
             self._look()
+
+    def _withdraw(self, handle: SyncDelivery) -> None:
+        self._asking.discard(handle)
+        # Rare, and few wait there at once where callers are interrupted.
+        with contextlib.suppress(ValueError, IndexError):
+            self._inbox.remove(handle)
+        self._line.withdraw(handle)
 
     def _let_in_some(self) -> bool:
         """Let in a portion; True where there is more."""
@@ -197,6 +215,8 @@ class Hatch:
         """
         if not self.started:
             refuse_on_loop(self.client)
+            # Again: who was interrupted on the way here had not told it.
+            PROCESS.enlist(self)
             self.thread.run(self._seat.ready())
             if not self._seat.owes_answers:
                 events, size = self._seat.places

@@ -92,13 +92,18 @@ class Line:
         key = self._seat.lane_of(handle.cargo)
         if key is not None:
             return self._into_lane(handle, self._lanes[hash(key) % LANES])
-        delivery = None if self._waiting else self._offer(handle)
+        delivery = None if self.is_waited_in else self._offer(handle)
         if delivery is not None:
             return handle.arrive(delivery)
         # They wait in the client's own line, which is first come first served.
         self._waiting += 1
         self._enter(handle)
-        return self._spawn(self._wait(handle), handle)
+        return self._spawn(self._accept(handle), handle)
+
+    @property
+    def is_waited_in(self) -> bool:
+        """True where whoever comes has to wait behind others."""
+        return self._waiting > 0
 
     def _offer(self, handle: SyncDelivery) -> Delivery | None:
         try:
@@ -117,13 +122,11 @@ class Line:
     ) -> None:
         task = spawn(work, "hatch")
         self._tasks[task] = handle
-        task.add_done_callback(lambda task: self._tasks.pop(task, None))
+        task.add_done_callback(self._done)
 
-    async def _wait(self, handle: SyncDelivery) -> None:
-        try:
-            await self._accept(handle)
-        finally:
-            self._waiting -= 1
+    def _done(self, task: asyncio.Task[None]) -> None:
+        # Not the task's own affair: one that is cancelled at once never begins.
+        self._waiting -= self._tasks.pop(task) is not None
 
     def _into_lane(self, handle: SyncDelivery, lane: deque[SyncDelivery]) -> None:
         lane.append(handle)
@@ -173,12 +176,13 @@ class Line:
         """Give up those whom a plugin keeps although the client was shut down."""
         self._ended = True
         # What is not stuck there finds the client closed, and is through in a moment.
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=LAST_MOMENT)
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=LAST_MOMENT)
+        stuck = list(self._tasks)
+        if stuck:
+            await asyncio.wait(stuck, timeout=LAST_MOMENT)
+            # None that came meanwhile: it has not begun, and would end without a word.
+            for task in stuck:
+                task.cancel()
+            await asyncio.wait(stuck, timeout=LAST_MOMENT)
 
     def withdraw(self, handle: SyncDelivery) -> None:
         """Accept an event no more whose caller was interrupted."""

@@ -13,12 +13,19 @@ from asyncio import _get_running_loop as running_loop
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from amplitude_async.delivery.reporting import log_quietly
 from amplitude_async.exceptions import AmplitudeError
+from amplitude_async.sync.reply import Reply
 
-__all__ = ["LoopThread", "refuse_gevent", "refuse_on_loop", "running_loop"]
+__all__ = [
+    "LoopEndedError",
+    "LoopThread",
+    "refuse_gevent",
+    "refuse_on_loop",
+    "running_loop",
+]
 
 logger = logging.getLogger("amplitude_async.sync")
 
@@ -30,8 +37,20 @@ LONGEST_FORK = 5.0
 LAST_TURN = 0.2
 
 
+class LoopEndedError(AmplitudeError):
+    """Nothing is run on the loop any more: the interpreter is about to end."""
+
+    def __init__(self) -> None:
+        text = "the interpreter is ending: call this before its last functions run"
+        super().__init__(text)
+
+
 class LoopThread:
-    """One daemon thread with an event loop on it."""
+    """One daemon thread with an event loop on it.
+
+    Raises:
+        LoopEndedError: the interpreter starts no thread any more.
+    """
 
     def __init__(self) -> None:
         refuse_gevent()
@@ -40,12 +59,18 @@ class LoopThread:
         self.inherited = False
         """True in a forked child: this thread is its parent's."""
         self._ending = False
+        self._has_told = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._awaited: set[Reply[Any]] = set()
         self._go: threading.Event | None = None
         self._thread = threading.Thread(
             target=self._run, name="amplitude_async loop", daemon=True
         )
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:  # Python 3.12 starts none at its end
+            self.loop.close()
+            raise LoopEndedError from None
 
     @property
     def is_here(self) -> bool:
@@ -73,18 +98,33 @@ class LoopThread:
 
         Raises:
             TimeoutError: there is none as yet; the coroutine is cancelled.
-            AmplitudeError: the thread has ended.
+            LoopEndedError: the thread has ended.
         """
-        try:
-            future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        except RuntimeError:
+        job = _Job(work)
+        if not self.post(job.begin):
             work.close()
-            msg = "the interpreter is ending: call this before its last functions run"
-            raise AmplitudeError(msg) from None
+            raise LoopEndedError
         try:
-            return future.result(timeout)
+            return self.wait(job.reply, timeout)
+        except BaseException:
+            self.post(job.cancel)
+            raise
+
+    def wait(self, reply: Reply[T], timeout: float | None = None) -> T:
+        """Wait for what was posted to be answered.
+
+        Raises:
+            TimeoutError: it is not as yet.
+            LoopEndedError: the thread has ended, and nobody will answer.
+        """
+        self._awaited.add(reply)
+        try:
+            # It looks at those who wait when it has closed: one of both sees it.
+            if self.has_ended:
+                reply.fail(LoopEndedError())
+            return reply.wait(timeout)
         finally:
-            future.cancel()
+            self._awaited.discard(reply)
 
     def ask(self, question: Callable[[], T]) -> T:
         """Call on the thread and wait for the answer; directly where we are on it."""
@@ -99,6 +139,8 @@ class LoopThread:
             except BaseException as error:  # noqa: BLE001 - a SystemExit of user code
                 text = f"code on the loop raised {type(error).__name__}: it goes on"
                 log_quietly(logger, logging.ERROR, text, error)
+        for reply in list(self._awaited):
+            reply.fail(LoopEndedError())
         tasks = asyncio.all_tasks(self.loop)
         for task in tasks:
             task.cancel()
@@ -106,6 +148,16 @@ class LoopThread:
             last = asyncio.wait(tasks, timeout=LAST_TURN)
             self.loop.run_until_complete(last)
         self.loop.close()
+        # Those in time for the loop's last step, and not for its thread's.
+        for reply in list(self._awaited):
+            reply.fail(LoopEndedError())
+
+    def tell_lost(self) -> None:
+        """Say, once, that all was drained and the interpreter is about to end."""
+        if not self._has_told:
+            self._has_told = True
+            text = "an event came after the exit's drain: it is lost, like all to come"
+            log_quietly(logger, logging.WARNING, text)
 
     def stop(self) -> None:
         """End the thread; nothing is run on it any more."""
@@ -152,6 +204,32 @@ class LoopThread:
 
 def _say_nothing(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Let nothing be said of an inherited loop."""
+
+
+class _Job(Generic[T]):
+    """A coroutine that a thread waits for; its methods are called on the loop."""
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self.reply: Reply[T] = Reply()
+        self._work = work
+        self._task: asyncio.Task[T] | None = None
+
+    def begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._work)
+        self._task.add_done_callback(self._end)
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            msg = "a plugin or callback has cancelled the tasks of the loop: call again"
+            return self.reply.fail(AmplitudeError(msg))
+        error = task.exception()
+        if error is None:
+            return self.reply.give(task.result())
+        return self.reply.fail(error)
 
 
 async def _answer(question: Callable[[], T]) -> T:

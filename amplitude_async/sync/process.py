@@ -14,10 +14,10 @@ from amplitude_async.sync.loop import LoopThread, logger
 if TYPE_CHECKING:
     from amplitude_async.sync.hatch import Hatch
 
-__all__ = ["PROCESS", "Process"]
+__all__ = ["GRACE", "PROCESS", "Process"]
 
 # For the loop to answer after the deadline: settling and logging take a moment.
-GRACE = 1.0
+GRACE: Final = 1.0
 
 
 class Process:
@@ -43,8 +43,10 @@ class Process:
                 made = LoopThread()
                 # A signal's handler may have come by meanwhile, on this very thread.
                 if self._thread is None:
-                    self._thread = made
+                    # In this order: who is interrupted in between has no thread that
+                    # the exit does not know.
                     self._expect_the_end()
+                    self._thread = made
                 else:
                     made.stop()
             return self._thread
@@ -60,10 +62,11 @@ class Process:
     # The exit ----------------------------------------------------------------
 
     def _expect_the_end(self) -> None:
-        """Be told of the exit: in each process anew, as children forget it."""
-        atexit.register(self.end)
-        # A child that multiprocessing has forked, or Celery's version of it, leaves
-        # without those; it has functions of its own for that.
+        """Be told of the exit where `atexit` is not called.
+
+        A child that multiprocessing has forked, or Celery's version of it, leaves
+        without; it has functions of its own for that, and each child forgets them.
+        """
         for library in ("multiprocessing.util", "billiard.util"):
             if library in sys.modules:
                 sys.modules[library].Finalize(None, self.end, exitpriority=0)
@@ -132,6 +135,10 @@ async def _drained(hatches: "list[Hatch]") -> None:
 # clients of a process needs a place that all of them know, and hooks of the interpreter
 # cannot be taken back. It is empty until a first client is used.
 PROCESS: Final = Process()
+
+# Now and not with the first client: what others register later runs earlier, and may
+# still track, be it the first event of all.
+atexit.register(PROCESS.end)
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(

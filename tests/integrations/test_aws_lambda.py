@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -441,3 +441,32 @@ def test_the_page_shows_the_example_that_runs() -> None:
     )
 
     assert (root / "examples" / "lambda_handler.py").read_text(encoding="utf-8") in page
+
+
+def test_threads_that_invoke_an_async_handler_take_turns(server: Server) -> None:
+    """One loop serves them all: none is refused, and none has another's user."""
+    client = Amplitude(
+        KEY, server_url=server.emulator.httpapi_url, trust_env=False, flush_interval=60
+    )
+    flushing = flush_after(client)
+    gate = threading.Barrier(8)
+
+    @flushing
+    async def handler(event: dict[str, str], _: Any) -> str:
+        bind(user_id=event["user"])
+        await asyncio.sleep(0)
+        await client.track("e", event_properties={"user": event["user"]})
+        return event["user"]
+
+    def invoke(number: int) -> Any:
+        gate.wait()
+        return handler({"user": f"user-{number}"}, Context())
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(invoke, range(8)))
+    flushing.close()
+
+    assert found == [f"user-{number}" for number in range(8)]
+    events = server.emulator.events
+    assert len(events) == 8
+    assert all(e["user_id"] == e["event_properties"]["user"] for e in events)

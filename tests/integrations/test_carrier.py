@@ -218,3 +218,21 @@ def test_what_is_read_can_be_bound(found: dict[str, Any]) -> None:
     assert fields.keys() <= set(CARRIED)
     with bound():
         bind(**fields)
+
+
+def test_an_id_that_no_reader_takes_is_not_written() -> None:
+    """Half a character is no text: the sender says so, and no message is in vain."""
+    carrier = Carrier(True)
+
+    assert carrier.packed({"user_id": "user-\ud800", "device_id": "device-1"}) is None
+    assert carrier.packed({"session_id": 2**70, "user_id": "user-1"}) is None
+
+
+def test_a_long_header_of_bytes_is_not_read() -> None:
+    """Its length is looked at before anything is decoded."""
+
+    class Long(bytes):
+        def decode(self, *_: object, **__: object) -> str:
+            raise AssertionError
+
+    assert Carrier(True).unpacked(Long(1025)) == {}

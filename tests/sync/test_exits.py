@@ -61,6 +61,53 @@ def test_an_exit_drains(
     assert "Task was destroyed" not in ended.stderr
 
 
+@pytest.mark.parametrize("late", ["before", "first"])
+def test_a_function_at_the_exit_tracks(
+    late: str, run: Callable[..., Any], server: Emulator
+) -> None:
+    """Registered before the first verb, or with the first verb of all in it."""
+    if late == "first" and sys.version_info[:2] == (3, 12):
+        pytest.skip("Python 3.12 starts no thread at its end")
+    ended = run(
+        f"""
+        import atexit
+        from amplitude_async.sync import SyncAmplitude
+        client = SyncAmplitude.from_env()
+        atexit.register(lambda: client.track("late", user_id="user-1"))
+        if {late == "before"}:
+            client.track("early", user_id="user-1").result(10)
+        """
+    )
+
+    assert ended.stderr == ""
+    assert server.events[-1]["event_type"] == "late"
+
+
+def test_daemon_threads_that_track_and_wait_end_with_the_interpreter(
+    run: Callable[..., Any],
+) -> None:
+    """They are stopped wherever they are: no traceback, and no thread holds it up."""
+    ended = run(
+        """
+        import threading, time
+        from amplitude_async.sync import SyncAmplitude
+        options = {"max_storage_capacity": 50, "shutdown_timeout": 0.5}
+        client = SyncAmplitude.from_env(**options)
+
+        def work():
+            while True:
+                client.track("e", user_id="user-1")
+
+        for _ in range(8):
+            threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.05)
+        """
+    )
+
+    assert ended.returncode == 0
+    assert "Traceback" not in ended.stderr
+
+
 def test_an_exit_in_an_outage_is_bounded(
     run: Callable[..., Any], server: Emulator
 ) -> None:

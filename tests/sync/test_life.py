@@ -220,3 +220,30 @@ def test_it_can_be_seen_from_outside(connect: Callable[..., SyncAmplitude]) -> N
         end()
         assert client.track("Paid", user_id="user-00001").result(5.0).ok
     assert watcher.heard == [200]
+
+
+def test_flush_and_shutdown_are_bounded_though_the_loop_is_held_up(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A plain plugin that blocks costs its callers no more than they gave."""
+    held, go = threading.Event(), threading.Event()
+
+    def hold(event: Event) -> Event:
+        held.set()
+        # No call that blocks: the tests would not let it through.
+        while not go.is_set():
+            pass
+        return event
+
+    client = connect(plugins=[hold])
+    client.track("e", user_id="user-1")
+    assert held.wait(10)
+    try:
+        assert client.flush(0.01).pending == 1
+        assert client.shutdown(0.01).pending == 1
+        assert not go.is_set()
+    finally:
+        go.set()
+
+    assert "does not answer" in caplog.text
+    assert client.shutdown().delivered == 1

@@ -75,7 +75,9 @@ def test_what_was_handed_over_is_pending(connect: Connect) -> None:
 
     def hold(event: Event) -> Event:
         held.set()
-        go.wait(10)
+        # No call that blocks: the tests would not let it through.
+        while not go.is_set():
+            pass
         return event
 
     client = connect(plugins=[hold])
@@ -144,6 +146,27 @@ def test_raise_raises_at_the_caller(connect: Connect, server: Emulator) -> None:
         client.track("e", user_id="user-1")
 
     assert client.stats.accepted == 10
+
+
+def test_what_raise_has_let_in_is_not_shed(connect: Connect, server: Emulator) -> None:
+    """Threads that find the last places in one moment: a verb that returned holds."""
+    server.faults.add(STUCK)
+    client = connect(max_storage_capacity=500, overflow=Overflow.RAISE)
+
+    def track(index: int) -> int:
+        raised = 0
+        for _ in range(200):
+            try:
+                client.track("e", user_id=f"user-{index}")
+            except QueueFullError:
+                raised += 1
+        return raised
+
+    raised = sum(in_threads(16, track))
+
+    stats = client.stats
+    assert (stats.accepted, stats.pending, raised) == (500, 500, 2_700)
+    assert stats.dropped_by_reason == {}
 
 
 def test_bytes_are_bounded_as_well(connect: Connect, server: Emulator) -> None:

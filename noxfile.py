@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import os
 import platform
 import random
 import shutil
@@ -41,9 +42,10 @@ nox.options.sessions = [
 EAGER = PYTHONS[-1]
 EAGER_TASKS = {"AMPLITUDE_ASYNC_EAGER": "1"}
 
-# One worker per core, since half of the suite waits for processes and timers; four at
-# the most, since from there on the longest test sets the time.
-RUN = ("pytest", "--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal")
+# One worker more than there are cores, since many tests wait for processes and timers;
+# four at the most, since from there on the longest test sets the time.
+WORKERS = min((os.cpu_count() or 1) + 1, 4)
+RUN = ("pytest", f"--numprocesses={WORKERS}", "--dist=worksteal")
 # One interpreter throws all dice, the others a few: the code is the same.
 PYTEST = (*RUN, "--hypothesis-profile=ci")
 PYTEST_AGAIN = (*RUN, "--hypothesis-profile=few")

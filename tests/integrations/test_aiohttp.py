@@ -502,6 +502,7 @@ async def test_two_applications_in_a_process_have_two_clients(
     assert sorted(numbers) == ["1", "2"]
 
 
+@pytest.mark.long
 async def test_no_event_crosses_over_to_another_user(
     serve: Serve, emulator: Emulator
 ) -> None:

@@ -328,6 +328,7 @@ async def test_a_job_waits_for_its_events_only_if_asked(
     assert seen == [arrived]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("_", range(3))
 async def test_a_thousand_jobs_have_their_own_identities(
     _: int, emulator: Emulator, options: dict[str, Any]

@@ -332,6 +332,7 @@ def test_a_task_waits_for_its_events_only_if_asked(
         assert seen.get(timeout=10) == arrived
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("_", range(3))
 def test_a_thousand_tasks_have_their_own_identities(
     _: int, server: Emulator, options: Any, app: Celery, tasks: Any

@@ -743,6 +743,7 @@ def check_users(events: list[dict[str, Any]], requests: int) -> None:
         assert event.get("device_id") == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("url", "identify"),
     [("/cross/{}/", by_header), ("/async/cross/{}/", aby_header)],
@@ -772,6 +773,7 @@ async def test_no_event_crosses_over_under_uvicorn(
     check_users(emulator.events, 3000)
 
 
+@pytest.mark.long
 async def test_no_event_crosses_over_among_threads(
     configure: Configure, emulator: Emulator
 ) -> None:

@@ -335,6 +335,7 @@ async def test_a_message_waits_for_its_events_only_if_asked(
     assert seen == arrived
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("_", range(3))
 async def test_a_thousand_messages_have_their_own_identities(
     _: int, emulator: Emulator, options: dict[str, Any]

@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import random
+import signal
 import socket
 import sys
 import threading
@@ -43,6 +44,7 @@ __all__ = [
     "engine_of",
     "examples",
     "importable_package",
+    "interruptible",
     "start_example",
 ]
 
@@ -154,6 +156,14 @@ def importable_package() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(amplitude_async.__file__).parents[1]))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> Iterator[None]:
+    """Hear Ctrl-C, and let child processes hear it: a job in the background may not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

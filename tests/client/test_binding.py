@@ -572,6 +572,7 @@ async def test_a_block_in_a_block_may_be_entered_without_end() -> None:
     tasks = set()
 
     async def run(number: int) -> None:
+        await asyncio.sleep(0)  # a task that starts at once would run within its maker
         with bound(event_properties={"run": number}):
             if number == 3000:
                 last.set_result(bindings())

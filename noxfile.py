@@ -243,7 +243,8 @@ def servers(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the pages, and run every example in them."""
-    session.install(f"{_wheel(session)}[all]", *_group("docs"), *_group("tests"))
+    examples = (*_group("tests"), *_group("integrations"))
+    session.install(f"{_wheel(session)}[all]", *_group("docs"), *examples)
     session.run("mkdocs", "build", "--strict", "--quiet", env=QUIET_THEME)
     session.run("pytest", "tests/test_docs.py", *session.posargs, env=INSTALLED)
 

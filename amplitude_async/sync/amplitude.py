@@ -29,6 +29,7 @@ from amplitude_async.storage.base import Record
 from amplitude_async.sync.base import SyncClient
 from amplitude_async.sync.delivery import SyncDelivery
 from amplitude_async.sync.loop import refuse_on_loop, running_loop
+from amplitude_async.sync.seat import SeatedClient
 
 __all__ = ["SyncAmplitude"]
 
@@ -52,7 +53,7 @@ class _Settled(NamedTuple):
 _Cargo = Record | _Frozen | _Settled
 
 
-class _AmplitudeSeat(Amplitude):
+class _AmplitudeSeat(SeatedClient, Amplitude):
     """The asyncio client behind the hatch.
 
     Its verbs, run on a thread without a loop, make what is handed over and accept
@@ -207,29 +208,6 @@ class _AmplitudeSeat(Amplitude):
         # Before it has started, some plugins may only wait to be set up.
         is_started = self._state is not State.NEW
         self._is_bare = is_started and self._roster.is_bare
-
-    @property
-    def owes_answers(self) -> bool:
-        """True where each caller waits until its event is accepted."""
-        return self._config.strict or not self._own.plain
-
-    @property
-    def places(self) -> tuple[int, int]:
-        """Most undecided events, and most bytes of them."""
-        return self._config.max_storage_capacity, self._config.max_storage_bytes
-
-    @property
-    def patience(self) -> float | None:
-        """Seconds that a shutdown takes at most; None: no limit."""
-        return self._config.shutdown_timeout
-
-    def has_room(self, events: int, size: int) -> bool:
-        """Say whether so many events would find places now."""
-        return self._own.has_room(events, size)
-
-    async def ready(self) -> None:
-        """Start where nobody did."""
-        await self._ready()
 
 
 class SyncAmplitude(SyncClient[_AmplitudeSeat]):

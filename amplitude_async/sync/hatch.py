@@ -18,10 +18,11 @@ from amplitude_async.delivery.outcome import DeliveryResult, Outcome
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import spawn
 from amplitude_async.sync.delivery import SyncDelivery
-from amplitude_async.sync.line import IN_ONE_GO, Line, Seat
+from amplitude_async.sync.line import IN_ONE_GO, Line
 from amplitude_async.sync.loop import LoopEndedError, LoopThread, refuse_on_loop
 from amplitude_async.sync.process import PROCESS
 from amplitude_async.sync.reply import Reply
+from amplitude_async.sync.seat import Seat
 
 __all__ = ["Hatch"]
 

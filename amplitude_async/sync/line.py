@@ -4,73 +4,23 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from amplitude_async.client.life import UNSET, Unset
+from amplitude_async.client.life import Unset
 from amplitude_async.delivery.handle import Delivery
-from amplitude_async.delivery.outcome import DeliveryResult, DropReason, Outcome
+from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import log_quietly
-from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import being_cancelled, spawn
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.sync.delivery import SyncDelivery
 from amplitude_async.sync.loop import logger
+from amplitude_async.sync.seat import Seat
 
-__all__ = ["IN_ONE_GO", "Line", "Seat"]
+__all__ = ["IN_ONE_GO", "Line"]
 
 IN_ONE_GO: Final = 100
 LANES: Final = 16
 LAST_MOMENT: Final = 0.1
-
-
-class Seat(Protocol):
-    """The asyncio client that sits behind a hatch."""
-
-    @property
-    def stats(self) -> Stats:
-        """The client's account."""
-
-    @property
-    def owes_answers(self) -> bool:
-        """True where each caller waits until its event is accepted."""
-
-    @property
-    def places(self) -> tuple[int, int]:
-        """Most undecided events, and most bytes of them."""
-
-    @property
-    def patience(self) -> float | None:
-        """Seconds that a shutdown takes at most; None: no limit."""
-
-    def has_room(self, events: int, size: int) -> bool:
-        """Say whether so many events would find places now; from any thread."""
-
-    def lane_of(self, cargo: Any) -> object:
-        """What must keep its order where plugins take their time; None: nothing."""
-
-    def offer(self, cargo: Any) -> Delivery | None:
-        """Accept without suspending; None where that needs a wait."""
-
-    async def accept(self, cargo: Any) -> Delivery:
-        """Accept, waiting for room, plugins or storage."""
-
-    async def give_up(self, cargo: Any, outcome: Outcome) -> Delivery:
-        """Settle an event at once."""
-
-    def result_of(self, cargo: Any, insert_id: str, outcome: Outcome) -> DeliveryResult:
-        """Make the result of an event that this process does not have."""
-
-    async def ready(self) -> None:
-        """Start where nobody did."""
-
-    async def flush(self, timeout: float | Unset | None = UNSET) -> Stats:
-        """Send now and wait."""
-
-    async def purge(self, user_id: str | None = None) -> int:
-        """Give up what waits."""
-
-    async def shutdown(self, timeout: float | Unset | None = UNSET) -> Stats:
-        """Drain and end."""
 
 
 class Line:

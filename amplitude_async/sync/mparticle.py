@@ -21,6 +21,7 @@ from amplitude_async.redaction import masked_url, seal
 from amplitude_async.sync.base import SyncClient
 from amplitude_async.sync.delivery import SyncDelivery
 from amplitude_async.sync.loop import refuse_on_loop
+from amplitude_async.sync.seat import SeatedClient
 
 __all__ = ["SyncMParticle"]
 
@@ -46,7 +47,7 @@ class _Rejected(NamedTuple):
 _Cargo = _Pieces | _Rejected
 
 
-class _MParticleSeat(MParticle):
+class _MParticleSeat(SeatedClient, MParticle):
     """The asyncio client behind the hatch."""
 
     # On the caller's thread --------------------------------------------------
@@ -111,31 +112,6 @@ class _MParticleSeat(MParticle):
         if self._roster.is_bare or isinstance(cargo, _Rejected):
             return None
         return cargo.batch.identity or ""
-
-    # Either thread -----------------------------------------------------------
-
-    @property
-    def owes_answers(self) -> bool:
-        """True where each caller waits until its batch is accepted."""
-        return self._config.strict or not self._own.plain
-
-    @property
-    def places(self) -> tuple[int, int]:
-        """Most undecided batches, and most bytes of them."""
-        return self._config.max_storage_capacity, self._config.max_storage_bytes
-
-    @property
-    def patience(self) -> float | None:
-        """Seconds that a shutdown takes at most; None: no limit."""
-        return self._config.shutdown_timeout
-
-    def has_room(self, events: int, size: int) -> bool:
-        """Say whether so many batches would find places now."""
-        return self._own.has_room(events, size)
-
-    async def ready(self) -> None:
-        """Start where nobody did."""
-        await self._ready()
 
 
 class SyncMParticle(SyncClient[_MParticleSeat]):

@@ -263,25 +263,25 @@ class OpenedRequest(Opened):
         request: what the framework keeps of this request; it is told there, so that
             another middleware for the same request opens its scope within this one.
         fields: bound from the beginning.
-        is_alone: whether this context was made for this request; where it may have
+        owns_context: whether this context was made for this request; where it may have
             served others, what was bound in it without a scope is left out.
         key: under which it is told there.
     """
 
-    __slots__ = ("_is_alone", "_key", "_request")
+    __slots__ = ("_key", "_owns_context", "_request")
 
     def __init__(
         self,
         request: MutableMapping[Any, Any],
         fields: Mapping[str, Any] = _NOTHING,
         *,
-        is_alone: bool,
+        owns_context: bool,
         key: Hashable = _KEY,
     ) -> None:
         super().__init__(fields, Kind.REQUEST)
         self._request = request
         self._key = key
-        self._is_alone = is_alone
+        self._owns_context = owns_context
 
     def __enter__(self) -> Scope:
         scope = super().__enter__()
@@ -291,7 +291,7 @@ class OpenedRequest(Opened):
     def _around(self, here: Scope) -> Scope | None:
         if is_in_request(self._request, self._key):
             return super()._around(here)
-        return around_request(is_alone=self._is_alone)
+        return around_request(owns_context=self._owns_context)
 
 
 def is_in_request(request: Mapping[Any, Any], key: Hashable = _KEY) -> bool:
@@ -303,14 +303,14 @@ def is_in_request(request: Mapping[Any, Any], key: Hashable = _KEY) -> bool:
     return here is not None and any(one is told for one in here.outwards())
 
 
-def around_request(*, is_alone: bool) -> Scope | None:
+def around_request(*, owns_context: bool) -> Scope | None:
     """Give the scope that one for a new request lies in; see `OpenedRequest`."""
     found = _innermost()
     for scope in found.outwards() if found is not None else ():
         if scope.kind is Kind.REQUEST:
             # The server goes on in what an earlier one has left.
-            found, is_alone = scope.outer, False
-    while found is not None and found.kind is Kind.LOCAL and not is_alone:
+            found, owns_context = scope.outer, False
+    while found is not None and found.kind is Kind.LOCAL and not owns_context:
         found = found.outer
     return found
 

@@ -14,7 +14,7 @@ from amplitude_async.amplitude.events import (
     EventOptions,
 )
 from amplitude_async.amplitude.fields import few_properties, unknown_field
-from amplitude_async.amplitude.filling import filled, missing_fields
+from amplitude_async.amplitude.filling import filled, missing_fields, put_into
 from amplitude_async.amplitude.leniency import explain, leave_out, unusable
 from amplitude_async.amplitude.typed import TypedEvent
 from amplitude_async.binding import Fields
@@ -297,7 +297,7 @@ def build_event(
     event = Event(event_type=event_type, **fields)
     if options is not None:
         own = event.__dict__
-        _fill(event, {k: v for k, v in _given(options) if own[k] is None})
+        put_into(event, {k: v for k, v in _given(options) if own[k] is None})
     return event
 
 
@@ -318,7 +318,7 @@ def merge_options(
     check_field_names(fields)
     merged = event.model_copy()
     if options is not None:
-        _fill(merged, dict(_given(options)))
+        put_into(merged, dict(_given(options)))
     for name, value in fields.items():
         if value is not None:
             # By assignment, unlike options: nobody has validated these yet.
@@ -333,9 +333,3 @@ def _given(options: EventOptions) -> list[tuple[str, Any]]:
         for name, value in options.__dict__.items()
         if value is not None and name in _OPTION_NAMES
     ]
-
-
-def _fill(event: Event, values: Mapping[str, Any]) -> None:
-    # The values come out of a validated model: validating again would triple the cost.
-    event.__dict__.update(values)
-    event.__pydantic_fields_set__.update(values)

@@ -11,7 +11,7 @@ from amplitude_async.amplitude.events import (
 )
 from amplitude_async.binding import MERGED, Fields
 
-__all__ = ["filled", "filled_fields", "missing_fields"]
+__all__ = ["filled", "filled_fields", "missing_fields", "put_into"]
 
 _set: Final = object.__setattr__
 
@@ -54,8 +54,7 @@ def filled(event: Event, bound: Fields) -> Event:
         return event
     if type(event) is not Event:
         copy = event.model_copy()
-        copy.__dict__.update(missing)
-        copy.__pydantic_fields_set__.update(missing)
+        put_into(copy, missing)
         return copy
     # What model_copy does, in a third of the time.
     copy = Event.__new__(Event)
@@ -66,6 +65,15 @@ def filled(event: Event, bound: Fields) -> Event:
     _set(copy, "__pydantic_extra__", event.__pydantic_extra__)
     _set(copy, "__pydantic_private__", event.__pydantic_private__)
     return copy
+
+
+def put_into(event: Event, values: Mapping[str, Any]) -> None:
+    """Put values of a validated model into an event, which is changed.
+
+    They are not validated again: that would triple the cost.
+    """
+    event.__dict__.update(values)
+    event.__pydantic_fields_set__.update(values)
 
 
 def missing_fields(event: Event, bound: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ __all__ = [
     "being_cancelled",
     "has_ended",
     "is_theirs",
+    "is_theirs_at_once",
     "spawn",
     "within",
 ]
@@ -116,6 +117,11 @@ def is_theirs(error: BaseException) -> bool:
     if isinstance(error, asyncio.CancelledError):
         return not being_cancelled()
     return not isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+
+
+def is_theirs_at_once(error: BaseException) -> bool:
+    """Say the same where nothing is awaited: no cancellation is meant for us there."""
+    return isinstance(error, asyncio.CancelledError) or is_theirs(error)
 
 
 class Keeper:

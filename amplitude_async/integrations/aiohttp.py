@@ -116,10 +116,10 @@ class _Service:
             if resolver is None or self._wanted.excludes(request.path):
                 # What it binds all the same must stay in it: the next request of this
                 # connection runs in the same task.
-                with OpenedRequest(request, is_alone=False, key=_SCOPE):
+                with OpenedRequest(request, owns_context=False, key=_SCOPE):
                     return await handler(request)
             fields = _fields_of(request, self._wanted)
-            with OpenedRequest(request, fields, is_alone=False, key=_SCOPE):
+            with OpenedRequest(request, fields, owns_context=False, key=_SCOPE):
                 await resolver.bind(request)
                 if self._wanted.request_event is None:
                     return await handler(request)

@@ -36,7 +36,7 @@ from amplitude_async.binding import (
     is_in_request,
 )
 from amplitude_async.config import sealed
-from amplitude_async.delivery.tasks import is_theirs
+from amplitude_async.delivery.tasks import is_theirs_at_once
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.integrations.request_event import RequestWatch
 from amplitude_async.integrations.request_scope import (
@@ -158,7 +158,7 @@ class AmplitudeMiddleware:
             await self._left_alone(scope, receive, send)
             return
         wanted = self._wanted
-        with OpenedRequest(scope, _fields_of(scope, wanted), is_alone=True):
+        with OpenedRequest(scope, _fields_of(scope, wanted), owns_context=True):
             await self._resolver.bind(scope)
             if wanted.request_event is None:
                 await self._app(scope, receive, send)
@@ -170,7 +170,7 @@ class AmplitudeMiddleware:
             await self._app(scope, receive, send)
             return
         # What it binds all the same must stay in it.
-        with OpenedRequest(scope, is_alone=True):
+        with OpenedRequest(scope, owns_context=True):
             await self._app(scope, receive, send)
 
     def _is_excluded(self, scope: Scope) -> bool:
@@ -217,8 +217,7 @@ class AmplitudeMiddleware:
             with Opened(alone=True):
                 client.track_nowait(event_type, **fields)
         except BaseException as error:  # user code, fenced
-            # Nothing is awaited here, so that no cancellation is meant for us.
-            if not (isinstance(error, asyncio.CancelledError) or is_theirs(error)):
+            if not is_theirs_at_once(error):
                 raise
             self._resolver.tell(error)
 

@@ -56,6 +56,7 @@ from amplitude_async.integrations.request_scope import (
 )
 from amplitude_async.shown import kind_of, shown
 from amplitude_async.sync import SyncAmplitude, SyncDelivery
+from amplitude_async.sync.loop import running_loop
 
 __all__ = [
     "AmplitudeConfig",
@@ -206,7 +207,7 @@ class Tracking:
     def _at_once(self) -> SyncAmplitude:
         """Make sure that the user of the request is known."""
         visit = _visit.get()
-        if visit is not None and not _runs_loop():
+        if visit is not None and running_loop() is None:
             visit.ask_at_once()
         return self.client
 
@@ -382,7 +383,7 @@ class _Visit:
         # What binds in it all the same must stay in it: a thread serves many requests.
         self._is_left_alone = parts.wanted.excludes(request.path_info)
         fields = {} if self._is_left_alone else _fields_of(request, parts.wanted)
-        self._scope = Scope(around_request(is_alone=False), Kind.REQUEST, fields)
+        self._scope = Scope(around_request(owns_context=False), Kind.REQUEST, fields)
 
     @property
     def event_type(self) -> str | None:
@@ -420,14 +421,6 @@ class _Visit:
 
 
 _visit: Final[ContextVar[_Visit | None]] = ContextVar("amplitude_visit", default=None)
-
-
-def _runs_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 # The middleware ---------------------------------------------------------------

@@ -3,7 +3,6 @@
 The options mean the same in each framework. Nothing here knows one.
 """
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from amplitude_async.binding import fields_here
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.reporting import Reporter, in_words
-from amplitude_async.delivery.tasks import is_theirs
+from amplitude_async.delivery.tasks import is_theirs, is_theirs_at_once
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.integrations.request_facts import (
     address_of,
@@ -193,8 +192,7 @@ class Resolver:
                 found.close()
             self._bind(found)
         except BaseException as error:  # user code, fenced
-            # Nothing is awaited here, so that no cancellation is meant for us.
-            if not (isinstance(error, asyncio.CancelledError) or is_theirs(error)):
+            if not is_theirs_at_once(error):
                 raise
             self._complain(error)
 

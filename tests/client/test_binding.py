@@ -591,9 +591,12 @@ async def test_a_block_in_a_block_may_be_entered_without_end() -> None:
 
 async def test_a_request_lies_in_no_other() -> None:
     """Servers may start one in the context that another has left, or is still in."""
-    with bound(platform="Server"), OpenedRequest({}, {"user_id": USER}, is_alone=True):
+    with (
+        bound(platform="Server"),
+        OpenedRequest({}, {"user_id": USER}, owns_context=True),
+    ):
         bind(device_id="device-1")
-        with bound(country="Chile"), OpenedRequest({}, is_alone=True):
+        with bound(country="Chile"), OpenedRequest({}, owns_context=True):
             assert bindings() == {"platform": "Server"}
             bind(user_id=OTHER)
         assert bindings()["user_id"] == USER
@@ -602,26 +605,29 @@ async def test_a_request_lies_in_no_other() -> None:
 async def test_middlewares_of_one_request_lie_in_each_other() -> None:
     """What the outer one bound is of the same request."""
     request: dict[str, Any] = {}
-    with OpenedRequest(request, {"user_id": USER}, is_alone=True), bound(city="Lima"):
-        with OpenedRequest(request, {"device_id": "d-1"}, is_alone=True):
+    with (
+        OpenedRequest(request, {"user_id": USER}, owns_context=True),
+        bound(city="Lima"),
+    ):
+        with OpenedRequest(request, {"device_id": "d-1"}, owns_context=True):
             expected = {"user_id": USER, "city": "Lima", "device_id": "d-1"}
             assert bindings() == expected
         assert bindings() == {"user_id": USER, "city": "Lima"}
 
 
-@pytest.mark.parametrize("is_alone", [True, False])
+@pytest.mark.parametrize("owns_context", [True, False])
 async def test_what_has_no_scope_is_the_requests_if_the_context_is(
-    is_alone: bool,
+    owns_context: bool,
 ) -> None:
     """Else it may be what an earlier request of the same thread has left there."""
 
     def request() -> dict[str, Any]:
         bind(country="Chile")
-        with OpenedRequest({}, is_alone=is_alone):
+        with OpenedRequest({}, owns_context=owns_context):
             return bindings()
 
     found = contextvars.Context().run(request)
-    assert found == ({"country": "Chile"} if is_alone else {})
+    assert found == ({"country": "Chile"} if owns_context else {})
 
 
 def test_a_request_of_a_thread_sees_what_its_tasks_bind() -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "Serve",
     "Server",
     "arrived",
+    "busy",
     "row",
     "serve",
     "until",
@@ -279,3 +280,13 @@ async def until(reached: Callable[[], object]) -> None:
     async with asyncio.timeout(START_TIMEOUT):
         while not reached():  # noqa: ASYNC110 - nor does another process
             await asyncio.sleep(POLL)
+
+
+@asynccontextmanager
+async def busy(
+    serve: Serve, command: Command, emulator: Emulator, **more: Any
+) -> AsyncIterator[tuple[Server, Load]]:
+    """Run a server that is asked all the time, once events wait in each worker."""
+    async with serve(command, **more) as server, Load(server.url).running() as load:
+        await load.waiting(emulator, command.workers)
+        yield server, load

@@ -11,9 +11,9 @@ from tests.servers.conftest import (
     STILL,
     UVICORN_WORKER,
     Command,
-    Load,
     Serve,
     arrived,
+    busy,
     row,
     until,
 )
@@ -43,11 +43,7 @@ async def test_a_killed_worker_loses_what_waited_in_it(
     command: Command, emulator: Emulator, serve: Serve
 ) -> None:
     """It is replaced; what it had delivered stays so, and the other loses nothing."""
-    async with (
-        serve(command, **STILL) as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator, **STILL) as (server, load):
         victim = max(load.pids, key=lambda pid: len(load.by(pid) - arrived(emulator)))
         delivered = arrived(emulator)
         os.kill(victim, SIGKILL)
@@ -65,11 +61,9 @@ async def test_with_a_spool_the_next_worker_delivers_it(
     command: Command, emulator: Emulator, serve: Serve, tmp_path: Path
 ) -> None:
     """Whoever takes the killed one's place takes over its file, at once."""
-    async with (
-        serve(command, SPOOL=str(tmp_path / "spool"), **STILL) as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(
+        serve, command, emulator, SPOOL=str(tmp_path / "spool"), **STILL
+    ) as (server, load):
         victim = max(load.pids, key=lambda pid: len(load.by(pid) - arrived(emulator)))
         os.kill(victim, SIGKILL)
         await load.until(lambda: load.by(victim) <= arrived(emulator))
@@ -85,11 +79,7 @@ async def test_with_a_spool_a_restart_delivers_what_a_kill_left(
 ) -> None:
     """All processes are killed as by a lack of memory; the next start makes it good."""
     spool = str(tmp_path / "spool")
-    async with (
-        serve(command, SPOOL=spool, **STILL) as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator, SPOOL=spool, **STILL) as (server, load):
         await server.kill()
 
     assert load.answered.keys() - arrived(emulator)
@@ -103,11 +93,7 @@ async def test_a_killed_worker_ends_the_whole_server(
 ) -> None:
     """Neither replaces it unasked: a spool and a restart make it good."""
     spool = str(tmp_path / "spool")
-    async with (
-        serve(command, SPOOL=spool, **STILL) as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator, SPOOL=spool, **STILL) as (server, load):
         os.kill(max(load.pids), SIGKILL)
         await server.ended()
 

@@ -16,6 +16,7 @@ from tests.servers.conftest import (
     Load,
     Serve,
     arrived,
+    busy,
     row,
     until,
 )
@@ -78,11 +79,7 @@ async def test_a_bound_for_requests_saves_events(
     command: Command, emulator: Emulator, serve: Serve
 ) -> None:
     """A request that does not end costs its bound, and no event."""
-    async with (
-        serve(command, shutdown_timeout=1) as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator, shutdown_timeout=1) as (server, load):
         await server.busy_for_ever()
         server.send(SIGTERM)
         await server.ended()
@@ -95,11 +92,7 @@ async def test_uvicorn_waits_for_requests_without_end(
     command: Command, emulator: Emulator, serve: Serve
 ) -> None:
     """Without a bound it waits until it is killed, with all events in its memory."""
-    async with (
-        serve(command, **STILL) as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator, **STILL) as (server, load):
         await server.busy_for_ever()
         server.send(SIGTERM)
         await until(lambda: "Waiting for connections to close" in server.log)
@@ -115,11 +108,7 @@ async def test_a_worker_with_an_open_request_is_killed(
 ) -> None:
     """It waits for the request until its master kills it, before it delivers."""
     more = {"SPOOL": str(tmp_path / "spool")} if spooled else {}
-    async with (
-        serve(command, **STILL, **more) as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator, **STILL, **more) as (server, load):
         await server.busy_for_ever()
         server.send(SIGTERM)
         await server.ended()
@@ -136,11 +125,7 @@ async def test_uvicorns_worker_ignores_the_masters_sigint(
 ) -> None:
     """Gunicorn passes SIGINT on as SIGQUIT, and kills the worker that ignores it."""
     more = {"SPOOL": str(tmp_path / "spool")} if spooled else {}
-    async with (
-        serve(command, **STILL, **more) as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator, **STILL, **more) as (server, load):
         server.send(SIGINT)
         await server.ended()
 
@@ -154,11 +139,7 @@ async def test_gunicorns_asgi_worker_has_a_second_after_sigint(
     command: Command, emulator: Emulator, serve: Serve
 ) -> None:
     """Then it ends, whatever the lifespan still delivers, and the log says so."""
-    async with (
-        serve(command, **STILL) as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator, **STILL) as (server, load):
         emulator.faults.add(Fault(503, delay=3.0, count=None))
         server.send(SIGINT)
         await server.ended()
@@ -172,11 +153,7 @@ async def test_hypercorns_first_worker_to_end_ends_the_others(
     command: Command, emulator: Emulator, serve: Serve
 ) -> None:
     """Of two workers the slower is terminated while it delivers."""
-    async with (
-        serve(command, **STILL) as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator, **STILL) as (server, load):
         slow, fast = load.pids
         emulator.faults.add(
             Fault(
@@ -203,11 +180,7 @@ async def test_hypercorns_workers_die_of_a_signal_to_all(
     command: Command, emulator: Emulator, serve: Serve
 ) -> None:
     """SIGTERM to all processes, as systemd sends it by default, is a kill."""
-    async with (
-        serve(command, **STILL) as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator, **STILL) as (server, load):
         server.send_all(SIGTERM)
         await server.ended()
 
@@ -219,11 +192,7 @@ async def test_sighup_kills_a_server_that_knows_no_reload(
     command: Command, emulator: Emulator, serve: Serve
 ) -> None:
     """It ends at once, with what waits: so does a terminal that is closed."""
-    async with (
-        serve(command, **STILL) as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator, **STILL) as (server, load):
         server.send(SIGHUP)
         assert await server.ended() == -SIGHUP
 

@@ -12,6 +12,7 @@ from tests.servers.conftest import (
     Load,
     Serve,
     arrived,
+    busy,
     row,
 )
 
@@ -59,8 +60,7 @@ async def stopped_under_load(
     command: Command, number: signal.Signals, emulator: Emulator, serve: Serve
 ) -> Load:
     """Stop a server that is busy, with events waiting in all of its workers."""
-    async with serve(command) as server, Load(server.url).running() as load:
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator) as (server, load):
         server.send(number)
         await server.ended()
     return load
@@ -93,11 +93,7 @@ async def test_a_client_made_before_the_fork_loses_nothing(
     command: Command, emulator: Emulator, serve: Serve
 ) -> None:
     """A client of the master's module, entered in each worker, is each worker's own."""
-    async with (
-        serve(command, CLIENT_AT_IMPORT="1") as server,
-        Load(server.url).running() as load,
-    ):
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator, CLIENT_AT_IMPORT="1") as (server, load):
         server.send(SIGTERM)
         await server.ended()
 
@@ -126,8 +122,7 @@ async def test_a_reload_loses_nothing(
     command: Command, emulator: Emulator, serve: Serve
 ) -> None:
     """SIGHUP puts other workers in the place of the old ones, which deliver first."""
-    async with serve(command) as server, Load(server.url).running() as load:
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator) as (server, load):
         old = load.pids
         server.send(SIGHUP)
         await load.until(lambda: len(load.pids - old) >= command.workers)
@@ -146,8 +141,7 @@ async def test_a_signal_to_all_processes_loses_nothing(
     command: Command, number: signal.Signals, emulator: Emulator, serve: Serve
 ) -> None:
     """Ctrl-C in a terminal, and systemd by default, signal workers as well."""
-    async with serve(command) as server, Load(server.url).running() as load:
-        await load.waiting(emulator, command.workers)
+    async with busy(serve, command, emulator) as (server, load):
         server.send_all(number)
         await server.ended()
 

@@ -1,54 +1,20 @@
 """Ages are counted within a process on a clock that nobody can set."""
 
 import json
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from amplitude_async import Config
 from amplitude_async.delivery.ages import Ages
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.delivery.outcome import DropReason
-from amplitude_async.storage import MemoryStorage, Record, Storage
-from amplitude_async.testing import FakeClock, ScriptedTransport
+from amplitude_async.storage import Record, Storage
+from amplitude_async.testing import ScriptedTransport
 from tests.conftest import engine_of
+from tests.delivery.left_behind import AdjustedClock, LeftBehind
 
 __all__: list[str] = []
 
 DAY = 86_400.0
-
-
-class AdjustedClock(FakeClock):
-    """A clock whose wall reading somebody sets."""
-
-    offset = 0.0
-
-    def wall(self) -> float:
-        """Read the wall clock, as it was set."""
-        return super().wall() + self.offset
-
-
-class LeftBehind(MemoryStorage):
-    """A storage in which another process has left events of these ages."""
-
-    durable = True
-    wall = 0.0
-
-    def __init__(self, ages: Sequence[float]) -> None:
-        self._ages = ages
-        self._first = 0
-
-    async def open(self, _: str, allot: Callable[[int], int]) -> int:
-        """Take them all over."""
-        self._first = allot(len(self._ages))
-        return len(self._ages)
-
-    async def fetch(self, after: int, _: int, __: int) -> list[Record]:
-        """Read them, each of a user of its own."""
-        found = []
-        for number, age in enumerate(self._ages, self._first):
-            user, then = f"user-{number}", self.wall - age
-            found.append(Record(number, b'{"e":1}', user, user, None, user, then))
-        return [record for record in found if record.id > after]
 
 
 class Rig:
@@ -121,7 +87,7 @@ async def test_a_clock_that_jumps_there_and_back_ages_nobody() -> None:
 
 async def test_an_old_event_behind_a_young_one_expires_too() -> None:
     """Every event's own age counts, and not that of the one at the head."""
-    left = LeftBehind([3_600.0, 9 * DAY, 0.0])
+    left = LeftBehind([3_600.0, 9 * DAY, 0.0], tells=False)
     rig = Rig(left, flush_interval=1.0)
     left.wall = rig.clock.wall()
     await rig.engine.start()

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from amplitude_async import (
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.delivery.handle import Ledger
 from amplitude_async.delivery.outcome import Outcome
-from amplitude_async.storage import MemoryStorage, Record, SQLiteStorage, Storage
-from amplitude_async.storage.base import Holdings
-from amplitude_async.testing import FakeClock, ScriptedTransport
+from amplitude_async.storage import Record, SQLiteStorage, Storage
+from amplitude_async.testing import ScriptedTransport
 from tests.conftest import engine_of
+from tests.delivery.left_behind import AdjustedClock, LeftBehind
 
 __all__: list[str] = []
 
@@ -33,45 +33,6 @@ THROTTLED = (
     b'{"code":429,"error":"slow","throttled_users":{"user-0":30},'
     b'"throttled_devices":{},"throttled_events":[0]}'
 )
-
-
-class AdjustedClock(FakeClock):
-    """A clock whose wall reading somebody sets."""
-
-    offset = 0.0
-
-    def wall(self) -> float:
-        """Read the wall clock, as it was set."""
-        return super().wall() + self.offset
-
-
-class LeftBehind(MemoryStorage):
-    """A storage in which another process has left events of these ages."""
-
-    durable = True
-    wall = 0.0
-
-    def __init__(self, ages: Sequence[float], *, tells: bool = True) -> None:
-        self._ages = ages
-        self._first = 0
-        self._tells = tells
-
-    async def open(self, _: str, allot: Callable[[int], int]) -> int:
-        """Take them all over."""
-        self._first = allot(len(self._ages))
-        return len(self._ages)
-
-    async def fetch(self, after: int, _: int, __: int) -> list[Record]:
-        """Read them, each of a user of its own."""
-        found = []
-        for number, age in enumerate(self._ages, self._first):
-            user, then = f"user-{number}", self.wall - age
-            found.append(Record(number, b'{"e":1}', user, user, None, user, then))
-        return [record for record in found if record.id > after]
-
-    def holdings(self) -> Holdings:
-        """Say when the oldest was accepted, if it does."""
-        return Holdings(1, self.wall - max(self._ages)) if self._tells else Holdings()
 
 
 class Rig:

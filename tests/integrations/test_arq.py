@@ -11,6 +11,7 @@ import pytest
 from amplitude_async import Amplitude, bind, bindings, bound
 from amplitude_async.emulator import Emulator
 from amplitude_async.exceptions import ConfigurationError
+from tests.integrations.interleaved import Interleaved
 
 pytest.importorskip("arq")
 pytest.importorskip("fakeredis")
@@ -335,24 +336,10 @@ async def test_a_thousand_jobs_have_their_own_identities(
 ) -> None:
     """Interleaved jobs, their child tasks and threads never cross."""
     jobs = AmplitudeJobs(carry=["user_id"], **options)
-    gate = asyncio.Barrier(JOBS)
-
-    async def child(amplitude: Amplitude, job: int) -> None:
-        await asyncio.sleep(0)
-        await amplitude.track("Child", event_properties={"job": job})
+    jobs_at_once = Interleaved(JOBS)
 
     async def work(ctx: Any, job: int) -> None:
-        amplitude: Amplitude = ctx["amplitude"]
-        await amplitude.track("Carried", event_properties={"job": job})
-        await gate.wait()
-        bind(device_id=f"device-{job}")
-        await gate.wait()
-        await asyncio.create_task(child(amplitude, job))
-        if job % 10 == 0:
-            name = await asyncio.to_thread(lambda: bindings()["user_id"])
-            assert name == f"user-{job}"
-        await gate.wait()
-        await amplitude.track("Bound", event_properties={"job": job})
+        await jobs_at_once.work(ctx["amplitude"], job)
 
     async with queue_of(jobs, work) as queue:
         for job in range(JOBS):
@@ -361,12 +348,7 @@ async def test_a_thousand_jobs_have_their_own_identities(
         worker = await queue.work(jobs, max_jobs=JOBS)
 
     assert worker.jobs_complete == JOBS
-    assert len(emulator.events) == 3 * JOBS
-    for event in emulator.events:
-        job = event["event_properties"]["job"]
-        assert event["user_id"] == f"user-{job}"
-        if event["event_type"] != "Carried":
-            assert event["device_id"] == f"device-{job}"
+    jobs_at_once.check(emulator)
 
 
 @pytest.mark.parametrize(

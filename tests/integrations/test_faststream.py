@@ -9,6 +9,7 @@ import pytest
 
 from amplitude_async import Amplitude, bind, bindings, bound
 from amplitude_async.emulator import Emulator
+from tests.integrations.interleaved import Interleaved
 
 pytest.importorskip("faststream")
 pytest.importorskip("redis")
@@ -342,24 +343,11 @@ async def test_a_thousand_messages_have_their_own_identities(
 ) -> None:
     """Interleaved messages, their child tasks and threads never cross."""
     broker = broker_with(carry=["user_id"])
-    gate = asyncio.Barrier(MESSAGES)
-
-    async def child(amplitude: Amplitude, job: int) -> None:
-        await asyncio.sleep(0)
-        await amplitude.track("Child", event_properties={"job": job})
+    jobs_at_once = Interleaved(MESSAGES)
 
     @broker.subscriber("work")
     async def work(job: int, amplitude: AmplitudeDep) -> None:
-        await amplitude.track("Carried", event_properties={"job": job})
-        await gate.wait()
-        bind(device_id=f"device-{job}")
-        await gate.wait()
-        await asyncio.create_task(child(amplitude, job))
-        if job % 10 == 0:
-            name = await asyncio.to_thread(lambda: bindings()["user_id"])
-            assert name == f"user-{job}"
-        await gate.wait()
-        await amplitude.track("Bound", event_properties={"job": job})
+        await jobs_at_once.work(amplitude, job)
 
     async def send(job: int) -> None:
         with bound(user_id=f"user-{job}"):
@@ -368,12 +356,7 @@ async def test_a_thousand_messages_have_their_own_identities(
     async with running(broker, **options):
         await asyncio.gather(*map(send, range(MESSAGES)))
 
-    assert len(emulator.events) == 3 * MESSAGES
-    for event in emulator.events:
-        job = event["event_properties"]["job"]
-        assert event["user_id"] == f"user-{job}"
-        if event["event_type"] != "Carried":
-            assert event["device_id"] == f"device-{job}"
+    jobs_at_once.check(emulator)
 
 
 @pytest.mark.parametrize(

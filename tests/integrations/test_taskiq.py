@@ -11,6 +11,7 @@ import pytest
 
 from amplitude_async import Amplitude, bind, bindings, bound
 from amplitude_async.emulator import Emulator
+from tests.integrations.interleaved import Interleaved
 
 pytest.importorskip("taskiq")
 
@@ -354,24 +355,11 @@ async def test_a_thousand_tasks_have_their_own_identities(
 ) -> None:
     """Interleaved tasks, child tasks and functions in threads never cross."""
     broker = broker_with(carry=["user_id"], **options)
-    gate = asyncio.Barrier(JOBS)
-
-    async def child(amplitude: Amplitude, job: int) -> None:
-        await asyncio.sleep(0)
-        await amplitude.track("Child", event_properties={"job": job})
+    jobs_at_once = Interleaved(JOBS)
 
     @broker.task
     async def work(job: int, amplitude: Amplitude = WORKERS) -> None:
-        await amplitude.track("Carried", event_properties={"job": job})
-        await gate.wait()
-        bind(device_id=f"device-{job}")
-        await gate.wait()
-        await asyncio.create_task(child(amplitude, job))
-        if job % 10 == 0:
-            name = await asyncio.to_thread(lambda: bindings()["user_id"])
-            assert name == f"user-{job}"
-        await gate.wait()
-        await amplitude.track("Bound", event_properties={"job": job})
+        await jobs_at_once.work(amplitude, job)
 
     await broker.startup()
     for job in range(JOBS):
@@ -380,12 +368,7 @@ async def test_a_thousand_tasks_have_their_own_identities(
     await broker.wait_all()
     await broker.shutdown()
 
-    assert len(emulator.events) == 3 * JOBS
-    for event in emulator.events:
-        job = event["event_properties"]["job"]
-        assert event["user_id"] == f"user-{job}"
-        if event["event_type"] != "Carried":
-            assert event["device_id"] == f"device-{job}"
+    jobs_at_once.check(emulator)
 
 
 async def test_a_plain_function_in_a_thread_has_the_scope_of_its_task(

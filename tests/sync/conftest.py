@@ -12,14 +12,32 @@ from typing import Any
 
 import pytest
 
+from amplitude_async import EnrichmentPlugin
 from amplitude_async.emulator import Emulator
 from amplitude_async.sync import SyncAmplitude
 
-__all__ = ["Run", "connect", "run", "server"]
+__all__ = ["HoldsUp", "Run", "connect", "run", "server"]
 
 TIMEOUT = 60.0
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+class HoldsUp(EnrichmentPlugin):
+    """A plain plugin that holds the loop up until it may go on."""
+
+    name = "holds up"
+
+    def __init__(self) -> None:
+        self.held, self.go = threading.Event(), threading.Event()
+
+    def execute(self, event: Any) -> Any:
+        """Keep the event, and with it the loop."""
+        self.held.set()
+        # No call that blocks: the tests would not let it through.
+        while not self.go.is_set():
+            pass
+        return event
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from amplitude_async import (
 )
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.sync import SyncAmplitude
+from tests.sync.conftest import HoldsUp
 
 __all__: list[str] = []
 
@@ -226,24 +227,16 @@ def test_flush_and_shutdown_are_bounded_though_the_loop_is_held_up(
     connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A plain plugin that blocks costs its callers no more than they gave."""
-    held, go = threading.Event(), threading.Event()
-
-    def hold(event: Event) -> Event:
-        held.set()
-        # No call that blocks: the tests would not let it through.
-        while not go.is_set():
-            pass
-        return event
-
-    client = connect(plugins=[hold])
+    plugin = HoldsUp()
+    client = connect(plugins=[plugin])
     client.track("e", user_id="user-1")
-    assert held.wait(10)
+    assert plugin.held.wait(10)
     try:
         assert client.flush(0.01).pending == 1
         assert client.shutdown(0.01).pending == 1
-        assert not go.is_set()
+        assert not plugin.go.is_set()
     finally:
-        go.set()
+        plugin.go.set()
 
     assert "does not answer" in caplog.text
     assert client.shutdown().delivered == 1

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from amplitude_async import DropReason, Event, Overflow, QueueFullError
+from amplitude_async import DropReason, Overflow, QueueFullError
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.storage import SQLiteStorage
 from amplitude_async.sync import SyncAmplitude
+from tests.sync.conftest import HoldsUp
 
 __all__: list[str] = []
 
@@ -71,21 +72,13 @@ def test_a_crowd(
 
 def test_what_was_handed_over_is_pending(connect: Connect) -> None:
     """The account is right while the loop has not yet looked."""
-    held, go = threading.Event(), threading.Event()
-
-    def hold(event: Event) -> Event:
-        held.set()
-        # No call that blocks: the tests would not let it through.
-        while not go.is_set():
-            pass
-        return event
-
-    client = connect(plugins=[hold])
+    plugin = HoldsUp()
+    client = connect(plugins=[plugin])
     client.track("held", user_id="user-1")
-    assert held.wait(10)
+    assert plugin.held.wait(10)
     for _ in range(50):
         client.track("e", user_id="user-1")
-    threading.Timer(0.02, go.set).start()
+    threading.Timer(0.02, plugin.go.set).start()
     stats = client.stats
 
     assert (stats.accepted, stats.balanced) == (51, True)

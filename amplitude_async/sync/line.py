@@ -19,7 +19,6 @@ from amplitude_async.sync.seat import Seat
 __all__ = ["IN_ONE_GO", "Line"]
 
 IN_ONE_GO: Final = 100
-LANES: Final = 16
 LAST_MOMENT: Final = 0.1
 
 
@@ -28,7 +27,8 @@ class Line:
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
-        self._lanes: list[deque[SyncDelivery]] = [deque() for _ in range(LANES)]
+        # One for each who has events in it: nobody waits behind another's.
+        self._lanes: dict[object, deque[SyncDelivery]] = {}
         self._tasks: dict[asyncio.Task[None], SyncDelivery | None] = {}
         self._waiting = 0
         self._ended = False
@@ -41,7 +41,7 @@ class Line:
             return None
         key = self._seat.lane_of(handle.cargo)
         if key is not None:
-            return self._into_lane(handle, self._lanes[hash(key) % LANES])
+            return self._into_lane(handle, key)
         delivery = None if self.is_waited_in else self._offer(handle)
         if delivery is not None:
             return handle.arrive(delivery)
@@ -78,13 +78,16 @@ class Line:
         # Not the task's own affair: one that is cancelled at once never begins.
         self._waiting -= self._tasks.pop(task) is not None
 
-    def _into_lane(self, handle: SyncDelivery, lane: deque[SyncDelivery]) -> None:
-        lane.append(handle)
+    def _into_lane(self, handle: SyncDelivery, key: object) -> None:
+        lane = self._lanes.get(key)
         self._enter(handle)
-        if len(lane) == 1:
-            self._spawn(self._follow(lane), None)
+        if lane is not None:
+            lane.append(handle)
+            return
+        self._lanes[key] = lane = deque([handle])
+        self._spawn(self._follow(key, lane), None)
 
-    async def _follow(self, lane: deque[SyncDelivery]) -> None:
+    async def _follow(self, key: object, lane: deque[SyncDelivery]) -> None:
         """Let the events of a lane in, one after another: their order stays."""
         while lane:
             for _ in range(IN_ONE_GO):
@@ -94,6 +97,7 @@ class Line:
                     self._leave(lane[0])
                 lane.popleft()
                 if not lane:
+                    del self._lanes[key]
                     return
             await asyncio.sleep(0)
 

@@ -173,6 +173,22 @@ def test_a_plugin_that_never_returns_costs_its_own_event(
     assert reasons == [DropReason.SHUTDOWN, DropReason.CLOSED, DropReason.CLOSED]
 
 
+def test_a_plugin_that_never_returns_holds_up_nobody_else(connect: Connect) -> None:
+    """However many others there are, their events pass the one that is kept."""
+
+    async def stuck(event: Event) -> Event:
+        if event.event_type == "stuck":
+            await asyncio.Event().wait()
+        return event
+
+    client = connect(plugins=[stuck])
+    kept = client.track("stuck", user_id="user-0")
+    others = [client.track("fine", user_id=f"user-{n}") for n in range(1, 101)]
+
+    assert all(handle.result(10).ok for handle in others)
+    assert not kept.done
+
+
 def test_a_plugin_that_ends_the_thread_ends_nothing(
     connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -65,13 +65,17 @@ class Process:
         """Be told of the exit where `atexit` is not called.
 
         A child that multiprocessing has forked, or Celery's version of it, leaves
-        without; it has functions of its own for that, and each child forgets them.
+        without; it has functions of its own for that, and each child forgets them. A
+        child of Celery's pool calls not even those: it sends a signal, and is gone.
         """
         for library in ("multiprocessing.util", "billiard.util"):
             if library in sys.modules:
                 sys.modules[library].Finalize(None, self.end, exitpriority=0)
+        if "celery.signals" in sys.modules:
+            ending = sys.modules["celery.signals"].worker_process_shutdown
+            ending.connect(self.end, weak=False)
 
-    def end(self) -> None:
+    def end(self, **_: object) -> None:
         """Drain every client within its ``shutdown_timeout``, and stop the thread."""
         with self.lock:
             thread, hatches = self._thread, list(self._hatches)

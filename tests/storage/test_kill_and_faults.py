@@ -676,7 +676,15 @@ def check_lives(storm: Storm) -> None:
 
 def unsent(storm: Storm) -> list[Path]:
     """List files with events; what is set aside in one keeps it from being deleted."""
-    return [path for path in storm.free_files() if look(path, storm.scratch).rows]
+    return [path for path in storm.free_files() if may_have_events(path, storm)]
+
+
+def may_have_events(path: Path, storm: Storm) -> bool:
+    """Look into a file; one whose pages are torn was read by nobody as yet."""
+    try:
+        return bool(look(path, storm.scratch).rows)
+    except UNREADABLE:
+        return True
 
 
 async def drain(storm: Storm, connect: Callable[[], Amplitude]) -> None:

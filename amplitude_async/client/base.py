@@ -17,6 +17,7 @@ from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.observing import Observer
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.exceptions import (
@@ -122,7 +123,7 @@ class BaseClient(Life):
     def _choose_road(self) -> None:
         """Find out whether events may take the short road: no copy, no suspension."""
         self._fill_context(enabled=self._roster.has_only_implicit)
-        is_open = self._state is State.OPEN and not self._opt_out
+        is_open = self._state is State.OPEN and not self._opt_out and self._has_key
         short = self._own if is_open and self._roster.is_bare else None
         plain = short is not None and short.plain
         self._fast = short if plain else None
@@ -218,7 +219,9 @@ class BaseClient(Life):
                 msg = "this client was shut down: track before shutdown()"
                 raise ClientClosedError(msg)
             return _CLOSED
-        return _OPT_OUT if self._opt_out else None
+        if self._opt_out:
+            return _OPT_OUT
+        return None if self._has_key or INTERCEPTION.capturing else _NO_KEY
 
     async def _end(
         self, event: Any, outcome: Outcome, *, may_wait: bool = True
@@ -315,6 +318,9 @@ def _plugin_drop(drop: PluginDrop) -> Outcome:
 
 _CLOSED: Final = Outcome.dropped(DropReason.CLOSED, "the client was shut down before")
 _OPT_OUT: Final = Outcome.dropped(DropReason.OPT_OUT, "opt_out is set")
+_NO_KEY: Final = Outcome.rejected(
+    "this client was made without a key inside capture(), which is over: make another"
+)
 _NO_DESTINATION: Final = Outcome.dropped(
     DropReason.NO_DESTINATION, "no destination is installed: add one"
 )

@@ -28,6 +28,7 @@ from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.endpoint import Endpoint
+from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.reporting import Numbers, Reporter, log_quietly
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import being_cancelled
@@ -137,7 +138,7 @@ class Life:
     # Parts that a test, a vendor or the road replaces ------------------------
 
     def _make_clock(self) -> Clock:
-        return LoopClock()
+        return INTERCEPTION.make_clock() or LoopClock()
 
     def _make_transport(self, session: aiohttp.ClientSession | None) -> Transport:
         return AiohttpTransport(

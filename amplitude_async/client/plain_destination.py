@@ -14,6 +14,7 @@ from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.flushes import Flushes
 from amplitude_async.delivery.handle import Delivery, Ledger
+from amplitude_async.delivery.interception import CAPTURED, INTERCEPTION
 from amplitude_async.delivery.outcome import (
     QUIET_REASONS,
     DeliveryStatus,
@@ -135,6 +136,8 @@ class PlainDestination:
         if isinstance(record, Reduced):
             self._counters.lose(record.losses)
             record = record.record
+        if INTERCEPTION.capturing:
+            return self._end(record.body, record.insert_id, CAPTURED)
         size = self._backlog.bytes + len(record.body)
         if self._closed:
             message = f"plugin {shown(self.name)} was shut down before"
@@ -164,10 +167,15 @@ class PlainDestination:
         must_tell: bool = False,  # noqa: ARG002 - as above
     ) -> Delivery:
         """Accept an event and settle it at once."""
+        return self._end(event, self._door.insert_id(event), outcome)
+
+    def _end(self, source: object, insert_id: str, outcome: Outcome) -> Delivery:
         self._counters.accept()
         self._counters.count(outcome)
-        self._report(outcome, 1)
-        return Delivery.settled(self, event, self._door.insert_id(event), outcome)
+        if INTERCEPTION.capturing:
+            INTERCEPTION.tell(self.name, source, insert_id=insert_id, outcome=outcome)
+        _report(self._reporter, outcome, 1)
+        return Delivery.settled(self, source, insert_id, outcome)
 
     # What a handle needs -----------------------------------------------------
 
@@ -270,15 +278,7 @@ class PlainDestination:
             self._flushes.settled([record.id for record, _ in settlements])
         # A logging handler is user code: all is written down before it runs.
         for outcome, count in tally.items():
-            self._report(outcome, count)
-
-    def _report(self, outcome: Outcome, count: int) -> None:
-        if outcome.reason in QUIET_REASONS:
-            self._reporter.debug("%d events: %s", count, outcome.message)
-        elif outcome.status is not DeliveryStatus.DELIVERED:
-            at_door = outcome.status is DeliveryStatus.REJECTED and not outcome.attempts
-            text = without_values(outcome.message) if at_door else outcome.message
-            self._reporter.warning(outcome.status, "%s", text, count=count)
+            _report(self._reporter, outcome, count)
 
     # Lifecycle ---------------------------------------------------------------
 
@@ -391,3 +391,12 @@ class PlainDestination:
         message = "accepted before os.fork(): the parent process has it"
         outcome = Outcome.dropped(DropReason.FORK, message)
         ledger.settle_rest(outcome)
+
+
+def _report(reporter: Reporter, outcome: Outcome, count: int) -> None:
+    if outcome.reason in QUIET_REASONS:
+        reporter.debug("%d events: %s", count, outcome.message)
+    elif outcome.status is not DeliveryStatus.DELIVERED:
+        at_door = outcome.status is DeliveryStatus.REJECTED and not outcome.attempts
+        text = without_values(outcome.message) if at_door else outcome.message
+        reporter.warning(outcome.status, "%s", text, count=count)

@@ -5,6 +5,7 @@ from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.flushes import Flushes
 from amplitude_async.delivery.handle import Delivery, Ledger, Principal
+from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outcome import (
     QUIET_REASONS,
@@ -118,12 +119,16 @@ class Books:
         self.counters.count(outcome)
         body = source.body if isinstance(source, Record) else source
         delivery = Delivery.settled(self._principal, body, insert_id, outcome)
-        if isinstance(source, Record) and self._journal.keeps_dead_letters:
+        if INTERCEPTION.capturing:
+            name = self._endpoint.name
+            INTERCEPTION.tell(name, body, insert_id=insert_id, outcome=outcome)
+        elif isinstance(source, Record) and self._journal.keeps_dead_letters:
             self._bury([(source, outcome)])
             self._journal.settle_soon([])
         if delivery.result is not None:
             self._hand_over(delivery.result, must_tell=must_tell)
-        self._report(outcome, 1)
+        if outcome.status is not DeliveryStatus.DELIVERED:
+            self._report(outcome, 1)
         return delivery
 
     # Settling ----------------------------------------------------------------

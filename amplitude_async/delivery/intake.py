@@ -13,6 +13,7 @@ from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.fresh import BulkQueue, Numbers
 from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.interception import INTERCEPTION, Gate
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.outcome import DropReason, Outcome, Settlement
 from amplitude_async.delivery.room import Room
@@ -25,7 +26,7 @@ __all__ = ["Intake"]
 class Intake:
     """Accepts encoded events; what to do where there is no room is its policy."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the rooms it asks or tells, by keyword
         self,
         config: DeliveryConfig,
         room: Room,
@@ -35,6 +36,7 @@ class Intake:
         journal: Journal,
         alarm: Alarm,
         ages: Ages,
+        gate: Gate,
         client_id: int,
     ) -> None:
         self._config = config
@@ -44,6 +46,7 @@ class Intake:
         self._journal = journal
         self._alarm = alarm
         self._ages = ages
+        self._gate = gate
         self._client_id = client_id
         self._queue = BulkQueue()
         self._full_at = 1
@@ -97,6 +100,12 @@ class Intake:
 
         For room, or for a place of its result behind the callback.
         """
+        if INTERCEPTION.active:
+            verdict = self._gate.verdict_on(record)
+            if verdict is not None:
+                if self._books.is_behind:
+                    return None
+                return self._books.settle_record(record, verdict, must_tell=True)
         size = len(record.body)
         if not self._room.take(size):
             return None
@@ -165,6 +174,10 @@ class Intake:
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
+        if INTERCEPTION.active:
+            verdict = self._gate.verdict_on(record)
+            if verdict is not None:
+                return self._books.settle_in_turn(record, verdict)
         if self._journal.bypassed:
             return self._accept_in_memory(record)
         return self._accept_durably(record)
@@ -186,6 +199,10 @@ class Intake:
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
+        if INTERCEPTION.active:
+            verdict = self._gate.verdict_on(record)
+            if verdict is not None:
+                return self._books.settle_record(record, verdict, must_tell=False)
         # What is only in the journal was accepted before: do not overtake it.
         delivery = None
         if not self._is_overtaking(record):

@@ -14,12 +14,13 @@ from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.handle import Principal
 from amplitude_async.delivery.intake import Intake
+from amplitude_async.delivery.interception import Gate
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.room import Room
 from amplitude_async.delivery.stats import Stats
-from amplitude_async.delivery.transport import Transport
+from amplitude_async.delivery.transport import AiohttpTransport, Transport
 from amplitude_async.storage.base import Holdings, Storage
 
 __all__ = ["Parts", "Site"]
@@ -37,6 +38,12 @@ class Site:
     rng: random.Random
     max_age: float
     client_id: int
+
+    @cached_property
+    def gate(self) -> Gate:
+        """Where events may be intercepted."""
+        reaches_network = isinstance(self.transport, AiohttpTransport)
+        return Gate(self.endpoint.url, reaches_network=reaches_network)
 
     @cached_property
     def observers(self) -> Observers:
@@ -95,6 +102,7 @@ class Parts:
             journal=journal,
             alarm=alarm,
             ages=ages,
+            gate=site.gate,
             client_id=site.client_id,
         )
         return cls(alarm, ages, room, journal, schedule, books, intake)

@@ -14,6 +14,7 @@ from yarl import URL
 
 from amplitude_async.delivery.answer import describe_fault, read_bounded, unpack
 from amplitude_async.delivery.endpoint import Response
+from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.passage import Passage, own_session
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.redaction import (
@@ -191,6 +192,10 @@ class AiohttpTransport:
         Where an idle connection of its own proves dead before a byte of the answer, the
         body goes once more on a fresh one; that is one request still.
         """
+        if INTERCEPTION.active:
+            forbidden = INTERCEPTION.forbids(url)
+            if forbidden is not None:
+                return Response(0, b"", {}, forbidden, sent=False)
         if self._session is None:
             self._session = own_session(lasting=True)
         session = self._session

@@ -13,9 +13,14 @@ from amplitude_async.client.destination import EngineDestination, Refusal
 from amplitude_async.config import merge_config, read_environment, sealed
 from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import Reporter
-from amplitude_async.exceptions import ClientClosedError, QueueFullError
+from amplitude_async.exceptions import (
+    ClientClosedError,
+    ConfigurationError,
+    QueueFullError,
+)
 from amplitude_async.mparticle.config import (
     MParticleConfig,
     MParticleConfigFields,
@@ -215,6 +220,9 @@ class MParticle(BaseClient):
         if self._is_ending:
             msg = "this client was shut down: construct a new one"
             raise MParticleClosedError(msg)
+        if not self._has_key and not self._opt_out and not INTERCEPTION.capturing:
+            msg = "this client was made without a key inside capture(): make another"
+            raise ConfigurationError(msg)
         await self._ready()
 
     def _prepare(self, batch: Batch, *, old: bool = False) -> list[Piece]:

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from amplitude_async.config import DeliveryConfig, DeliveryFields, parse_http_url
+from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.mparticle.models.context import DataPlanContext
 from amplitude_async.mparticle.models.enums import Pod
 from amplitude_async.redaction import masked_url
@@ -80,7 +81,8 @@ class MParticleConfig(DeliveryConfig):
 
     @model_validator(mode="after")
     def _credentials_are_usable(self) -> Self:
-        if self.opt_out and self.api_key is None and self.api_secret is None:
+        needs_none = self.opt_out or INTERCEPTION.capturing
+        if needs_none and self.api_key is None and self.api_secret is None:
             return self
         for name in ("api_key", "api_secret"):
             secret: SecretStr | None = getattr(self, name)

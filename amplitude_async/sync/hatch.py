@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from amplitude_async.client.life import UNSET, Unset
+from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.outcome import DeliveryResult, Outcome
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import spawn
@@ -71,7 +72,11 @@ class Hatch:
             QueueFullError: no room, and the policy is RAISE.
         """
         ahead = len(self._inbox) + self._line.accepted + AT_ONCE
-        if size > self._small or not self._seat.has_room(ahead, ahead * self._small):
+        if (
+            size > self._small
+            or INTERCEPTION.active
+            or not self._seat.has_room(ahead, ahead * self._small)
+        ):
             return self._ask(SyncDelivery(self, cargo, insert_id, Reply()))
         handle = SyncDelivery(self, cargo, insert_id)
         self._inbox.append(handle)

@@ -594,7 +594,7 @@ events = st.one_of(
         custom_flags=st.none() | st.dictionaries(names, json_values, max_size=2),
     ),
     with_common("screen_view", screen_name=names),
-    with_common("session_end", session_duration_ms=st.integers(0, 10**9)),
+    with_common("session_end", session_duration_ms=st.integers(0, 10**9 - 1)),
     with_common(
         "user_attribute_change",
         user_attribute_name=names,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, Final
 
@@ -284,9 +285,9 @@ class Arrival:
     @property
     def events(self) -> tuple[Captured, ...]:
         """The events; always the same objects."""
-        if self._events is None:
-            self._events = tuple(self._made())
-            self._read = b""
+        # Made by two threads at once they are equal, and the first are kept.
+        made = self._events or tuple(self._made())
+        self._events = self._events or made
         return self._events
 
     def _made(self) -> Iterator[Captured]:
@@ -313,10 +314,9 @@ def _decoded(body: bytes) -> dict[str, Any]:
 def _read(source: Any) -> bytes | dict[str, Any]:
     """Show what can be shown of an event that was settled unencoded."""
     for read in (_body_of, _wire_of, _fields_of):
-        try:
+        # Values of theirs, and classes.
+        with suppress(Exception, asyncio.CancelledError):
             return read(source)
-        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - values of theirs
-            continue
     return {}
 
 

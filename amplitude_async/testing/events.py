@@ -92,12 +92,16 @@ class CapturedEvents(Assertions, Sequence[Captured]):
         """Sort in what has arrived."""
         with self._lock:
             contents = self._contents
-            # Another thread may append meanwhile, and a signal's handler read.
-            with suppress(IndexError):
-                while True:
-                    for event in self._arrived.popleft().events:
-                        contents.take(event)
+            while (arrival := self._next()) is not None:
+                for event in arrival.events:
+                    contents.take(event)
             return contents
+
+    def _next(self) -> Arrival | None:
+        # Not asked first whether there is one: a signal's handler may read meanwhile.
+        with suppress(IndexError):
+            return self._arrived.popleft()
+        return None
 
     def clear(self) -> None:
         """Forget what was captured so far."""

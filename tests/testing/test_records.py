@@ -229,7 +229,9 @@ def test_identities_of_mparticle_are_masked(tmp_path: Path) -> None:
         Batch(
             environment="development",
             user_identities=identities,
-            events=[CustomEvent("Paid", custom_attributes={"google": "ads"})],
+            events=[
+                CustomEvent(event_name="Paid", custom_attributes={"google": "ads"})
+            ],
         )
     )
     events.write(path)

@@ -71,8 +71,8 @@ def test_a_batch_is_one_row_for_each_event(
             environment="development",
             user_identities=UserIdentities(customer_id="user-1"),
             events=[
-                CustomEvent("Paid", source_message_id="paid-1"),
-                CustomEvent("Left"),
+                CustomEvent(event_name="Paid", source_message_id="paid-1"),
+                CustomEvent(event_name="Left"),
             ],
         )
     )

@@ -14,10 +14,13 @@ from amplitude_async.encoding import ValuePolicy
 from amplitude_async.losses import DROP
 from amplitude_async.shown import shown
 
-__all__ = ["BATCH", "MISSING", "Arrival", "Captured", "Missing"]
+__all__ = ["AMPLITUDE", "BATCH", "MISSING", "Arrival", "Captured", "Missing"]
 
 BATCH: Final = "batch"
 """Name of an mParticle batch that has no events, and so no name of its own."""
+
+AMPLITUDE: Final = "amplitude"
+"""Name of the destination of an Amplitude client itself."""
 
 _LONGEST_VIEW = 120
 _WIRE_NAME: Final = {name: wire for wire, name in ATTRIBUTE_OF.items()}
@@ -141,6 +144,13 @@ class Captured:
         return f"{self.insert_id}/{self._number}"
 
     @property
+    def rank(self) -> int:
+        """Which to show of those that several destinations had: the least."""
+        if self.batch is not None:
+            return 2
+        return 0 if self.destination == AMPLITUDE else 1
+
+    @property
     def identity(self) -> str:
         """Whose event it is; empty where nothing says so."""
         return self.user_id or self.device_id or self._other_identity()
@@ -221,7 +231,9 @@ class Captured:
             parts.append(shown(self.properties, _LONGEST_VIEW))
         if self.operations:
             parts.append(shown(self.operations, _LONGEST_VIEW))
-        if self.destination != "amplitude":
+        if (action := self.data.get("product_action")) is not None:
+            parts.append(shown(action, _LONGEST_VIEW))
+        if self.destination != AMPLITUDE:
             parts.append(f"at {shown(self.destination, 40)}")
         if self.status is not DeliveryStatus.DELIVERED:
             parts.append(f"{self.status}: {shown(self.message, _LONGEST_VIEW)}")

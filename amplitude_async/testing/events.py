@@ -187,7 +187,7 @@ class CapturedEvents(Assertions, Sequence[Captured]):
         try:
             waiter.look()
             async with asyncio.timeout(timeout):
-                return await waiter.found
+                return self._shown(wanted, await waiter.found)
         except TimeoutError:
             message = self._too_late(wanted, search, times, timeout)
         finally:
@@ -222,7 +222,16 @@ class CapturedEvents(Assertions, Sequence[Captured]):
             self._waiters.remove(search.name, waiter)
         if event is None:
             raise AssertionError(self._too_late(wanted, search, times, timeout))
-        return event
+        return self._shown(wanted, event)
+
+    def _shown(self, wanted: Wanted, found: Captured) -> Captured:
+        """Give the event as the destination had it whose view is the best known."""
+        same = [
+            event
+            for event in self.named(found.name)
+            if event.key == found.key and wanted.fits(event)
+        ]
+        return min(same, key=lambda event: event.rank, default=found)
 
     def _search(self, wanted: Wanted, times: int) -> Search:
         if times < 1:

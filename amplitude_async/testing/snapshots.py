@@ -76,8 +76,8 @@ def rows_of(
 
 def _row(event: Captured, masking: _Masking, of_each_run: _Masking) -> Row:
     # First what a reader looks for.
-    first = {key: event.wire[key] for key in _FIRST if key in event.wire}
-    wire: dict[str, Any] = {**first, **event.wire}
+    first: list[str] = [key for key in _FIRST if key in event.wire]
+    wire = {key: event.wire[key] for key in dict.fromkeys((*first, *event.wire))}
     members = {key: of_each_run(key, value) for key, value in wire.items()}
     vendor = _VENDORS[0]
     if event.batch is not None:

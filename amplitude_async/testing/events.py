@@ -187,12 +187,15 @@ class CapturedEvents(Assertions, Sequence[Captured]):
         try:
             waiter.look()
             async with asyncio.timeout(timeout):
-                return self._shown(wanted, await waiter.found)
+                event: Captured | None = await waiter.found
         except TimeoutError:
-            message = self._too_late(wanted, search, times, timeout)
+            # It may have come in the very moment.
+            event = waiter.late()
         finally:
             self._waiters.remove(search.name, waiter)
-        raise AssertionError(message)
+        if event is None:
+            raise AssertionError(self._too_late(wanted, search, times, timeout))
+        return self._shown(wanted, event)
 
     def wait_for_sync(
         self,

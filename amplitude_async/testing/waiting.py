@@ -79,6 +79,12 @@ class LoopWaiter:
         if event is not None:
             self.found.set_result(event)
 
+    def late(self) -> Captured | None:
+        """Look for the last time, when the time is over."""
+        if self.found.done() and not self.found.cancelled():
+            return self.found.result()
+        return self._search.go_on()
+
 
 class ThreadWaiter:
     """Somebody who blocks a thread; woken from any other."""

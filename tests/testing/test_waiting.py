@@ -235,3 +235,15 @@ async def test_many_waiters_and_events_stay_cheap(
     assert [event.name for event in found] == [f"Event {n}" for n in range(1_000)]
     # Ten times what it takes; each waiter looking at each event takes minutes.
     assert time.process_time() - begun < 20
+
+
+async def test_an_event_of_the_last_moment_counts(
+    events: CapturedEvents, captor: Captor
+) -> None:
+    """It came before the waiter was told that its time is over."""
+    task = asyncio.create_task(events.wait_for("Paid", 0))
+    # Its time is over in its first turn, and it has not heard of that yet.
+    await asyncio.sleep(0)
+    captor.track("Paid", user_id="user-1")
+
+    assert await task is events[0]

@@ -9,10 +9,11 @@ import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
 from .amplitude_api import AmplitudeApi, error_body, silenced_body, throttled_body
 from .judgement import JsonObject
+from .presets import fields_of
 from .reading import text_of
 from .records import ReceivedRequest
 
@@ -133,6 +134,15 @@ class Fault:
         if self.hang_up:
             return False
         return self.status is None or HTTPStatus.OK <= self.status < 300
+
+    @classmethod
+    def preset(cls, name: str, /, **changes: Any) -> Fault:
+        """Return the fault of this name, such as "outage", with changes to its fields.
+
+        Raises:
+            ValueError: there is none of this name, or a field cannot be acted on.
+        """
+        return cls(**{**fields_of(name), **changes})
 
     @classmethod
     def throttle(

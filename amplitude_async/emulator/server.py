@@ -157,7 +157,7 @@ class Emulator:
         if self._own is not None or self._listener.is_running:
             msg = "the emulator is running: stop it before starting it again"
             raise RuntimeError(msg)
-        own = OwnLoop("amplitude-emulator")
+        own = OwnLoop("amplitude-emulator", self._listener.stop)
         own.start()
         try:
             own.call(self._listener.start, _START_TIMEOUT)
@@ -386,7 +386,6 @@ class Emulator:
         try:
             own.call(self._listener.stop, _END_TIMEOUT)
         except TimeoutError:
-            own.ask_to_stop()
             return False
         finally:
             ended = own.stop(_END_TIMEOUT)

@@ -82,6 +82,8 @@ class OwnLoop:
 
     def stop(self, timeout: float) -> bool:
         """End the loop and its thread; False where something there does not yield."""
+        if self._thread.ident is None:
+            return True
         self.ask_to_stop()
         self._thread.join(timeout)
         return not self._thread.is_alive()

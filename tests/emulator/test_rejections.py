@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -231,6 +233,20 @@ async def test_what_was_not_taken_is_bounded_apart_from_the_rest(
         assert stats.events_forgotten == 0
         await send(session, emulator, {"event_type": "x" * 20_000})
         assert len(emulator.events(rejected=True)) == 1
+
+
+async def test_a_list_of_events_goes_where_any_list_goes(
+    emulator: Emulator, session: aiohttp.ClientSession
+) -> None:
+    """Copied, pickled and compared it is what it holds."""
+    await send(session, emulator, GOOD)
+    events = emulator.events
+    pickled = pickle.loads(pickle.dumps(events))  # noqa: S301 - our own
+    for other in (copy.deepcopy(events), pickled):
+        assert other == events == [GOOD]
+        assert other[0] is not events[0]
+    assert json.loads(json.dumps(events)) == [GOOD]
+    assert repr(events) == repr([GOOD])
 
 
 def test_what_is_seen_shows_no_content() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 import sys
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from amplitude_async.emulator.judgement import JsonObject, Judgement
 from amplitude_async.emulator.ledger import Ledger
 from amplitude_async.emulator.operations import Properties
 from amplitude_async.emulator.records import ReceivedRequest
-from amplitude_async.emulator.users import picture, picture_of_batches
+from amplitude_async.emulator.users import picture, picture_of_batches, unknown_user
 from tests.conftest import examples
 
 __all__: list[str] = []
@@ -263,9 +264,11 @@ async def test_an_unknown_user_whose_events_were_rejected_says_so(
 
 def test_many_known_users_are_shown_in_part() -> None:
     """The message stays short."""
-    error = UnknownUserError("user", [f"user-{n}" for n in range(20_000)])
+    error = unknown_user("user", [f"user-{n}" for n in range(20_000)])
     assert "'user-9' and 19,990 more" in str(error)
     assert len(str(error)) < 300
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert str(again) == str(error)
 
 
 def test_mparticle_users() -> None:

@@ -18,7 +18,7 @@ from amplitude_async.emulator.judgement import JsonObject, Judgement
 from amplitude_async.emulator.ledger import Ledger
 from amplitude_async.emulator.records import ReceivedRequest
 from amplitude_async.emulator.seen import Seen
-from amplitude_async.emulator.waiting import Waiting, Wanted
+from amplitude_async.emulator.waiting import Waiters, Wanted
 
 __all__: list[str] = []
 
@@ -121,7 +121,7 @@ def test_the_explanation_is_bounded() -> None:
         judgement = Judgement(200, {}, accepted=(event,), keys=(None,))
         ledger.record(ReceivedRequest("/batch", 200), judgement)
     with pytest.raises(AssertionError) as caught:
-        Waiting().wait_blocking(
+        Waiters().wait_blocking(
             Wanted("P" * 100, "u" * 100, None, {"a": 1}, 1),
             0,
             lambda: (ledger.stored("event"), ledger.rejected("event")),
@@ -178,9 +178,34 @@ async def test_a_cancelled_wait_is_forgotten(emulator: Emulator) -> None:
     assert emulator.events == [paid()]
 
 
+async def test_a_comparison_that_raises_raises_where_it_was_asked_for(
+    emulator: Emulator,
+) -> None:
+    """And harms no request of others."""
+
+    class Strange:
+        """Can be compared with nothing."""
+
+        def __eq__(self, other: object) -> bool:
+            raise ZeroDivisionError
+
+        def __hash__(self) -> int:
+            return 0
+
+    await send(emulator, paid(total=1))
+    with pytest.raises(ZeroDivisionError):
+        await emulator.wait_for("Paid", total=Strange())
+    waiting = asyncio.create_task(emulator.wait_for("Sold", total=Strange()))
+    await asyncio.sleep(0)
+    await send(emulator, {**paid(total=1), "event_type": "Sold"})
+    with pytest.raises(ZeroDivisionError):
+        await waiting
+    assert emulator.stats.by_status == {200: 2}
+
+
 def test_an_event_that_comes_at_the_last_moment_counts() -> None:
     """Between the timeout and the look at what was found."""
-    waiting = Waiting()
+    waiting = Waiters()
     event = paid()
     seen = Seen(
         number=1,

@@ -257,7 +257,7 @@ class Captured:
     def _other_identity(self) -> str:
         if self.batch is None:
             groups = _mapping(self.wire.get("groups"))
-            return "/".join(f"{kind}:{name}" for kind, name in groups.items())
+            return "/".join(f"{kind}:{name}" for kind, name in sorted(groups.items()))
         others = _mapping(self.batch.get("user_identities")).values()
         known = (self.batch.get("mpid"), *others)
         return next((str(one) for one in known if one), "")

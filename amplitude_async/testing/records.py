@@ -107,7 +107,8 @@ def check_recording(
         recorded = read_recording(path)
     except FileNotFoundError:
         return f"there is no recording {shown(source, 200)}\n{anew}"
-    captured = _masked_rows(events, mask)
+    # In the form that the file has: who an event is of may be told by its first id.
+    captured = [from_json(_line(row)) for row in _masked_rows(events, mask)]
     lines = list(_compared(recorded, captured))
     if not lines:
         return ""

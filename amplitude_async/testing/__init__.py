@@ -1,7 +1,7 @@
 """What tests of code that sends events need: captured events, time, a network."""
 
-from amplitude_async.testing.capture import capture
 from amplitude_async.testing.captured import Captured
+from amplitude_async.testing.capturing import capture
 from amplitude_async.testing.clock import FakeClock
 from amplitude_async.testing.events import CapturedEvents
 from amplitude_async.testing.masks import PERSONAL, Mask

@@ -33,7 +33,7 @@ from amplitude_async.plugins import (
     call_hook,
     default_name,
 )
-from amplitude_async.testing.capture import capture
+from amplitude_async.testing.capturing import capture
 
 __all__ = ["DestinationContract", "PluginContract", "sample_events"]
 

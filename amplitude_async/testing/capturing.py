@@ -1,10 +1,13 @@
 """Takes the events of every client of the process, and sends none."""
 
-from pathlib import Path
+import asyncio
+from collections.abc import Iterable
+from os import PathLike
 from types import TracebackType
 
 from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.testing.events import CapturedEvents
+from amplitude_async.testing.masks import Mask
 
 __all__ = ["capture"]
 
@@ -23,11 +26,21 @@ class capture:  # noqa: N801 - used as a function, as `suppress` and `timeout` a
     destination plugins get nothing. Captures may be nested: each takes every event.
 
     Args:
-        record: a file to write the events to at the end, for ``assert_recorded``.
+        record: a file to write the events to at the end, for ``assert_recorded``; not
+            after a test that has failed.
+        mask: more keys to mask in it, or a ``Mask`` of your own.
+        keep: keys to leave in it as they are.
     """
 
-    def __init__(self, *, record: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        record: str | PathLike[str] | None = None,
+        mask: Mask | Iterable[str] = (),
+        keep: Iterable[str] = (),
+    ) -> None:
         self._record = record
+        self._mask = Mask.of(mask, keep)
         self._events = CapturedEvents()
 
     def __enter__(self) -> CapturedEvents:
@@ -41,9 +54,8 @@ class capture:  # noqa: N801 - used as a function, as `suppress` and `timeout` a
         traceback: TracebackType | None,
     ) -> None:
         INTERCEPTION.end(self._events)
-        # What a failed test has tracked is no record of what it should.
-        if self._record is not None and error is None:
-            self._events.write(self._record)
+        if error is None:
+            self._write()
 
     async def __aenter__(self) -> CapturedEvents:
         return self.__enter__()
@@ -54,4 +66,10 @@ class capture:  # noqa: N801 - used as a function, as `suppress` and `timeout` a
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.__exit__(kind, error, traceback)
+        INTERCEPTION.end(self._events)
+        if error is None and self._record is not None:
+            await asyncio.to_thread(self._write)
+
+    def _write(self) -> None:
+        if self._record is not None:
+            self._events.write(self._record, mask=self._mask)

@@ -163,11 +163,17 @@ class Listener:
         self._reserved = reserved
 
     async def _open_door(self) -> None:
-        if self._site is not None or self._reserved is None:
+        reserved = self._reserved
+        if self._site is not None or reserved is None:
             return
-        site = web.SockSite(self._running(), self._reserved)
+        site = web.SockSite(self._running(), reserved)
         self._site, self._reserved = site, None
-        await site.start()
+        try:
+            await site.start()
+        except BaseException:
+            # Nobody else would close it.
+            self._site, self._reserved = None, reserved
+            raise
 
     async def _listen_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -15,6 +15,7 @@ __all__ = ["Listener", "is_loopback"]
 
 logger = logging.getLogger("amplitude_async.emulator")
 
+_ENTER = "enter `async with Emulator()` first, or `with` in synchronous code"
 _READ_BUFFER = 1 << 20
 # Every handler is ended by `stop` itself; this is for one stuck in user code.
 _STOP_TIMEOUT = 1.0
@@ -60,7 +61,7 @@ class Listener:
             RuntimeError: the port is not known before the start.
         """
         if self.port == 0:
-            msg = "the emulator has no port yet: enter `async with Emulator()` first"
+            msg = f"the emulator has no port yet: {_ENTER}"
             raise RuntimeError(msg)
         return f"http://{_url_host(self.host)}:{self.port}"
 
@@ -141,7 +142,7 @@ class Listener:
 
     def _running(self) -> web.AppRunner:
         if self._runner is None:
-            msg = "the emulator is not running: enter `async with Emulator()` first"
+            msg = f"the emulator is not running: {_ENTER}"
             raise RuntimeError(msg)
         return self._runner
 
@@ -162,11 +163,17 @@ class Listener:
         self._reserved = reserved
 
     async def _open_door(self) -> None:
-        if self._site is not None or self._reserved is None:
+        reserved = self._reserved
+        if self._site is not None or reserved is None:
             return
-        site = web.SockSite(self._running(), self._reserved)
+        site = web.SockSite(self._running(), reserved)
         self._site, self._reserved = site, None
-        await site.start()
+        try:
+            await site.start()
+        except BaseException:
+            # Nobody else would close it.
+            self._site, self._reserved = None, reserved
+            raise
 
     async def _listen_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -217,9 +217,14 @@ def _nearest(wanted: Wanted, stored: Sequence[Seen]) -> Iterator[str]:
         if name not in ratios:
             ratios[name] = _likeness(name, wanted.event_type)
         ranked.append((-ratios[name], len(differences), -seen.number, seen))
-    for _, _, _, seen in sorted(ranked, key=lambda one: one[:3])[:_MOST_SHOWN]:
+    # Of many that differ alike one is enough.
+    lines: dict[str, None] = {}
+    for _, _, _, seen in sorted(ranked, key=lambda one: one[:3]):
         what = "; ".join(islice(wanted.differences(seen.event), _MOST_SHOWN))
-        yield f"near: {seen.name[:80]!r}, but {what}"
+        lines.setdefault(f"near: {seen.name[:80]!r}, but {what}")
+        if len(lines) == _MOST_SHOWN:
+            break
+    yield from lines
 
 
 def _rejected(wanted: Wanted, rejected: Sequence[Seen]) -> Iterator[str]:

@@ -15,9 +15,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.emulator import server as server_module
+from amplitude_async.emulator.own_loop import OwnLoop
 from amplitude_async.sync import SyncAmplitude
 
 __all__ = ["no_thread_is_left"]
@@ -95,6 +97,42 @@ def test_a_port_that_is_taken_raises_here() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         emulator = Emulator(port=taken.getsockname()[1])
         with pytest.raises(OSError, match="in use"), emulator:
+            pass
+    with emulator:
+        assert send(emulator, event()) == 200
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_a_start_that_fails_half_way_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """No socket, no thread, and it can be entered again."""
+
+    async def fail(_: object) -> None:
+        raise error
+
+    emulator = Emulator()
+    with monkeypatch.context() as patch:
+        patch.setattr(web.SockSite, "start", fail)
+        with pytest.raises(error), emulator:
+            pass
+    assert threads() == []
+    with emulator:
+        assert send(emulator, event()) == 200
+
+
+def test_ctrl_c_while_it_starts_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The one who waits for it is the one who is interrupted."""
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    emulator = Emulator()
+    with monkeypatch.context() as patch:
+        patch.setattr(OwnLoop, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt), emulator:
             pass
     with emulator:
         assert send(emulator, event()) == 200
@@ -237,9 +275,8 @@ def read_once(emulator: Emulator) -> None:
     numbers = [one["n"] for one in emulator.events]
     assert numbers == list(range(numbers[0], numbers[-1] + 1)) if numbers else True
     assert before.events_ingested == before.requests * 500
-    assert [one.number for one in emulator.requests] == sorted(
-        one.number for one in emulator.requests
-    )
+    order = [one.number for one in emulator.requests]
+    assert order == sorted(order)
     for name in emulator.users:
         assert emulator.user(name).id == name
     emulator.events(rejected=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import re
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -302,7 +304,26 @@ async def test_an_mparticle_user_over_the_socket(emulator: Emulator) -> None:
     """As the Amplitude one, and unknown ones alike."""
     with pytest.raises(UnknownUserError, match=re.escape("nobody is known yet")):
         emulator.mparticle_user("u1")
-    assert emulator.mparticle_users == []
+    batch = {
+        "environment": "production",
+        "user_identities": {"customer_id": "u1"},
+        "user_attributes": {"plan": "pro"},
+    }
+    headers = {"Authorization": "Basic a2V5OnNlY3JldA=="}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(emulator.mparticle_url + "/events", json=batch) as response,
+    ):
+        assert response.status == 202
+    assert emulator.mparticle_users == ["u1"]
+    assert emulator.mparticle_user("u1").attributes == {"plan": "pro"}
+    assert emulator.users == []
+
+
+def test_amounts_beyond_any_sum_are_infinite() -> None:
+    """And no error."""
+    event = {"event_type": "Sold", "user_id": "user-1", "revenue": 1.7e308}
+    assert picture_of(event, event, event).revenue == math.inf
 
 
 def test_who_is_forgotten_is_not_found() -> None:

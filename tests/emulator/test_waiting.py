@@ -87,14 +87,14 @@ async def test_nothing_polls_while_it_waits(
 
 async def test_a_timeout_says_what_came_instead(emulator: Emulator) -> None:
     """Names, the nearest events with what differs, and what was not taken."""
-    await send(emulator, paid(total=9), paid("user-2", total=9.5))
+    await send(emulator, paid(total=9), *[paid("user-2", total=9.5)] * 9)
     await send(emulator, {"event_type": "Piad", "user_id": "user-1"})
     await send(emulator, {"event_type": "Paid"})
     with pytest.raises(AssertionError) as caught:
         await emulator.wait_for("Paid", timeout=0.01, user_id="user-1", total=9.5)
     assert str(caught.value).split("\n") == [
         "waited 0.01 s for 'Paid' with user_id 'user-1', total=9.5: 0 of 1 came",
-        "  stored were 'Paid' (2), 'Piad' (1)",
+        "  stored were 'Paid' (10), 'Piad' (1)",
         "  near: 'Paid', but user_id is 'user-2' and not 'user-1'",
         "  near: 'Paid', but total is 9 and not 9.5",
         (

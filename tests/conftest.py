@@ -8,9 +8,7 @@ import random
 import signal
 import socket
 import sys
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -181,20 +179,8 @@ def background_emulator() -> Iterator["Emulator"]:
     """Yield an emulator that runs beside a synchronous test, on a loop of its own."""
     from amplitude_async.emulator import Emulator  # noqa: PLC0415 - as above
 
-    ready: Future[tuple[Emulator, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        async with Emulator() as running:
-            ready.set_result((running, asyncio.get_running_loop(), stop))
-            await stop.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    running, loop, stop = ready.result(timeout=10)
-    yield running
-    loop.call_soon_threadsafe(stop.set)
-    thread.join(timeout=10)
+    with Emulator() as running:
+        yield running
 
 
 # Clients --------------------------------------------------------------------

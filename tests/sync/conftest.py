@@ -1,6 +1,5 @@
 """Fixtures for tests of the synchronous clients: a server in a thread, processes."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -43,22 +42,8 @@ class HoldsUp(EnrichmentPlugin):
 @pytest.fixture
 def server() -> Iterator[Emulator]:
     """Yield a local Amplitude server that runs on a thread of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    def wait_for(work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, loop).result(TIMEOUT)
-
-    emulator = Emulator()
-    wait_for(emulator.__aenter__())
-    try:
+    with Emulator() as emulator:
         yield emulator
-    finally:
-        wait_for(emulator.__aexit__(None, None, None))
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(TIMEOUT)
-        loop.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from amplitude_async.testing.clock import FakeClock
 from amplitude_async.testing.recording import RecordingAmplitude
+from amplitude_async.testing.shared_clock import SharedClock
 from amplitude_async.testing.transport import Answer, ScriptedTransport, SentRequest
 
 __all__ = [
@@ -10,4 +11,5 @@ __all__ = [
     "RecordingAmplitude",
     "ScriptedTransport",
     "SentRequest",
+    "SharedClock",
 ]

@@ -5,9 +5,11 @@ the client under test would share its mistakes.
 """
 
 from .faults import Fault
-from .ledger import EmulatorStats, ReceivedRequest
+from .records import EmulatorStats, ReceivedRequest
 from .script import FaultScript
+from .seen import Seen, Taken
 from .server import Emulator
+from .users import SeenMParticleUser, SeenUser, UnknownUserError
 
 __all__ = [
     "Emulator",
@@ -15,4 +17,9 @@ __all__ = [
     "Fault",
     "FaultScript",
     "ReceivedRequest",
+    "Seen",
+    "SeenMParticleUser",
+    "SeenUser",
+    "Taken",
+    "UnknownUserError",
 ]

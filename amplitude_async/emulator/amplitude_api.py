@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from .amplitude_rules import Findings, check_event
 from .judgement import Arrival, JsonObject, Judgement
+from .naming import named_problems
 from .rates import RateMeter
 from .reading import UnreadableError, parse, text_of
 
@@ -110,7 +111,13 @@ class AmplitudeApi:
             f"to {max(over.values()):,}"
         )
         return replace(
-            judgement, status=429, body=body, accepted=(), keys=(), note=note
+            judgement,
+            status=429,
+            body=body,
+            accepted=(),
+            keys=(),
+            note=note,
+            problems=named_problems(body, judgement.events),
         )
 
     def _judge_document(self, document: JsonObject, arrival: Arrival) -> Judgement:
@@ -203,7 +210,7 @@ def _judge_events(base: Judgement, api_key: str, arrival: Arrival) -> Judgement:
         keys.append(_dedup_key(api_key, event))
     body = findings.body()
     if body is not None:
-        return replace(base, body=body, note=findings.note)
+        return replace(base, body=body, note=findings.note, problems=findings.problems)
     body = {
         "code": 200,
         "events_ingested": len(accepted),

@@ -54,34 +54,34 @@ _ABSENT, _SHORT, _BAD, _GOOD = range(4)
 class Findings:
     """Collects what is wrong with which events, by the keys of the 400 body."""
 
-    __slots__ = ("_bad", "_first", "invalid", "missing", "short")
+    __slots__ = ("_first", "invalid", "missing", "problems", "short")
 
     def __init__(self) -> None:
         self.missing: dict[str, list[int]] = {}
         self.invalid: dict[str, list[int]] = {}
         self.short: dict[str, list[int]] = {}
+        self.problems: dict[int, str] = {}
         self._first = ""
-        self._bad: set[int] = set()
 
     def add(
         self, found: dict[str, list[int]], field: str, index: int, why: str
     ) -> None:
         """Write down a problem of one event, among its like."""
         found.setdefault(field, []).append(index)
-        self._bad.add(index)
+        self.problems.setdefault(index, f"{field} {why}")
         self._first = self._first or f"event {index}: {field} {why}"
 
     @property
     def note(self) -> str:
         """What is wrong with the first bad event, and how many more there are."""
-        more = len(self._bad) - 1
+        more = len(self.problems) - 1
         if more < 1:
             return self._first
         return f"{self._first}; {more:,} more {'is' if more == 1 else 'are'} refused"
 
     def body(self) -> JsonObject | None:
         """Return the body of the 400, None where nothing is wrong."""
-        if not self._bad:
+        if not self.problems:
             return None
         if self.missing:
             error = _MISSING_FIELD

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from .browsers import OWN_HEADERS, refuse_other_json
-from .ledger import Ledger, ReceivedRequest
+from .ledger import Ledger
 from .page import PAGE
+from .records import ReceivedRequest
 from .script import FaultScript, parse_faults
+from .seen import Seen
 
 __all__ = ["Control"]
 
@@ -64,12 +66,14 @@ class Control:
     async def _events(self, request: web.Request) -> web.Response:
         ledger = self._ledger()
         total = ledger.stats.events_ingested
-        return _listing(request, "events", ledger.events, total)
+        kept = ledger.stored("event")
+        return _listing(request, "events", kept, total, show=_as_sent)
 
     async def _batches(self, request: web.Request) -> web.Response:
         ledger = self._ledger()
         total = ledger.stats.batches_ingested
-        return _listing(request, "batches", ledger.batches, total)
+        kept = ledger.stored("batch")
+        return _listing(request, "batches", kept, total, show=_as_sent)
 
     async def _requests(self, request: web.Request) -> web.Response:
         ledger = self._ledger()
@@ -105,6 +109,10 @@ class Control:
         return _json(asdict(self._ledger().stats))
 
 
+def _as_sent(seen: Seen) -> object:
+    return seen.event
+
+
 def _summary(request: ReceivedRequest) -> dict[str, Any]:
     # No headers: they may hold credentials.
     return {
@@ -126,7 +134,7 @@ def _listing(
     kept: Sequence[_Item],
     total: int,
     *,
-    show: Callable[[_Item], object] = lambda item: item,
+    show: Callable[[_Item], object],
 ) -> web.Response:
     """Answer the newest items, or those after a number of items already seen."""
     try:

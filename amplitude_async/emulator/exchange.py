@@ -11,8 +11,10 @@ from .amplitude_api import error_body
 from .browsers import ingestion_headers, preflight
 from .faults import Fault
 from .judgement import Arrival, JsonObject, Judgement, Vendor
-from .ledger import Ledger, ReceivedRequest
+from .ledger import Ledger
+from .naming import named_problems
 from .reading import weigh
+from .records import ReceivedRequest
 from .script import FaultScript, Turn
 from .wire import Answer, Body, Pause, encode, hang_up, read_body, send
 
@@ -93,18 +95,24 @@ class Exchange:
         judgement = vendor.api.judge(_arrival(head, body))
         draft = _complete(head, judgement, body)
         fault = turn.after_reading(draft)
+        stored: Judgement | None = None
         if fault is None or fault.stores():
-            judgement = self._store(vendor, judgement, draft)
-            draft = replace(draft, status=judgement.status, note=judgement.note)
+            judgement = stored = self._metered(vendor, judgement, draft)
+            draft = replace(
+                draft,
+                status=judgement.status,
+                note=judgement.note,
+                problems=judgement.problems,
+            )
         if fault is None:
-            self._ledger().record(draft)
+            self._ledger().record(draft, stored)
             return _respond(judgement, ingestion_headers(request))
         if fault.hang_up in ("before", "after"):
-            return await self._drop(request, fault, draft)
+            return await self._drop(request, fault, draft, stored)
         answer = _disturbed(fault, draft, judgement, vendor)
         usual = ingestion_headers(request)
         answer = replace(answer, headers=_merged(usual, "", answer.headers))
-        return await self._disturb(request, fault, draft, answer)
+        return await self._disturb(request, fault, draft, answer=answer, stored=stored)
 
     def _draft(self, request: web.Request) -> ReceivedRequest:
         return ReceivedRequest(
@@ -114,21 +122,24 @@ class Exchange:
             received_at=self._clock(),
         )
 
-    def _store(
+    def _metered(
         self, vendor: Vendor, judgement: Judgement, draft: ReceivedRequest
     ) -> Judgement:
-        now = draft.received_at
         if judgement.accepted and vendor.meter is not None:
-            judgement = vendor.api.judge_rate(judgement, vendor.meter, now)
-        self._ledger().ingest(judgement, now, draft.weight)
+            now = draft.received_at
+            return vendor.api.judge_rate(judgement, vendor.meter, now)
         return judgement
 
     async def _drop(
-        self, request: web.Request, fault: Fault, draft: ReceivedRequest
+        self,
+        request: web.Request,
+        fault: Fault,
+        draft: ReceivedRequest,
+        stored: Judgement | None = None,
     ) -> web.StreamResponse:
         """Close the connection without a word."""
-        self._ledger().record(replace(draft, status=0, fault=fault.label))
-        self._ledger().connections_dropped += 1
+        draft = replace(draft, status=0, fault=fault.label)
+        self._ledger().record(draft, stored, dropped=1)
         await self._pause(fault.delay)
         return hang_up(request)
 
@@ -137,12 +148,16 @@ class Exchange:
         request: web.Request,
         fault: Fault,
         draft: ReceivedRequest,
+        *,
         answer: Answer,
+        stored: Judgement | None,
     ) -> web.StreamResponse:
         """Answer as the fault says instead of as judged."""
-        status = answer.status
-        self._ledger().record(replace(draft, status=status, fault=fault.label))
-        self._ledger().connections_dropped += answer.cut
+        draft = replace(draft, status=answer.status, fault=fault.label)
+        if stored is None:
+            named = named_problems(answer.document, draft.events)
+            draft = replace(draft, problems={**draft.problems, **named})
+        self._ledger().record(draft, stored, dropped=int(answer.cut))
         if fault.delay and await self._pause(fault.delay):
             return hang_up(request)
         return await send(request, answer, self._pause)
@@ -182,6 +197,7 @@ def _complete(
         options=judgement.options,
         client_upload_time=judgement.client_upload_time,
         note=judgement.note,
+        problems=judgement.problems,
         weight=_weight_kept(judgement, body),
     )
 
@@ -211,6 +227,7 @@ def _disturbed(
         cut=fault.hang_up == "during",
         trickle=fault.trickle,
         endless=fault.endless,
+        document=body,
     )
 
 

@@ -13,8 +13,8 @@ from typing import Literal
 
 from .amplitude_api import AmplitudeApi, error_body, silenced_body, throttled_body
 from .judgement import JsonObject
-from .ledger import ReceivedRequest
 from .reading import text_of
+from .records import ReceivedRequest
 
 __all__ = ["Fault", "HangUp"]
 

@@ -79,6 +79,9 @@ class Judgement:
     note: str = ""
     """Why it was refused, or taken in part, in words the vendor would not send."""
 
+    problems: Mapping[int, str] = field(default_factory=dict, repr=False)
+    """What is wrong with single units, by their index in `events`."""
+
 
 class Api(Protocol):
     """One vendor's ingestion API, without sockets, clock or memory."""

@@ -171,7 +171,7 @@ class MParticleApi:
             refusal = _refused(400, wrong, f"batch {index}: {wrong}")
         if refusal is None:
             return _accept(sent, problems, arrival, api_key)
-        return replace(refusal, events=_objects(sent))
+        return replace(refusal, events=_objects(sent), problems=_placed(problems, sent))
 
 
 def _oversize(sent: list[Any], sizes: list[int]) -> Judgement | None:
@@ -189,10 +189,15 @@ def _accept(
     sent: list[Any], problems: Mapping[int, str], arrival: Arrival, api_key: str
 ) -> Judgement:
     """Return the judgement that stores all batches but those with a problem."""
-    good = [batch for index, batch in enumerate(sent) if index not in problems]
-    kept = good
+    young: dict[int, str] = {}
     if arrival.path == HISTORICAL_PATH:
-        kept = [batch for batch in good if is_historical(batch, arrival.received_at)]
+        young = {
+            index: "an event is younger than 72 hours, or has no time"
+            for index, batch in enumerate(sent)
+            if index not in problems and not is_historical(batch, arrival.received_at)
+        }
+    lost = {**problems, **young}
+    kept = [batch for index, batch in enumerate(sent) if index not in lost]
     dropped = len(sent) - len(kept)
     return Judgement(
         202,
@@ -202,7 +207,8 @@ def _accept(
         accepted=tuple(kept),
         keys=tuple(_dedup_key(api_key, batch) for batch in kept),
         unfit=len(problems),
-        too_young=len(good) - len(kept),
+        too_young=len(young),
+        problems=_placed(lost, sent),
         note=f"dropped {dropped} of {len(sent)} batches in silence" if dropped else "",
     )
 
@@ -210,6 +216,16 @@ def _accept(
 def _find_problems(sent: list[Any]) -> dict[int, str]:
     found = ((index, find_problem(batch)) for index, batch in enumerate(sent))
     return {index: problem for index, problem in found if problem}
+
+
+def _placed(problems: Mapping[int, str], sent: list[Any]) -> dict[int, str]:
+    """Return the problems by the place among those that are JSON objects."""
+    places = (index for index, batch in enumerate(sent) if isinstance(batch, dict))
+    return {
+        place: problems[index]
+        for place, index in enumerate(places)
+        if index in problems
+    }
 
 
 def _objects(sent: list[Any]) -> tuple[JsonObject, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Mapping
+from threading import Lock
 
 __all__ = ["RateMeter"]
 
@@ -26,24 +27,27 @@ class RateMeter:
         self.window = window
         self._admitted: deque[tuple[float, Mapping[Hashable, int]]] = deque()
         self._counts: dict[Hashable, int] = {}
+        # A test resets the emulator from a thread of its own.
+        self._lock = Lock()
 
     def admit(self, counts: Mapping[Hashable, int], now: float) -> dict[Hashable, int]:
         """Count these events, or return the events per second of who is too fast.
 
         One identity above the threshold is enough to admit none of them.
         """
-        self._forget_before(now - self.window)
-        room = self.threshold * self.window
-        over = {}
-        for identity, count in counts.items():
-            total = self._counts.get(identity, 0) + count
-            if total > room:
-                over[identity] = round(total / self.window)
-        if not over:
-            self._admitted.append((now, counts))
+        with self._lock:
+            self._forget_before(now - self.window)
+            room = self.threshold * self.window
+            over = {}
             for identity, count in counts.items():
-                self._counts[identity] = self._counts.get(identity, 0) + count
-        return over
+                total = self._counts.get(identity, 0) + count
+                if total > room:
+                    over[identity] = round(total / self.window)
+            if not over:
+                self._admitted.append((now, counts))
+                for identity, count in counts.items():
+                    self._counts[identity] = self._counts.get(identity, 0) + count
+            return over
 
     def used(self, identity: Hashable) -> float:
         """Return the used part of what the threshold allows, as of the last request."""
@@ -51,8 +55,9 @@ class RateMeter:
 
     def clear(self) -> None:
         """Forget every identity."""
-        self._admitted.clear()
-        self._counts.clear()
+        with self._lock:
+            self._admitted.clear()
+            self._counts.clear()
 
     def _forget_before(self, start: float) -> None:
         while self._admitted and self._admitted[0][0] <= start:

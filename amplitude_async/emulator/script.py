@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from .admission import Admission
 from .faults import Fault
-from .ledger import ReceivedRequest
+from .records import ReceivedRequest
 
 __all__ = ["FaultScript", "Turn", "describe", "parse_faults"]
 

@@ -3,43 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
-import logging
-import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+import warnings
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
 from .amplitude_api import BATCH_PATH, HTTP_API_PATH, AmplitudeApi
+from .book import Book
 from .browsers import Guard
 from .control import Control
 from .exchange import Exchange, find_vendor
 from .judgement import JsonObject, Vendor
-from .ledger import EmulatorStats, Ledger, ReceivedRequest
+from .ledger import Ledger
+from .listening import Listener, is_loopback
 from .mparticle_api import MPARTICLE_PATH, MParticleApi
+from .own_loop import OwnLoop
 from .rates import RateMeter
+from .records import EmulatorStats, ReceivedRequest
 from .script import FaultScript
+from .seen import Seen, Taken
+from .users import (
+    SeenMParticleUser,
+    SeenUser,
+    UnknownUserError,
+    picture,
+    picture_of_batches,
+)
+from .waiting import Waiting, Wanted
 from .wire import meet_expectation
 
 __all__ = ["Emulator"]
 
-logger = logging.getLogger("amplitude_async.emulator")
-
-_READ_BUFFER = 1 << 20
-# Every handler is ended by `stop` itself; this is for one stuck in user code.
-_STOP_TIMEOUT = 1.0
+_START_TIMEOUT = 10.0
+# Handlers are ended within a second; this is for a function of the test's own.
+_END_TIMEOUT = 5.0
 
 
 class Emulator:
     """A local Amplitude and mParticle server that keeps what it is sent.
 
     Use it as `async with Emulator() as emulator:` and send to `emulator.httpapi_url`,
-    or with an mParticle client to `emulator.mparticle_url`.
+    or with an mParticle client to `emulator.mparticle_url`. In synchronous code it is
+    `with Emulator() as emulator:`, and it runs in a thread of its own until the end of
+    the block. What it tells may be read from any thread.
 
     Args:
         host: address to listen on, a loopback address unless `allow_remote`.
@@ -81,7 +91,7 @@ class Emulator:
         allow_remote: bool = False,
         allowed_hosts: Collection[str] = (),
     ) -> None:
-        if not allow_remote and not _is_loopback(host):
+        if not allow_remote and not is_loopback(host):
             msg = (
                 f"host {host!r} can be reached from other machines: use 127.0.0.1, "
                 "or pass allow_remote=True if that is wanted"
@@ -90,40 +100,34 @@ class Emulator:
         if isinstance(allowed_hosts, str):
             msg = f"allowed_hosts is {allowed_hosts!r}: give a list of host names"
             raise ValueError(msg)  # noqa: TRY004 - a bad value, like the others
-        self._host = host
-        self._port = port
         mparticle = MParticleApi(mparticle_keys, bulk_partial=bulk_partial)
         meter = None if eps_threshold is None else RateMeter(eps_threshold, eps_window)
-        self._vendors = (
+        vendors = (
             Vendor(AmplitudeApi(api_keys), meter),
             Vendor(mparticle, _batch_meter(rate_limit_per_second)),
         )
-        self._new_ledger = partial(Ledger, keep, keep_requests, keep_bytes)
-        self._ledger = self._new_ledger()
         self.faults = FaultScript(seed)
         """The faults to come: `add`, `clear`, `pending`."""
-        self._new_application = partial(
-            _application,
-            Control(self._current_ledger, self.faults, self.reset),
-            Exchange(
-                vendors=self._vendors,
-                ledger=self._current_ledger,
-                faults=self.faults,
-                clock=clock,
-                pause=self._pause,
-            ),
-            Guard((host, *allowed_hosts), self._ingests),
+        self._waiting = Waiting()
+        new_ledger = partial(Ledger, keep, keep_requests, keep_bytes, self._waiting)
+        # The thread of `with` holds these and not the emulator itself, which can so
+        # be collected where nobody ends it.
+        self._book = Book(new_ledger, self._waiting, self.faults, vendors)
+        self._listener = _listener(
+            host,
+            port,
+            book=self._book,
+            faults=self.faults,
+            vendors=vendors,
+            clock=clock,
+            allowed_hosts=allowed_hosts,
         )
-        self._runner: web.AppRunner | None = None
-        self._site: web.SockSite | None = None
-        self._reserved: socket.socket | None = None
-        self._relisten: asyncio.Task[None] | None = None
-        self._stopping = asyncio.Event()
+        self._own: OwnLoop | None = None
 
     def __repr__(self) -> str:
         """Say where it listens and how much it has seen."""
         stats = self.stats
-        where = "stopped" if self._runner is None else self.url
+        where = self.url if self._listener.is_running else "stopped"
         return (
             f"<Emulator {where} requests={stats.requests} "
             f"events={stats.events_ingested} batches={stats.batches_ingested}>"
@@ -143,10 +147,62 @@ class Emulator:
         """Stop, whatever requests still hang."""
         await self.stop()
 
+    def __enter__(self) -> Self:
+        """Start listening in a thread of its own.
+
+        Raises:
+            RuntimeError: it is running.
+            OSError: the port is taken.
+        """
+        if self._own is not None or self._listener.is_running:
+            msg = "the emulator is running: stop it before starting it again"
+            raise RuntimeError(msg)
+        own = OwnLoop("amplitude-emulator")
+        own.start()
+        try:
+            own.call(self._listener.start, _START_TIMEOUT)
+        except BaseException:
+            own.stop(_END_TIMEOUT)
+            raise
+        self._own = own
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop, whatever requests still hang, and end the thread.
+
+        Raises:
+            RuntimeError: a function of the test's own holds the thread up.
+        """
+        own, self._own = self._own, None
+        if own is None or self._end(own) or exc is not None:
+            return
+        msg = (
+            f"the emulator did not end within {_END_TIMEOUT:g} s, its thread is left "
+            "behind: let the functions given to its faults, and its clock, return"
+        )
+        raise RuntimeError(msg)
+
+    def __del__(self) -> None:
+        """Warn of a thread that nobody ended, and let it end."""
+        own: OwnLoop | None = getattr(self, "_own", None)
+        if own is not None and own.is_running:
+            warnings.warn(
+                f"unclosed emulator {self!r}: use it as `with Emulator() as emulator:`",
+                ResourceWarning,
+                stacklevel=1,
+                source=self,
+            )
+            own.ask_to_stop()
+
     @property
     def port(self) -> int:
         """The port it listens on, 0 before the first start on any free port."""
-        return self._port
+        return self._listener.port
 
     @property
     def url(self) -> str:
@@ -155,10 +211,7 @@ class Emulator:
         Raises:
             RuntimeError: the port is not known before the start.
         """
-        if self._port == 0:
-            msg = "the emulator has no port yet: enter `async with Emulator()` first"
-            raise RuntimeError(msg)
-        return f"http://{_url_host(self._host)}:{self._port}"
+        return self._listener.url
 
     @property
     def httpapi_url(self) -> str:
@@ -176,32 +229,126 @@ class Emulator:
         return self.url + MPARTICLE_PATH
 
     @property
-    def events(self) -> list[JsonObject]:
-        """The Amplitude events stored, each once, in order of arrival."""
-        return list(self._ledger.events)
+    def events(self) -> Taken:
+        """The Amplitude events stored, each once, in order of arrival.
+
+        `events(rejected=True)` returns those that were not taken, each with its reason.
+        """
+        return self._book.ledger().events
 
     @property
-    def batches(self) -> list[JsonObject]:
-        """The mParticle batches stored, each once, in order of arrival."""
-        return list(self._ledger.batches)
+    def batches(self) -> Taken:
+        """The mParticle batches stored, each once, in order of arrival.
+
+        `batches(rejected=True)` returns those that were not taken, likewise.
+        """
+        return self._book.ledger().batches
 
     @property
     def requests(self) -> list[ReceivedRequest]:
         """The requests received, in order of being judged."""
-        return list(self._ledger.requests)
+        return self._book.ledger().requests
 
     @property
     def stats(self) -> EmulatorStats:
         """A snapshot of the counters; they count also what is no longer kept."""
-        return self._ledger.stats
+        return self._book.ledger().stats
+
+    @property
+    def users(self) -> list[str]:
+        """The ids for `user`: users, and devices that came without one."""
+        return self._book.ledger().users("event")
+
+    @property
+    def mparticle_users(self) -> list[str]:
+        """The ids for `mparticle_user`: of each user the customer id or the next best.
+
+        After it come email, mpid, and any other identity.
+        """
+        return self._book.ledger().users("batch")
+
+    def user(self, name: str) -> SeenUser:
+        """Return what the events kept make of one user, or device.
+
+        Raises:
+            UnknownUserError: nothing of it was stored; it is a KeyError.
+        """
+        ledger = self._book.ledger()
+        found = ledger.of_user("event", name)
+        if found:
+            return picture(name, found)
+        rejected = ledger.rejected("event")
+        own = [one for one in rejected if name in (one.user_id, one.device_id)]
+        raise UnknownUserError(name, ledger.users("event"), own)
+
+    def mparticle_user(self, name: str) -> SeenMParticleUser:
+        """Return what the batches kept make of one user, by any of its identities.
+
+        Raises:
+            UnknownUserError: nothing of it was stored; it is a KeyError.
+        """
+        ledger = self._book.ledger()
+        found = ledger.of_user("batch", name)
+        if not found:
+            raise UnknownUserError(name, ledger.users("batch"))
+        return picture_of_batches(name, found)
+
+    async def wait_for(
+        self,
+        event_type: str,
+        /,
+        *,
+        timeout: float = 1.0,
+        times: int = 1,
+        user_id: str | None = None,
+        device_id: str | None = None,
+        **properties: Any,
+    ) -> list[JsonObject]:
+        """Wait until so many such Amplitude events are stored, and return them.
+
+        Args:
+            event_type: name of the event.
+            timeout: seconds to wait at most.
+            times: how many of them, those included that are there already.
+            user_id: only events of this user.
+            device_id: only events of this device.
+            **properties: only events with these values in their event properties.
+
+        Raises:
+            AssertionError: they did not come in time; it says what came instead.
+        """
+        wanted = Wanted(event_type, user_id, device_id, properties, times)
+        return await self._waiting.wait(wanted, timeout, self._arrived)
+
+    def wait_for_sync(
+        self,
+        event_type: str,
+        /,
+        *,
+        timeout: float = 1.0,
+        times: int = 1,
+        user_id: str | None = None,
+        device_id: str | None = None,
+        **properties: Any,
+    ) -> list[JsonObject]:
+        """Wait as `wait_for` does, in synchronous code.
+
+        Raises:
+            AssertionError: they did not come in time; it says what came instead.
+            RuntimeError: a loop runs in this thread, and would be held up.
+        """
+        if _loop_runs_here():
+            msg = (
+                "wait_for_sync would hold up the event loop of this thread: write "
+                "`await emulator.wait_for(...)`"
+            )
+            raise RuntimeError(msg)
+        wanted = Wanted(event_type, user_id, device_id, properties, times)
+        return self._waiting.wait_blocking(wanted, timeout, self._arrived)
 
     def reset(self) -> None:
         """Forget what arrived, counters, faults, deduplication keys and rates."""
-        self._ledger = self._new_ledger()
-        self.faults.clear()
-        for vendor in self._vendors:
-            if vendor.meter is not None:
-                vendor.meter.clear()
+        self._book.reset()
 
     async def start(self) -> None:
         """Listen; after a stop on the same port as before.
@@ -210,37 +357,11 @@ class Emulator:
             RuntimeError: it is running.
             OSError: the port is taken.
         """
-        if self._runner is not None:
-            msg = "the emulator is running: stop it before starting it again"
-            raise RuntimeError(msg)
-        self._stopping = asyncio.Event()
-        await self._reserve()
-        self._runner = web.AppRunner(
-            self._new_application(),
-            access_log=None,
-            # The judge decodes bodies itself, to measure and to bound them.
-            auto_decompress=False,
-            read_bufsize=_READ_BUFFER,
-            shutdown_timeout=_STOP_TIMEOUT,
-        )
-        await self._runner.setup()
-        await self._open_door()
-        logger.info("emulator listens on %s", self.url)
+        await self._there(self._listener.start)
 
     async def stop(self) -> None:
         """Stop listening and end hanging requests; a second call does nothing."""
-        runner, self._runner = self._runner, None
-        if runner is None:
-            return
-        self._stopping.set()
-        await self._cancel_relisten()
-        self._site = None
-        self._drop_connections(runner)
-        await runner.cleanup()
-        if self._reserved is not None:
-            self._reserved.close()
-            self._reserved = None
-        logger.info("emulator stopped after %d requests", self.stats.requests)
+        await self._there(self._listener.stop)
 
     async def refuse(self, seconds: float | None = None) -> None:
         """Refuse connections, and drop the open ones, until `listen` is called.
@@ -248,86 +369,69 @@ class Emulator:
         Args:
             seconds: listen again by itself after so long; the call returns at once.
         """
-        runner = self._running()
-        await self._cancel_relisten()
-        if self._site is not None:
-            site, self._site = self._site, None
-            await site.stop()
-            # A bound socket that does not listen refuses connections, and keeps
-            # other programs from taking the port meanwhile.
-            await self._reserve()
-        self._ledger.connections_dropped += self._drop_connections(runner)
-        if seconds is not None:
-            self._relisten = asyncio.create_task(self._listen_after(seconds))
+        await self._there(partial(self._listener.refuse, seconds))
 
     async def listen(self) -> None:
         """Accept connections again, on the same port."""
-        self._running()
-        await self._cancel_relisten()
-        await self._open_door()
+        await self._there(self._listener.listen)
 
-    def _running(self) -> web.AppRunner:
-        if self._runner is None:
-            msg = "the emulator is not running: enter `async with Emulator()` first"
-            raise RuntimeError(msg)
-        return self._runner
+    async def _there(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Take a step on the loop that the emulator runs on."""
+        if self._own is None:
+            await step()
+        else:
+            await self._own.join(step)
 
-    def _current_ledger(self) -> Ledger:
-        return self._ledger
-
-    def _ingests(self, path: str) -> bool:
-        return find_vendor(self._vendors, path) is not None
-
-    async def _reserve(self) -> None:
-        loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(
-            self._host, self._port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        family, kind, _, _, address = found[0]
-        reserved = socket.socket(family, kind)
+    def _end(self, own: OwnLoop) -> bool:
         try:
-            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            reserved.bind(address)
-        except OSError:
-            reserved.close()
-            raise
-        self._port = reserved.getsockname()[1]
-        self._reserved = reserved
-
-    async def _open_door(self) -> None:
-        if self._site is not None or self._reserved is None:
-            return
-        site = web.SockSite(self._running(), self._reserved)
-        self._site, self._reserved = site, None
-        await site.start()
-
-    async def _listen_after(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        await self._open_door()
-
-    async def _cancel_relisten(self) -> None:
-        task, self._relisten = self._relisten, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-    def _drop_connections(self, runner: web.AppRunner) -> int:
-        dropped = 0
-        for connection in runner.server.connections if runner.server else ():
-            transport = connection.transport
-            if transport is not None and not transport.is_closing():
-                transport.abort()
-                dropped += 1
-        return dropped
-
-    async def _pause(self, seconds: float) -> bool:
-        """Wait, and return True if the emulator stops before the time is over."""
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            own.call(self._listener.stop, _END_TIMEOUT)
         except TimeoutError:
+            own.ask_to_stop()
             return False
-        return True
+        finally:
+            ended = own.stop(_END_TIMEOUT)
+        return ended
+
+    def _arrived(self) -> tuple[list[Seen], list[Seen]]:
+        ledger = self._book.ledger()
+        return ledger.stored("event"), ledger.rejected("event")
+
+
+def _listener(
+    host: str,
+    port: int,
+    *,
+    book: Book,
+    faults: FaultScript,
+    vendors: Sequence[Vendor],
+    clock: Callable[[], float],
+    allowed_hosts: Collection[str],
+) -> Listener:
+    """Put together what answers requests."""
+
+    async def pause(seconds: float) -> bool:
+        return await listener.pause(seconds)
+
+    def ingests(path: str) -> bool:
+        return find_vendor(vendors, path) is not None
+
+    control = Control(book.ledger, faults, book.reset)
+    exchange = Exchange(
+        vendors=vendors, ledger=book.ledger, faults=faults, clock=clock, pause=pause
+    )
+    guard = Guard((host, *allowed_hosts), ingests)
+    listener = Listener(
+        host, port, partial(_application, control, exchange, guard), book.count_dropped
+    )
+    return listener
+
+
+def _loop_runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _application(control: Control, exchange: Exchange, guard: Guard) -> web.Application:
@@ -349,22 +453,3 @@ def _batch_meter(per_second: float | None) -> RateMeter | None:
         )
         raise ValueError(msg)
     return RateMeter(per_second)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _url_host(host: str) -> str:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if address.is_unspecified:
-        return "[::1]" if address.version == 6 else "127.0.0.1"
-    return f"[{host}]" if address.version == 6 else host

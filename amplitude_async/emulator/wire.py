@@ -63,6 +63,8 @@ class Answer:
     cut: bool = False
     trickle: float = 0.0
     endless: bool = False
+    document: object = None
+    """What `payload` was written from."""
 
 
 class _Plain:

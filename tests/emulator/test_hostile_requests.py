@@ -23,8 +23,8 @@ from amplitude_async.emulator.amplitude_api import (
     AmplitudeApi,
 )
 from amplitude_async.emulator.control import Control
-from amplitude_async.emulator.judgement import Api, Arrival
-from amplitude_async.emulator.ledger import Ledger, ReceivedRequest
+from amplitude_async.emulator.judgement import Api, Arrival, Judgement
+from amplitude_async.emulator.ledger import Ledger
 from amplitude_async.emulator.mparticle_api import (
     BULK_PATH,
     EVENTS_PATH,
@@ -33,6 +33,7 @@ from amplitude_async.emulator.mparticle_api import (
 )
 from amplitude_async.emulator.rates import RateMeter
 from amplitude_async.emulator.reading import parse, weigh
+from amplitude_async.emulator.records import ReceivedRequest
 from amplitude_async.emulator.script import FaultScript, parse_faults
 
 __all__: list[str] = []
@@ -122,6 +123,19 @@ DEEP = b'{"api_key":"key","events":[{"event_type":"$groupidentify","device_id":'
 )
 
 
+def check_kept(ledger: Ledger, judgement: Judgement) -> None:
+    """Find each event once: stored, a copy, or not taken and told why."""
+    stats, unit = ledger.stats, judgement.unit
+    rejected = ledger.rejected(unit)
+    assert all(seen.reason and "\n" not in seen.reason for seen in rejected)
+    stored = stats.events_ingested + stats.batches_ingested
+    copies = stats.duplicates + stats.batch_duplicates
+    not_taken = stats.events_rejected + stats.batches_rejected
+    assert stored + copies + not_taken == len(judgement.events)
+    for name in ledger.users(unit):
+        assert ledger.of_user(unit, name)
+
+
 def check(api: Api, arrival: Arrival) -> None:
     """Judge, note the pace, keep and show, as the emulator does with a request."""
     judgement = api.judge(arrival)
@@ -132,8 +146,18 @@ def check(api: Api, arrival: Arrival) -> None:
     assert len(judgement.accepted) == len(judgement.keys)
     assert "\n" not in judgement.note
     ledger = Ledger(10, 10)
-    ledger.ingest(judgement, 0.0, 1)
-    ledger.record(ReceivedRequest(arrival.path, 200, events=judgement.events))
+    of_events = judgement.unit == "event"
+    request = ReceivedRequest(
+        arrival.path,
+        judgement.status,
+        events=judgement.events if of_events else (),
+        batches=() if of_events else judgement.events,
+        problems=judgement.problems,
+        note=judgement.note,
+        weight=1,
+    )
+    ledger.record(request, judgement)
+    check_kept(ledger, judgement)
     json.dumps(judgement.body, allow_nan=False)
     FaultScript().turn().after_reading(ledger.requests[0])
 
@@ -396,7 +420,9 @@ async def test_an_event_nested_too_deep_to_be_served_is_named() -> None:
     for _ in range(100_000):
         deep = [deep]
     ledger = Ledger(10, 10)
-    ledger.events.append({"deep": deep})
+    event = {"deep": deep}
+    judgement = Judgement(200, {}, events=(event,), accepted=(event,), keys=(None,))
+    ledger.record(ReceivedRequest("/batch", 200), judgement)
     control = Control(lambda: ledger, FaultScript(), lambda: None)
     (route,) = [one for one in control.routes() if one.path == "/_emulator/events"]
     request = make_mocked_request("GET", "/_emulator/events")

@@ -1,5 +1,6 @@
 """What tests of code that sends events need: captured events, time, a network."""
 
+from amplitude_async.testing.capture import capture
 from amplitude_async.testing.captured import Captured
 from amplitude_async.testing.clock import FakeClock
 from amplitude_async.testing.events import CapturedEvents
@@ -19,4 +20,5 @@ __all__ = [
     "ScriptedTransport",
     "SentRequest",
     "SharedClock",
+    "capture",
 ]

@@ -1,0 +1,57 @@
+"""Takes the events of every client of the process, and sends none."""
+
+from pathlib import Path
+from types import TracebackType
+
+from amplitude_async.delivery.interception import INTERCEPTION
+from amplitude_async.testing.events import CapturedEvents
+
+__all__ = ["capture"]
+
+
+class capture:  # noqa: N801 - used as a function, as `suppress` and `timeout` are
+    """Take the events of every client of this process, and send none.
+
+    ``with capture() as events:`` and ``async with capture() as events:`` are alike. Of
+    every client: made before or inside, of either vendor, asyncio or synchronous, on
+    any loop or thread. None needs a key, and each event is in ``events`` when its verb
+    has returned, as it would be on the wire: bound fields, plugins, checks and encoding
+    are behind it. What was rejected or dropped is there with the reason. The handle
+    says DELIVERED at once; callbacks and counters see what they would see.
+
+    Nothing is sent while it lasts. What was accepted before waits until it is over, and
+    destination plugins get nothing. Captures may be nested: each takes every event.
+
+    Args:
+        record: a file to write the events to at the end, for ``assert_recorded``.
+    """
+
+    def __init__(self, *, record: str | Path | None = None) -> None:
+        self._record = record
+        self._events = CapturedEvents()
+
+    def __enter__(self) -> CapturedEvents:
+        INTERCEPTION.begin(self._events)
+        return self._events
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        INTERCEPTION.end(self._events)
+        # What a failed test has tracked is no record of what it should.
+        if self._record is not None and error is None:
+            self._events.write(self._record)
+
+    async def __aenter__(self) -> CapturedEvents:
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.__exit__(kind, error, traceback)

@@ -38,9 +38,7 @@ REMEDIES: Final = """\
 None of it was sent. Let the test take the fixture amplitude_events (or capture()) to
 see what is tracked, or amplitude_emulator to send it to this machine; a test that has
 to reach the network is marked @pytest.mark.amplitude(live=True)."""
-OUTSIDE: Final = (
-    "Events were kept from the network while no test ran that they belong to:"
-)
+OUTSIDE: Final = "Kept from the network, and no running test had tracked it:"
 
 Note = Mapping[str, Any]
 
@@ -276,27 +274,35 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[
+    None, pytest.CollectReport, pytest.CollectReport
+]:
     """Refuse a marker that would not do what it seems to say.
 
-    Raises:
-        UsageError: its arguments are others than ``live=True`` or ``live=False``.
+    As an error of the file, which workers of pytest-xdist can tell as well.
     """
-    for item in items:
-        for marker in item.iter_markers(MARKER):
-            if marker.args or list(map(type, marker.kwargs.values())) != [bool]:
-                break
-            if "live" not in marker.kwargs:
-                break
-        else:
-            continue
-        given = ", ".join(
-            (*map(repr, marker.args), *(f"{k}={v!r}" for k, v in marker.kwargs.items()))
-        )
-        raise pytest.UsageError(
-            f"{item.nodeid}: @pytest.mark.{MARKER}({given}) means nothing: "
-            f"write @pytest.mark.{MARKER}(live=True), or live=False"
-        )
+    report = yield
+    for item in report.result or ():
+        wrong = _wrong_marker(item) if isinstance(item, pytest.Item) else None
+        if wrong is not None:
+            report.outcome, report.longrepr = "failed", wrong
+    return report
+
+
+def _wrong_marker(item: pytest.Item) -> str | None:
+    """Say what is wrong with the marker of a test; None: nothing, or it has none."""
+    for marker in item.iter_markers(MARKER):
+        live = marker.kwargs.get("live")
+        if marker.args or len(marker.kwargs) != 1 or not isinstance(live, bool):
+            positional = map(repr, marker.args)
+            named = (f"{name}={value!r}" for name, value in marker.kwargs.items())
+            given = ", ".join((*positional, *named))
+            return (
+                f"{item.nodeid}: @pytest.mark.{MARKER}({given}) means nothing: "
+                f"write @pytest.mark.{MARKER}(live=True), or live=False"
+            )
+    return None
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

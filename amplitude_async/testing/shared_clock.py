@@ -18,7 +18,7 @@ class SharedClock(FakeClock):
     """A ``FakeClock`` that clients on any loop and thread may have in common.
 
     An asynchronous test says ``await clock.advance(10)``, a synchronous one
-    ``clock.tick(10)``. Each timer fires on the loop that has set it.
+    ``clock.advance_sync(10)``. Each timer fires on the loop that has set it.
     """
 
     def __init__(self, *, now: float = 0.0, wall: float = 1_700_000_000.0) -> None:
@@ -28,7 +28,7 @@ class SharedClock(FakeClock):
         self._loops: set[asyncio.AbstractEventLoop] = set()
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> FakeTimer:
-        """Set a timer; it fires inside ``advance`` or ``tick``, on the running loop."""
+        """Set a timer; it fires inside ``advance`` or ``advance_sync``, on the running loop."""
         loop = asyncio.get_running_loop()
         with self._lock:
             self._loops.add(loop)
@@ -36,7 +36,7 @@ class SharedClock(FakeClock):
             timer.loop = loop
             return timer
 
-    def tick(self, seconds: float) -> None:
+    def advance_sync(self, seconds: float) -> None:
         """Let so much time pass, timer by timer, for a synchronous test.
 
         Raises:
@@ -45,7 +45,7 @@ class SharedClock(FakeClock):
                 or timers keep firing while time stands still.
         """
         if _running() is not None:
-            msg = f"tick({seconds}) on a running event loop: await advance() there"
+            msg = f"advance_sync({seconds}) on a running event loop: await advance() there"
             raise RuntimeError(msg)
         for timer in self._due_within(seconds):
             if timer is not None:

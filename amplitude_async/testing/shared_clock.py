@@ -28,7 +28,7 @@ class SharedClock(FakeClock):
         self._loops: set[asyncio.AbstractEventLoop] = set()
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> FakeTimer:
-        """Set a timer; it fires inside ``advance`` or ``advance_sync``, on the running loop."""
+        """Set a timer; it fires while time passes, on the loop that runs now."""
         loop = asyncio.get_running_loop()
         with self._lock:
             self._loops.add(loop)
@@ -45,7 +45,7 @@ class SharedClock(FakeClock):
                 or timers keep firing while time stands still.
         """
         if _running() is not None:
-            msg = f"advance_sync({seconds}) on a running event loop: await advance() there"
+            msg = "advance_sync() on a running event loop: await advance() there"
             raise RuntimeError(msg)
         for timer in self._due_within(seconds):
             if timer is not None:

@@ -391,43 +391,36 @@ def test_a_worker_that_crashes_leaves_its_notes(suite: Suite) -> None:
 
 
 ONE = """
+import pytest
 from amplitude_async.sync import SyncAmplitude
-def test_it():
+@pytest.mark.parametrize("url", {urls})
+def test_it(url):
     with SyncAmplitude("a-key-that-nobody-shows", shutdown_timeout=0.2,
-                       {options}) as client:
+                       server_url=url) as client:
         client.track("Paid", user_id="user-1")
 """
+VENDOR = [None]
+HERE = [
+    "http://localhost:9/2/httpapi",
+    "http://127.0.0.1:9/2/httpapi",
+    "http://127.8.8.8:9/2/httpapi",
+    "http://[::1]:9/2/httpapi",
+    "http://[::ffff:127.0.0.1]:9/2/httpapi",
+    "http://Emulator:9/2/httpapi",
+]
+ELSEWHERE = ["http://localhost.example.com/", "http://192.168.0.1/", "https://other/"]
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://localhost:9/2/httpapi",
-        "http://127.0.0.1:9/2/httpapi",
-        "http://127.8.8.8:9/2/httpapi",
-        "http://[::1]:9/2/httpapi",
-        "http://[::ffff:127.0.0.1]:9/2/httpapi",
-        "http://emulator:9/2/httpapi",
-    ],
-)
-def test_this_machine_and_what_the_configuration_names_are_free(
-    suite: Suite, url: str
-) -> None:
-    """Nobody listens there; the guard says nothing."""
-    test = ONE.format(options=f"server_url={url!r}")
-    ini = "[pytest]\namplitude_guard_allow = emulator other\n"
+def test_this_machine_and_what_the_configuration_names_are_free(suite: Suite) -> None:
+    """Nobody listens there; the guard says nothing. Any other host is not free."""
+    test = ONE.format(urls=HERE + ELSEWHERE)
+    ini = "[pytest]\namplitude_guard_allow = emulator one.more\n"
     run = suite(files={"test_it.py": test, "pytest.ini": ini})
-    assert run.outcomes == {"test_it": "PASSED"}, run.text
-
-
-@pytest.mark.parametrize(
-    "url", ["http://localhost.example.com/", "http://192.168.0.1/", "https://other/"]
-)
-def test_any_other_host_is_not(suite: Suite, url: str) -> None:
-    """However near it may be."""
-    run = suite(files={"test_it.py": ONE.format(options=f"server_url={url!r}")})
-    assert run.outcomes == {"test_it": "FAILED"}
-    assert run.names == []
+    # The names of tests may hold slashes and colons.
+    assert len(re.findall(r"^PASSED test_it", run.text, re.MULTILINE)) == len(HERE)
+    for url in ELSEWHERE:
+        assert f"FAILED test_it.py::test_it[{url}]" in run.text
+    assert set(run.names) <= {"Emulator", "emulator"}
 
 
 @pytest.mark.parametrize(
@@ -435,24 +428,30 @@ def test_any_other_host_is_not(suite: Suite, url: str) -> None:
 )
 def test_it_can_be_switched_off(suite: Suite, off: tuple[str, ...]) -> None:
     """Then the client asks for the vendor's address, which is refused here."""
-    run = suite(*off, files={"test_it.py": ONE.format(options="")})
-    assert run.outcomes == {"test_it": "PASSED"}, run.text
+    run = suite(*off, files={"test_it.py": ONE.format(urls=VENDOR)})
+    assert run.outcomes == {"test_it[None]": "PASSED"}, run.text
     assert set(run.names) == {"api2.amplitude.com"}
 
 
-@pytest.mark.parametrize(
-    "given", ["", "True", "live=1", "alive=True", "live=True, x=1"]
-)
 @pytest.mark.parametrize("workers", [(), ("-n", "1")])
 def test_a_marker_that_means_nothing_is_refused(
-    suite: Suite, given: str, workers: tuple[str, ...]
+    suite: Suite, workers: tuple[str, ...]
 ) -> None:
     """Before any test runs; what was meant is told."""
-    marker = f"amplitude({given})" if given else "amplitude"
-    test = f"import pytest\n@pytest.mark.{marker}\ndef test_it(): pass\n"
-    run = suite(*workers, files={"test_it.py": test})
+    wrong = ("()", "(True)", "(live=1)", "(alive=True)", "(live=True, x=1)")
+    files = {
+        f"test_{number}.py": (
+            f"import pytest\n@pytest.mark.amplitude{given}\ndef test_it(): pass\n"
+        )
+        for number, given in enumerate(wrong)
+    }
+    run = suite("--strict-markers", *workers, files=files)
     assert run.code != 0
-    assert "means nothing: write @pytest.mark.amplitude(live=True)" in run.text
+    for number, given in enumerate(wrong):
+        assert (
+            f"test_{number}.py::test_it: @pytest.mark.amplitude{given} means nothing: "
+            "write @pytest.mark.amplitude(live=True)"
+        ) in run.text
     assert "test_it" not in run.outcomes
 
 
@@ -460,14 +459,14 @@ def test_a_directory_that_is_gone_changes_nothing(suite: Suite) -> None:
     """The process remembers what it could not write down."""
     test = (
         "import os, shutil\n"
-        + ONE.format(options="").replace(
-            "def test_it():",
-            'def test_it():\n    shutil.rmtree(os.environ["AMPLITUDE_ASYNC_GUARD"])',
+        + ONE.format(urls=VENDOR).replace(
+            "def test_it(url):",
+            'def test_it(url):\n    shutil.rmtree(os.environ["AMPLITUDE_ASYNC_GUARD"])',
         )
         + "def test_other(): pass\n"
     )
     run = suite(files={"test_it.py": test})
-    assert run.outcomes == {"test_it": "FAILED", "test_other": "PASSED"}
+    assert run.outcomes == {"test_it[None]": "FAILED", "test_other": "PASSED"}
     assert "[Paid]" in run.text
     assert run.names == []
 

@@ -254,7 +254,9 @@ LINES = {
 
 
 @pytest.fixture(
-    scope="module", params=["alone", "workers", "importlib"], ids=lambda name: name
+    scope="module",
+    params=["alone", "workers", pytest.param("importlib", marks=pytest.mark.long)],
+    ids=lambda name: name,
 )
 def everything(request: pytest.FixtureRequest, suite: Suite) -> Run:
     """Run the whole suite alone, or on two workers."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from .judgement import Vendor
 from .ledger import Ledger
 from .script import FaultScript
-from .waiting import Waiting
+from .waiting import Waiters
 
 __all__ = ["Book"]
 
@@ -25,7 +25,7 @@ class Book:
     def __init__(
         self,
         new_ledger: Callable[[], Ledger],
-        waiting: Waiting,
+        waiting: Waiters,
         faults: FaultScript,
         vendors: Sequence[Vendor],
     ) -> None:

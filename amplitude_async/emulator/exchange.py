@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -153,7 +154,9 @@ class Exchange:
         stored: Judgement | None,
     ) -> web.StreamResponse:
         """Answer as the fault says instead of as judged."""
-        draft = replace(draft, status=answer.status, fault=fault.label)
+        # What never gets its answer has none.
+        status = 0 if fault.delay == math.inf else answer.status
+        draft = replace(draft, status=status, fault=fault.label)
         if stored is None:
             named = named_problems(answer.document, draft.events)
             draft = replace(draft, problems={**draft.problems, **named})

@@ -9,10 +9,11 @@ import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from http import HTTPStatus
-from typing import Literal
+from typing import Any, Literal
 
 from .amplitude_api import AmplitudeApi, error_body, silenced_body, throttled_body
 from .judgement import JsonObject
+from .presets import fields_of
 from .reading import text_of
 from .records import ReceivedRequest
 
@@ -113,7 +114,7 @@ class Fault:
             raise _bad("body", self.body, "give bytes, text, a dict or a function")
         _check_body(self.body)
         _check_headers(self.headers)
-        self._check_together()
+        _check_together(self)
 
     @property
     def label(self) -> str:
@@ -133,6 +134,15 @@ class Fault:
         if self.hang_up:
             return False
         return self.status is None or HTTPStatus.OK <= self.status < 300
+
+    @classmethod
+    def preset(cls, name: str, /, **changes: Any) -> Fault:
+        """Return the fault of this name, such as "outage", with changes to its fields.
+
+        Raises:
+            ValueError: there is none of this name, or a field cannot be acted on.
+        """
+        return cls(**{**fields_of(name), **changes})
 
     @classmethod
     def throttle(
@@ -309,21 +319,22 @@ class Fault:
             return judged
         return error(self.status, _phrase(self.status))
 
-    def _check_together(self) -> None:
-        if self.hang_up in ("before", "after"):
-            for name, given in (
-                ("status", self.status is not None),
-                ("body", self.body is not None),
-                ("trickle", self.trickle > 0),
-                ("endless", self.endless),
-            ):
-                if given:
-                    remedy = f"leave it out, hang_up={self.hang_up!r} sends no answer"
-                    raise _bad(name, getattr(self, name), remedy)
-        if self.hang_up == "before" and self.ingest:
-            raise _bad("ingest", self.ingest, 'use hang_up="after" to store the events')
-        if self.hang_up == "during" and self.endless:
-            raise _bad("endless", self.endless, "leave it out, or leave out hang_up")
+
+def _check_together(fault: Fault) -> None:
+    if fault.hang_up in ("before", "after"):
+        for name, given in (
+            ("status", fault.status is not None),
+            ("body", fault.body is not None),
+            ("trickle", fault.trickle > 0),
+            ("endless", fault.endless),
+        ):
+            if given:
+                remedy = f"leave it out, hang_up={fault.hang_up!r} sends no answer"
+                raise _bad(name, getattr(fault, name), remedy)
+    if fault.hang_up == "before" and fault.ingest:
+        raise _bad("ingest", fault.ingest, 'use hang_up="after" to store the events')
+    if fault.hang_up == "during" and fault.endless:
+        raise _bad("endless", fault.endless, "leave it out, or leave out hang_up")
 
 
 def _check_body(body: object) -> None:

@@ -16,7 +16,7 @@ from .reading import MAX_WEIGHT, weigh
 from .records import EmulatorStats, ReceivedRequest
 from .seen import Seen, Taken, Verdict
 from .users import batch_keys
-from .waiting import Waiting
+from .waiting import Waiters
 
 __all__ = ["Ledger", "Unit"]
 
@@ -136,7 +136,7 @@ class Ledger:
         keep_events: int,
         keep_requests: int,
         keep_bytes: int = 2**28,
-        waiting: Waiting | None = None,
+        waiting: Waiters | None = None,
     ) -> None:
         for name, value in (
             ("keep", keep_events),
@@ -146,7 +146,7 @@ class Ledger:
             if value < 1:
                 msg = f"{name} must be 1 or more, got {value!r}: raise it"
                 raise ValueError(msg)
-        self._waiting = Waiting() if waiting is None else waiting
+        self._waiting = Waiters() if waiting is None else waiting
         self._lock = self._waiting.lock
         self._shelves = {
             "event": _Shelf(keep_events, keep_bytes, _EVENT_SECONDS, event_keys),

@@ -20,9 +20,16 @@ class OwnLoop:
     """Runs coroutines for any thread; it lives from `start` to `stop`.
 
     The thread is a daemon: who forgets to stop it can still end the program.
+
+    Args:
+        name: of the thread.
+        at_end: what to do there as the last.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, at_end: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        self._at_end = at_end
         self._ready: Future[asyncio.AbstractEventLoop] = Future()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -75,6 +82,8 @@ class OwnLoop:
 
     def stop(self, timeout: float) -> bool:
         """End the loop and its thread; False where something there does not yield."""
+        if self._thread.ident is None:
+            return True
         self.ask_to_stop()
         self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -90,3 +99,4 @@ class OwnLoop:
     async def _serve(self) -> None:
         self._ready.set_result(asyncio.get_running_loop())
         await self._stop.wait()
+        await self._at_end()

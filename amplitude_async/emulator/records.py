@@ -18,7 +18,7 @@ class ReceivedRequest:
     """Path without the query."""
 
     status: int
-    """HTTP status answered, 0 where the connection was dropped instead."""
+    """HTTP status answered, 0 where no answer came."""
 
     events: tuple[JsonObject, ...] = field(default=(), repr=False)
     """Amplitude events as they were sent, empty where the body could not be read."""
@@ -89,7 +89,7 @@ class EmulatorStats:
     """Requests to any path but the emulator's own pages."""
 
     by_status: dict[int, int]
-    """Requests by the status answered, 0 for dropped connections."""
+    """Requests by the status answered, 0 where no answer came."""
 
     events_received: int
     """Amplitude events in all requests, whatever became of them."""

@@ -6,7 +6,9 @@ import inspect
 import random
 import reprlib
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import fields
+from threading import RLock
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,7 +29,7 @@ _KINDS = (
     "busy",
 )
 # A function cannot be written in JSON.
-_PYTHON_ONLY = frozenset({"when"})
+_FIELDS = frozenset(one.name for one in fields(Fault)) - {"when"}
 
 
 class _Entry:
@@ -46,6 +48,8 @@ class _Entry:
 class FaultScript:
     """Faults in the order they were added; the first that matches a request fires.
 
+    Any thread may add and clear while requests are answered.
+
     Args:
         seed: of the draws for `Fault.rate`, so that a run can be repeated.
     """
@@ -54,48 +58,62 @@ class FaultScript:
         self._seed = seed
         self._random = random.Random(seed)
         self._entries: list[_Entry] = []
+        # Reentrant: a signal's handler may add a fault while one is being added.
+        self._lock = RLock()
 
     @property
     def pending(self) -> tuple[Fault, ...]:
         """The faults that can still fire."""
-        return tuple(entry.fault for entry in self._entries)
+        return tuple(entry.fault for entry in self._all())
 
-    def add(self, *faults: Fault) -> None:
-        """Append faults to the script."""
-        for fault in faults:
-            if not isinstance(fault, Fault):
-                msg = f"expected a Fault, got {fault!r}: write Fault(status=503)"
-                raise TypeError(msg)
-        self._entries.extend(_Entry(fault) for fault in faults)
+    def add(self, *faults: Fault | str) -> None:
+        """Append faults to the script, presets by their name.
+
+        Raises:
+            ValueError: there is no preset of such a name; none is added.
+            TypeError: something else is no fault, likewise.
+        """
+        entries = [_Entry(_fault(one)) for one in faults]
+        with self._lock:
+            self._entries.extend(entries)
 
     def clear(self) -> None:
         """Remove all faults and start the draws anew."""
-        self._entries.clear()
-        self._random.seed(self._seed)
+        with self._lock:
+            self._entries.clear()
+            self._random.seed(self._seed)
 
     def turn(self) -> Turn:
         """Begin choosing a fault for one request."""
-        return Turn(self, iter(tuple(self._entries)))
+        return Turn(self, iter(self._all()))
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the pending faults as JSON objects."""
-        return [describe(entry.fault, entry.left) for entry in self._entries]
+        return [describe(entry.fault, entry.left) for entry in self._all()]
+
+    def _all(self) -> tuple[_Entry, ...]:
+        with self._lock:
+            return tuple(self._entries)
 
     def _concerns(self, entry: _Entry, request: ReceivedRequest) -> bool:
         # Another request may have used it up while this one's body was read.
-        if entry not in self._entries:
+        if entry not in self._all():
             return False
         when = entry.fault.when
         return when is None or bool(when(request))
 
     def _draw(self, entry: _Entry) -> bool:
         fault = entry.fault
-        if fault.rate < 1 and self._random.random() >= fault.rate:
-            return False
-        if entry.left is not None:
-            entry.left -= 1
-            if entry.left == 0:
-                self._entries.remove(entry)
+        with self._lock:
+            # Another thread may have cleared it while its `when` was asked.
+            if entry not in self._entries:
+                return False
+            if fault.rate < 1 and self._random.random() >= fault.rate:
+                return False
+            if entry.left is not None:
+                entry.left -= 1
+                if entry.left == 0:
+                    self._entries.remove(entry)
         return True
 
 
@@ -160,6 +178,15 @@ class Turn:
                 yield entry
 
 
+def _fault(given: Fault | str) -> Fault:
+    if isinstance(given, str):
+        return Fault.preset(given)
+    if not isinstance(given, Fault):
+        msg = f'expected a Fault, got {given!r}: write Fault(503), or "outage"'
+        raise TypeError(msg)
+    return given
+
+
 def describe(fault: Fault, left: int | None) -> dict[str, Any]:
     """Return a fault as a JSON object: its name, what is left, and what it sets."""
     shown: dict[str, Any] = {"name": fault.label, "left": left}
@@ -188,9 +215,9 @@ def _parse(value: object) -> Fault:
     given = dict(value)
     kind = given.pop("kind", None)
     if kind is None:
-        keys = {one.name for one in fields(Fault)} - _PYTHON_ONLY
-        _check_keys(given, keys, "a fault")
-        return Fault(**given)
+        preset = given.pop("preset", None)
+        _check_keys(given, _FIELDS, "a fault")
+        return Fault(**given) if preset is None else Fault.preset(preset, **given)
     if kind not in _KINDS:
         known = ", ".join(_KINDS)
         msg = f"fault kind is {reprlib.repr(kind)}: use one of {known}, or leave it out"
@@ -206,7 +233,9 @@ def _parse(value: object) -> Fault:
     return fault
 
 
-def _check_keys(given: Mapping[str, object], known: set[str], what: str) -> None:
+def _check_keys(
+    given: Mapping[str, object], known: AbstractSet[str], what: str
+) -> None:
     unknown = sorted(set(given) - known)
     if unknown:
         shown = reprlib.repr(unknown[0])

@@ -93,3 +93,7 @@ class Taken(list[JsonObject]):
     def __call__(self, *, rejected: bool = False) -> list[JsonObject] | list[Seen]:
         """Return what was stored, or what was not taken, each with its reason."""
         return self._rejected() if rejected else list(self)
+
+    def __reduce__(self) -> tuple[type[list[JsonObject]], tuple[list[JsonObject]]]:
+        """Be a plain list where it is pickled, as for another process."""
+        return list, (list(self),)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import warnings
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -13,27 +12,19 @@ from typing import Any, Self
 from aiohttp import web
 
 from .amplitude_api import BATCH_PATH, HTTP_API_PATH, AmplitudeApi
+from .arrivals import Arrivals
 from .book import Book
 from .browsers import Guard
 from .control import Control
 from .exchange import Exchange, find_vendor
-from .judgement import JsonObject, Vendor
+from .judgement import Vendor
 from .ledger import Ledger
 from .listening import Listener, is_loopback
 from .mparticle_api import MPARTICLE_PATH, MParticleApi
 from .own_loop import OwnLoop
 from .rates import RateMeter
-from .records import EmulatorStats, ReceivedRequest
 from .script import FaultScript
-from .seen import Seen, Taken
-from .users import (
-    SeenMParticleUser,
-    SeenUser,
-    UnknownUserError,
-    picture,
-    picture_of_batches,
-)
-from .waiting import Waiting, Wanted
+from .waiting import Waiters
 from .wire import meet_expectation
 
 __all__ = ["Emulator"]
@@ -43,7 +34,7 @@ _START_TIMEOUT = 10.0
 _END_TIMEOUT = 5.0
 
 
-class Emulator:
+class Emulator(Arrivals):
     """A local Amplitude and mParticle server that keeps what it is sent.
 
     Use it as `async with Emulator() as emulator:` and send to `emulator.httpapi_url`,
@@ -62,10 +53,12 @@ class Emulator:
         bulk_partial: drop bad batches of a bulk request in silence, as mParticle
             does, instead of refusing the request.
         rate_limit_per_second: mParticle batches per second, None for any number.
-        keep: newest events kept in `events`, and batches in `batches`.
+        keep: newest events kept in `events`, and batches in `batches`, and as many
+            that were not taken.
         keep_requests: newest requests kept in `requests`.
         keep_bytes: memory that what is kept of each of the three may take, as it is
-            estimated; `stats` counts what was forgotten.
+            estimated, and as much for what was not taken of events and batches;
+            `stats` counts what was forgotten.
         seed: of the draws for `Fault.rate`.
         allow_remote: allow a host that other machines can reach.
         allowed_hosts: host names by which its own pages may be read, besides IP
@@ -108,11 +101,11 @@ class Emulator:
         )
         self.faults = FaultScript(seed)
         """The faults to come: `add`, `clear`, `pending`."""
-        self._waiting = Waiting()
-        new_ledger = partial(Ledger, keep, keep_requests, keep_bytes, self._waiting)
+        waiters = Waiters()
+        new_ledger = partial(Ledger, keep, keep_requests, keep_bytes, waiters)
         # The thread of `with` holds these and not the emulator itself, which can so
         # be collected where nobody ends it.
-        self._book = Book(new_ledger, self._waiting, self.faults, vendors)
+        super().__init__(Book(new_ledger, waiters, self.faults, vendors), waiters)
         self._listener = _listener(
             host,
             port,
@@ -157,9 +150,9 @@ class Emulator:
         if self._own is not None or self._listener.is_running:
             msg = "the emulator is running: stop it before starting it again"
             raise RuntimeError(msg)
-        own = OwnLoop("amplitude-emulator")
-        own.start()
+        own = OwnLoop("amplitude-emulator", self._listener.stop)
         try:
+            own.start()
             own.call(self._listener.start, _START_TIMEOUT)
         except BaseException:
             own.stop(_END_TIMEOUT)
@@ -228,124 +221,6 @@ class Emulator:
         """Base URL of the mParticle Events API, with its version."""
         return self.url + MPARTICLE_PATH
 
-    @property
-    def events(self) -> Taken:
-        """The Amplitude events stored, each once, in order of arrival.
-
-        `events(rejected=True)` returns those that were not taken, each with its reason.
-        """
-        return self._book.ledger().events
-
-    @property
-    def batches(self) -> Taken:
-        """The mParticle batches stored, each once, in order of arrival.
-
-        `batches(rejected=True)` returns those that were not taken, likewise.
-        """
-        return self._book.ledger().batches
-
-    @property
-    def requests(self) -> list[ReceivedRequest]:
-        """The requests received, in order of being judged."""
-        return self._book.ledger().requests
-
-    @property
-    def stats(self) -> EmulatorStats:
-        """A snapshot of the counters; they count also what is no longer kept."""
-        return self._book.ledger().stats
-
-    @property
-    def users(self) -> list[str]:
-        """The ids for `user`: users, and devices that came without one."""
-        return self._book.ledger().users("event")
-
-    @property
-    def mparticle_users(self) -> list[str]:
-        """The ids for `mparticle_user`: of each user the customer id or the next best.
-
-        After it come email, mpid, and any other identity.
-        """
-        return self._book.ledger().users("batch")
-
-    def user(self, name: str) -> SeenUser:
-        """Return what the events kept make of one user, or device.
-
-        Raises:
-            UnknownUserError: nothing of it was stored; it is a KeyError.
-        """
-        ledger = self._book.ledger()
-        found = ledger.of_user("event", name)
-        if found:
-            return picture(name, found)
-        rejected = ledger.rejected("event")
-        own = [one for one in rejected if name in (one.user_id, one.device_id)]
-        raise UnknownUserError(name, ledger.users("event"), own)
-
-    def mparticle_user(self, name: str) -> SeenMParticleUser:
-        """Return what the batches kept make of one user, by any of its identities.
-
-        Raises:
-            UnknownUserError: nothing of it was stored; it is a KeyError.
-        """
-        ledger = self._book.ledger()
-        found = ledger.of_user("batch", name)
-        if not found:
-            raise UnknownUserError(name, ledger.users("batch"))
-        return picture_of_batches(name, found)
-
-    async def wait_for(
-        self,
-        event_type: str,
-        /,
-        *,
-        timeout: float = 1.0,
-        times: int = 1,
-        user_id: str | None = None,
-        device_id: str | None = None,
-        **properties: Any,
-    ) -> list[JsonObject]:
-        """Wait until so many such Amplitude events are stored, and return them.
-
-        Args:
-            event_type: name of the event.
-            timeout: seconds to wait at most.
-            times: how many of them, those included that are there already.
-            user_id: only events of this user.
-            device_id: only events of this device.
-            **properties: only events with these values in their event properties.
-
-        Raises:
-            AssertionError: they did not come in time; it says what came instead.
-        """
-        wanted = Wanted(event_type, user_id, device_id, properties, times)
-        return await self._waiting.wait(wanted, timeout, self._arrived)
-
-    def wait_for_sync(
-        self,
-        event_type: str,
-        /,
-        *,
-        timeout: float = 1.0,
-        times: int = 1,
-        user_id: str | None = None,
-        device_id: str | None = None,
-        **properties: Any,
-    ) -> list[JsonObject]:
-        """Wait as `wait_for` does, in synchronous code.
-
-        Raises:
-            AssertionError: they did not come in time; it says what came instead.
-            RuntimeError: a loop runs in this thread, and would be held up.
-        """
-        if _loop_runs_here():
-            msg = (
-                "wait_for_sync would hold up the event loop of this thread: write "
-                "`await emulator.wait_for(...)`"
-            )
-            raise RuntimeError(msg)
-        wanted = Wanted(event_type, user_id, device_id, properties, times)
-        return self._waiting.wait_blocking(wanted, timeout, self._arrived)
-
     def reset(self) -> None:
         """Forget what arrived, counters, faults, deduplication keys and rates."""
         self._book.reset()
@@ -386,15 +261,10 @@ class Emulator:
         try:
             own.call(self._listener.stop, _END_TIMEOUT)
         except TimeoutError:
-            own.ask_to_stop()
             return False
         finally:
             ended = own.stop(_END_TIMEOUT)
         return ended
-
-    def _arrived(self) -> tuple[list[Seen], list[Seen]]:
-        ledger = self._book.ledger()
-        return ledger.stored("event"), ledger.rejected("event")
 
 
 def _listener(
@@ -424,14 +294,6 @@ def _listener(
         host, port, partial(_application, control, exchange, guard), book.count_dropped
     )
     return listener
-
-
-def _loop_runs_here() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
 
 
 def _application(control: Control, exchange: Exchange, guard: Guard) -> web.Application:

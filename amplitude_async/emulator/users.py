@@ -22,6 +22,7 @@ __all__ = [
     "batch_keys",
     "picture",
     "picture_of_batches",
+    "unknown_user",
 ]
 
 _IDENTIFY = "$identify"
@@ -79,15 +80,37 @@ class SeenMParticleUser:
 class UnknownUserError(KeyError):
     """Nothing of this user was stored; the message names those that are known."""
 
-    def __init__(
-        self, name: str, known: Sequence[str], rejected: Sequence[Seen] = ()
-    ) -> None:
-        super().__init__(name)
-        self._message = _unknown(name, known, rejected)
-
     def __str__(self) -> str:
-        """Return the message, and not the key alone."""
-        return self._message
+        """Return the message as it is, where a KeyError would put quotes around it."""
+        return str(self.args[0]) if self.args else ""
+
+
+def unknown_user(
+    name: str, known: Sequence[str], rejected: Sequence[Seen] = ()
+) -> UnknownUserError:
+    """Return the error for a user of whom nothing was stored.
+
+    Args:
+        name: as it was asked for.
+        known: the users that are known.
+        rejected: events of this user that were not taken.
+    """
+    shown = ", ".join(repr(one[:80]) for one in known[:_MOST_NAMES])
+    more = len(known) - _MOST_NAMES
+    others = f" and {more:,} more" if more > 0 else ""
+    message = f"nothing of user or device {name[:80]!r} was stored"
+    if rejected:
+        last = rejected[-1]
+        message += (
+            f"; {len(rejected):,} of its events were not taken, the last answered "
+            f"{last.status}: {last.reason}"
+        )
+    message += f"; known are {shown}{others}" if known else "; nobody is known yet"
+    compared = list(islice(known, _MOST_COMPARED))
+    near = difflib.get_close_matches(name[:80], compared, n=1)
+    return UnknownUserError(
+        f"{message}: did you mean {near[0]!r}?" if near else message
+    )
 
 
 def picture(name: str, found: Sequence[Seen]) -> SeenUser:
@@ -196,20 +219,3 @@ def _sum(amounts: Iterable[float]) -> float:
         return math.fsum(amounts)
     except OverflowError:
         return math.inf
-
-
-def _unknown(name: str, known: Sequence[str], rejected: Sequence[Seen]) -> str:
-    shown = ", ".join(repr(one[:80]) for one in known[:_MOST_NAMES])
-    more = len(known) - _MOST_NAMES
-    others = f" and {more:,} more" if more > 0 else ""
-    message = f"nothing of user or device {name[:80]!r} was stored"
-    if rejected:
-        last = rejected[-1]
-        message += (
-            f"; {len(rejected):,} of its events were not taken, the last answered "
-            f"{last.status}: {last.reason}"
-        )
-    message += f"; known are {shown}{others}" if known else "; nobody is known yet"
-    compared = list(islice(known, _MOST_COMPARED))
-    near = difflib.get_close_matches(name[:80], compared, n=1)
-    return f"{message}: did you mean {near[0]!r}?" if near else message

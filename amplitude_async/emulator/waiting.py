@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import reprlib
 from collections import Counter
@@ -18,7 +19,7 @@ from .judgement import JsonObject
 from .reading import text_of
 from .seen import Seen
 
-__all__ = ["Waiting", "Wanted"]
+__all__ = ["Waiters", "Wanted"]
 
 _MOST_SHOWN = 3
 _MOST_NAMES = 10
@@ -88,15 +89,20 @@ class _Waiter:
         self.woken: Future[None] = Future()
 
     def offer(self, seen: Sequence[Seen]) -> None:
-        self.found += [one.event for one in seen if self.wanted.fits(one.event)]
-        if len(self.found) >= self.wanted.times and not self.woken.done():
+        if self.woken.done():
+            return
+        # It gave up just now where the state is invalid.
+        with contextlib.suppress(InvalidStateError):
             try:
-                self.woken.set_result(None)
-            except InvalidStateError:  # it gave up just now
+                self.found += [one.event for one in seen if self.wanted.fits(one.event)]
+            except Exception as error:  # noqa: BLE001 - of the test's own comparison
+                self.woken.set_exception(error)
                 return
+            if len(self.found) >= self.wanted.times:
+                self.woken.set_result(None)
 
 
-class Waiting:
+class Waiters:
     """All who wait for events of one emulator, in whichever thread or loop.
 
     `lock` is held by whoever writes down what arrived, so that nothing comes between

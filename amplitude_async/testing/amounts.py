@@ -84,9 +84,26 @@ def _of_commerce(action: object) -> float | None:
     if not isinstance(action, dict):
         return None
     total = _number(action.get("total_amount"))
+    total = _of_products(action.get("products")) if total is None else total
     if total is None:
         return None
     return -total if action.get("action") == "refund" else total
+
+
+def _of_products(products: object) -> float | None:
+    """Add up what a sale does not say as a whole."""
+    given = products if isinstance(products, list) else []
+    amounts = [_of_product(one) for one in given if isinstance(one, dict)]
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if known else None
+
+
+def _of_product(product: dict[str, Any]) -> float | None:
+    total = _number(product.get("total_product_amount"))
+    price = _number(product.get("price"))
+    if total is not None or price is None:
+        return total
+    return price * _quantity(product.get("quantity"))
 
 
 def _quantity(value: object) -> float:

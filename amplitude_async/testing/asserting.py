@@ -66,7 +66,7 @@ class Assertions:
             **expected: fields and event properties.
 
         Returns:
-            The first event that fits.
+            The first event that fits; of several destinations' Amplitude's own.
         """
         __tracebackhide__ = True
         return self._one(wanted_event(name, destination, expected), times)
@@ -195,7 +195,7 @@ class Assertions:
             message = "\n".join(
                 (
                     f"{' and '.join(parts)} though nothing should be",
-                    *tell_of_failures([*rejected, *lost]),
+                    *tell_of_failures([*rejected, *lost], most=30),
                 )
             )
             raise AssertionError(message)
@@ -205,8 +205,11 @@ class Assertions:
     def _fitting(self, wanted: Wanted) -> tuple[list[Captured], int]:
         """Find what fits, each at one destination only, and count it."""
         pool = self if wanted.name is None else self.named(wanted.name)
+        fitting = [event for event in pool if wanted.fits(event)]
+        # Stable: the events of one destination stay in their order.
+        fitting.sort(key=lambda event: event.rank)
         tally = wanted.tally()
-        found = [event for event in pool if wanted.fits(event) and tally.add(event)]
+        found = [event for event in fitting if tally.add(event)]
         return found, tally.total
 
     def _one(self, wanted: Wanted, times: int | None) -> Captured:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, Final
 
@@ -13,10 +14,13 @@ from amplitude_async.encoding import ValuePolicy
 from amplitude_async.losses import DROP
 from amplitude_async.shown import shown
 
-__all__ = ["BATCH", "MISSING", "Arrival", "Captured", "Missing"]
+__all__ = ["AMPLITUDE", "BATCH", "MISSING", "Arrival", "Captured", "Missing"]
 
 BATCH: Final = "batch"
 """Name of an mParticle batch that has no events, and so no name of its own."""
+
+AMPLITUDE: Final = "amplitude"
+"""Name of the destination of an Amplitude client itself."""
 
 _LONGEST_VIEW = 120
 _WIRE_NAME: Final = {name: wire for wire, name in ATTRIBUTE_OF.items()}
@@ -140,6 +144,13 @@ class Captured:
         return f"{self.insert_id}/{self._number}"
 
     @property
+    def rank(self) -> int:
+        """Which to show of those that several destinations had: the least."""
+        if self.batch is not None:
+            return 2
+        return 0 if self.destination == AMPLITUDE else 1
+
+    @property
     def identity(self) -> str:
         """Whose event it is; empty where nothing says so."""
         return self.user_id or self.device_id or self._other_identity()
@@ -220,7 +231,9 @@ class Captured:
             parts.append(shown(self.properties, _LONGEST_VIEW))
         if self.operations:
             parts.append(shown(self.operations, _LONGEST_VIEW))
-        if self.destination != "amplitude":
+        if (action := self.data.get("product_action")) is not None:
+            parts.append(shown(action, _LONGEST_VIEW))
+        if self.destination != AMPLITUDE:
             parts.append(f"at {shown(self.destination, 40)}")
         if self.status is not DeliveryStatus.DELIVERED:
             parts.append(f"{self.status}: {shown(self.message, _LONGEST_VIEW)}")
@@ -244,7 +257,7 @@ class Captured:
     def _other_identity(self) -> str:
         if self.batch is None:
             groups = _mapping(self.wire.get("groups"))
-            return "/".join(f"{kind}:{name}" for kind, name in groups.items())
+            return "/".join(f"{kind}:{name}" for kind, name in sorted(groups.items()))
         others = _mapping(self.batch.get("user_identities")).values()
         known = (self.batch.get("mpid"), *others)
         return next((str(one) for one in known if one), "")
@@ -284,9 +297,9 @@ class Arrival:
     @property
     def events(self) -> tuple[Captured, ...]:
         """The events; always the same objects."""
-        if self._events is None:
-            self._events = tuple(self._made())
-            self._read = b""
+        # Made by two threads at once they are equal, and the first are kept.
+        made = self._events or tuple(self._made())
+        self._events = self._events or made
         return self._events
 
     def _made(self) -> Iterator[Captured]:
@@ -313,10 +326,9 @@ def _decoded(body: bytes) -> dict[str, Any]:
 def _read(source: Any) -> bytes | dict[str, Any]:
     """Show what can be shown of an event that was settled unencoded."""
     for read in (_body_of, _wire_of, _fields_of):
-        try:
+        # Values of theirs, and classes.
+        with suppress(Exception, asyncio.CancelledError):
             return read(source)
-        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - values of theirs
-            continue
     return {}
 
 

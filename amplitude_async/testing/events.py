@@ -92,12 +92,16 @@ class CapturedEvents(Assertions, Sequence[Captured]):
         """Sort in what has arrived."""
         with self._lock:
             contents = self._contents
-            # Another thread may append meanwhile, and a signal's handler read.
-            with suppress(IndexError):
-                while True:
-                    for event in self._arrived.popleft().events:
-                        contents.take(event)
+            while (arrival := self._next()) is not None:
+                for event in arrival.events:
+                    contents.take(event)
             return contents
+
+    def _next(self) -> Arrival | None:
+        # Not asked first whether there is one: a signal's handler may read meanwhile.
+        with suppress(IndexError):
+            return self._arrived.popleft()
+        return None
 
     def clear(self) -> None:
         """Forget what was captured so far."""
@@ -183,12 +187,15 @@ class CapturedEvents(Assertions, Sequence[Captured]):
         try:
             waiter.look()
             async with asyncio.timeout(timeout):
-                return await waiter.found
+                event: Captured | None = await waiter.found
         except TimeoutError:
-            message = self._too_late(wanted, search, times, timeout)
+            # It may have come in the very moment.
+            event = waiter.late()
         finally:
             self._waiters.remove(search.name, waiter)
-        raise AssertionError(message)
+        if event is None:
+            raise AssertionError(self._too_late(wanted, search, times, timeout))
+        return self._shown(wanted, event)
 
     def wait_for_sync(
         self,
@@ -218,7 +225,16 @@ class CapturedEvents(Assertions, Sequence[Captured]):
             self._waiters.remove(search.name, waiter)
         if event is None:
             raise AssertionError(self._too_late(wanted, search, times, timeout))
-        return event
+        return self._shown(wanted, event)
+
+    def _shown(self, wanted: Wanted, found: Captured) -> Captured:
+        """Give the event as the destination had it whose view is the best known."""
+        same = [
+            event
+            for event in self.named(found.name)
+            if event.key == found.key and wanted.fits(event)
+        ]
+        return min(same, key=lambda event: event.rank, default=found)
 
     def _search(self, wanted: Wanted, times: int) -> Search:
         if times < 1:

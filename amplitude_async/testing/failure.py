@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any, Final
 
 from amplitude_async.shown import printable, shown
-from amplitude_async.testing.captured import Captured, Missing
+from amplitude_async.testing.captured import AMPLITUDE, Captured, Missing
 from amplitude_async.testing.matching import near_names
 from amplitude_async.testing.wanted import Wanted
 
@@ -32,12 +32,7 @@ def why_nothing_fits(
         events: those that would have been sent.
         failed: those that were rejected or dropped.
     """
-    lines = [headline]
-    culprits = [event for event in failed if _may_be_meant(wanted, event)]
-    for culprit in culprits[:_MOST_NEAR]:
-        fate = culprit.status.upper()
-        reason = f" ({culprit.reason})" if culprit.reason else ""
-        lines.append(f"it was tracked, but {fate}{reason}: {culprit.message}")
+    lines = [headline, *_told_fates(wanted, failed)]
     lines += _hints(wanted, events)
     near = _nearest(wanted, events)
     if near:
@@ -64,16 +59,25 @@ def tell_of_some(headline: str, found: Sequence[Captured]) -> str:
     return _joined(lines)
 
 
-def tell_of_failures(failed: Sequence[Captured]) -> Iterator[str]:
+def tell_of_failures(
+    failed: Sequence[Captured], most: int = _MOST_FAILURES
+) -> Iterator[str]:
     """List what would not have been sent, in lines."""
     if not failed:
         return
     yield f"not sent: {len(failed)}"
-    for event in failed[-_MOST_FAILURES:]:
+    where: dict[str, dict[str, None]] = {}
+    for event in failed:
         reason = f" ({event.reason})" if event.reason else ""
-        yield f"  {event.status}{reason} {shown(event.name)}: {event.message}"
-    if len(failed) > _MOST_FAILURES:
-        yield f"  and {len(failed) - _MOST_FAILURES} before them"
+        told = f"{event.status}{reason} {shown(event.name)}"
+        text = f"{told}: {printable(event.message)[:_LONGEST_LINE]}"
+        where.setdefault(text, {})[event.destination] = None
+    # The same verdict of several destinations, or of many events, is one line.
+    for text, destinations in [*where.items()][-most:]:
+        names = ", ".join(shown(name, 40)[1:-1] for name in [*destinations][:4])
+        yield f"  {text}" if names == AMPLITUDE else f"  {text} [{names}]"
+    if len(where) > most:
+        yield f"  and {len(where) - most} others before them"
 
 
 def _joined(lines: Sequence[str]) -> str:
@@ -90,6 +94,17 @@ def _may_be_meant(wanted: Wanted, event: Captured) -> bool:
         return False
     some = islice(wanted.differences(event), _MOST_SHOWN)
     return all(isinstance(one.found, Missing) for one in some)
+
+
+def _told_fates(wanted: Wanted, failed: Sequence[Captured]) -> list[str]:
+    """Say first what became of the event that was wanted, where it was not sent."""
+    fates: dict[str, None] = {}
+    for event in failed:
+        if _may_be_meant(wanted, event):
+            reason = f" ({event.reason})" if event.reason else ""
+            fate = f"{event.status.upper()}{reason}: {event.message}"
+            fates[f"it was tracked, but {fate}"] = None
+    return list(fates)[:_MOST_NEAR]
 
 
 def _hints(wanted: Wanted, events: Sequence[Captured]) -> Iterator[str]:
@@ -109,13 +124,15 @@ def _nearest(wanted: Wanted, events: Sequence[Captured]) -> list[Captured]:
         near = set(near_names(wanted.name, [*dict.fromkeys(e.name for e in events)]))
         pool = [event for event in events if event.name in near]
     pool = pool or events
-    seen: dict[str, str] = {}
+    best: dict[str, tuple[int, str]] = {}
+    for event in pool:
+        mine = (event.rank, event.destination)
+        best[event.key] = min(best.get(event.key, mine), mine)
     ranked: Iterator[tuple[int, int]] = (
         (wanted.count(event), -number)
         for number, event in enumerate(pool)
         # What another destination had as well is one event.
-        if wanted.destination is not None
-        or seen.setdefault(event.key, event.destination) == event.destination
+        if wanted.destination is not None or best[event.key][1] == event.destination
     )
     # Of those that are equally near the latest.
     return [pool[-number] for _, number in heapq.nsmallest(_MOST_NEAR, ranked)]

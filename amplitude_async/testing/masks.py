@@ -1,10 +1,14 @@
 """What a recording must not hold: keys that are masked by rule."""
 
+import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
+
+from pydantic_core import from_json
 
 from amplitude_async.redaction import Redactor
 
@@ -88,6 +92,7 @@ PERSONAL: Final = (
     "zip_code",
     # devices that advertisers know
     "adid",
+    "advertising_id",
     "android_app_set_id",
     "android_id",
     "android_uuid",
@@ -162,13 +167,22 @@ class Mask:
     def masked(self, value: Any) -> Any:
         """Copy a JSON value with what is masked taken out."""
         if isinstance(value, str):
-            text = self._redactor(value)
-            return _EMAIL.sub("<email>", text) if "@" in text else text
+            return self._of_text(value)
         if isinstance(value, list):
             return [self.masked(item) for item in value]
         if isinstance(value, dict):
             return {key: self._of_key(key, item) for key, item in value.items()}
         return value
+
+    def _of_text(self, value: str) -> str:
+        # mParticle has no lists and objects in attributes: they are sent as JSON text.
+        if value[:1] in {"[", "{"}:
+            with suppress(ValueError):
+                tree = from_json(value)
+                if (made := self.masked(tree)) != tree:
+                    return json.dumps(made, ensure_ascii=False)
+        text = self._redactor(value)
+        return _EMAIL.sub("<email>", text) if "@" in text else text
 
     def _of_key(self, key: str, value: Any) -> Any:
         # Whether there is one says nothing of the person.

@@ -101,7 +101,7 @@ def _of_mappings(
         inner = found.get(name, MISSING)
         yield from differences(value, inner, f"{path}.{name}", whole=whole)
     if whole:
-        for name in found.keys() - {key for key, _ in pairs}:
+        for name in sorted(found.keys() - {key for key, _ in pairs}):
             yield Difference(f"{path}.{name}", MISSING, found[name])
 
 

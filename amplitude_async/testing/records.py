@@ -3,8 +3,9 @@
 import difflib
 import json
 import os
+import secrets
 import stat
-import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from os import PathLike
@@ -40,18 +41,15 @@ def write_recording(
     target = Path(path)
     lines = [_line(row) for row in _masked_rows(events, mask)]
     target.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(
-        dir=target.parent, prefix=f".{target.name}.", suffix=".new"
-    )
+    # Beside it, since a file cannot be moved from one disk to another at once.
+    made = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(number, "w", encoding="utf-8", newline="\n") as file:
+        with made.open("x", encoding="utf-8", newline="\n") as file:
             file.writelines(lines)
-        # As any new file of this user; a temporary one is for nobody else.
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
+        made.replace(target)
     except BaseException:
         with suppress(OSError):
-            Path(name).unlink()
+            made.unlink()
         raise
 
 
@@ -109,7 +107,8 @@ def check_recording(
         recorded = read_recording(path)
     except FileNotFoundError:
         return f"there is no recording {shown(source, 200)}\n{anew}"
-    captured = _masked_rows(events, mask)
+    # In the form that the file has: who an event is of may be told by its first id.
+    captured = [from_json(_line(row)) for row in _masked_rows(events, mask)]
     lines = list(_compared(recorded, captured))
     if not lines:
         return ""
@@ -209,17 +208,19 @@ def _view(row: dict[str, Any]) -> Captured:
 
 def _of_identity(before: _Rows, now: _Rows) -> Iterator[str]:
     for gone, new in _unlike(before, now):
-        left = list(new)
+        left: dict[str, deque[dict[str, Any]]] = {}
+        for row in new:
+            left.setdefault(_view(row).name, deque()).append(row)
         for row in gone:
-            name = _view(row).name
-            other = next((one for one in left if _view(one).name == name), None)
-            if other is None:
+            # What has the same name is the same event, as it is now.
+            if others := left.get(_view(row).name):
+                other = others.popleft()
+                yield f"  ~ changed: {_told(other)}"
+                yield from _changes(row, other)
+            else:
                 yield f"  - missing: {_told(row)}"
-                continue
-            left.remove(other)
-            yield f"  ~ changed: {_told(other)}"
-            yield from _changes(row, other)
-        yield from (f"  + new: {_told(row)}" for row in left)
+        for others in left.values():
+            yield from (f"  + new: {_told(row)}" for row in others)
 
 
 def _unlike(before: _Rows, now: _Rows) -> Iterator[tuple[_Rows, _Rows]]:

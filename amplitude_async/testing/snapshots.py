@@ -16,6 +16,7 @@ _UUID: Final = re.compile(
 # At the top of an event, and in the data of mParticle's: elsewhere it is a property.
 _OF_EACH_RUN: Final = frozenset({"time", "library", "timestamp_unixtime_ms"})
 _MESSAGE_IDS: Final = frozenset({"source_message_id", "source_request_id"})
+_FIRST: Final = ("event_type", "user_id", "device_id")
 _VENDORS: Final = ("amplitude", "mparticle")
 
 _Masking = Callable[[str, Any], Any]
@@ -74,7 +75,10 @@ def rows_of(
 
 
 def _row(event: Captured, masking: _Masking, of_each_run: _Masking) -> Row:
-    members = {key: of_each_run(key, value) for key, value in event.wire.items()}
+    # First what a reader looks for.
+    first: list[str] = [key for key in _FIRST if key in event.wire]
+    wire = {key: event.wire[key] for key in dict.fromkeys((*first, *event.wire))}
+    members = {key: of_each_run(key, value) for key, value in wire.items()}
     vendor = _VENDORS[0]
     if event.batch is not None:
         vendor = _VENDORS[1]

@@ -75,13 +75,15 @@ class LoopWaiter:
         self._is_woken = False
         if self.found.done():
             return
-        try:
-            event = self._search.go_on()
-        except BaseException as error:  # noqa: BLE001 - for the one who waits
-            self.found.set_exception(error)
-            return
+        event = self._search.go_on()
         if event is not None:
             self.found.set_result(event)
+
+    def late(self) -> Captured | None:
+        """Look for the last time, when the time is over."""
+        if self.found.done() and not self.found.cancelled():
+            return self.found.result()
+        return self._search.go_on()
 
 
 class ThreadWaiter:

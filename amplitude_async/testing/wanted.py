@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 from uuid import UUID
@@ -70,9 +71,16 @@ class Wanted:
     by_key: bool = True
     """Whether one event at several destinations is told by its key."""
     destination: str | None = None
+    texts: tuple[tuple[str, str], ...] = ()
+    """Fields that must be just these texts: the quick look, for many who wait."""
 
     def fits(self, captured: Captured) -> bool:
         """Say whether an event is what is asked for."""
+        if captured.batch is None:
+            wire = captured.wire
+            for name, text in self.texts:
+                if wire.get(name) != text:
+                    return False
         return self.is_of_kind(captured) and not self.count(captured, most=1)
 
     def count(self, captured: Captured, most: int = _MOST_DIFFERENCES) -> int:
@@ -111,6 +119,12 @@ def wanted_event(
         (_check_of(expected),),
         name=name,
         destination=destination,
+        texts=tuple(
+            (field, value)
+            for field, value in expected.items()
+            # These have one spelling, and an empty id is none.
+            if field in _IDS and type(value) is str and value
+        ),
     )
 
 
@@ -159,7 +173,7 @@ def wanted_group(
     def check(captured: Captured) -> Iterator[Difference]:
         groups = captured.field("groups")
         found = groups.get(group_type, MISSING) if isinstance(groups, dict) else MISSING
-        among = found if isinstance(found, list) else [found]
+        among = [found, *found] if isinstance(found, list) else [found]
         path = f"groups.{group_type}"
         if all(next(differences(group_name, one, path), None) for one in among):
             yield Difference(path, group_name, found)
@@ -272,22 +286,19 @@ def _check_of_operations(operations: Mapping[str, Any]) -> _Check:
     def check(captured: Captured) -> Iterator[Difference]:
         found = captured.operations or {}
         for name, value in wanted.items():
-            inner = found.get(name, MISSING)
-            if isinstance(inner, Missing) and isinstance(value, Mapping) and value:
-                for key, one in value.items():
-                    where = _where(found, key, name)
-                    yield Difference(f"{name}.{key}", one, MISSING, where)
-            else:
-                yield from differences(value, inner, name)
+            for one in differences(value, found.get(name, {}), name):
+                where = partial(_where, found, one.path, name)
+                yield one if one.note else replace(one, note=where)
 
     return check
 
 
-def _where(found: Mapping[str, Any], key: object, but: str) -> str:
+def _where(found: Mapping[str, Any], path: str, but: str) -> str:
     """Say in which other operation a property stands."""
+    key = path.removeprefix(f"{but}.")
     for name, values in found.items():
         if name != but and isinstance(values, dict) and key in values:
-            return f"there is {name}.{key!s:.80}"
+            return f"there is {name}.{key:.80}"
     return ""
 
 

@@ -17,7 +17,6 @@ from amplitude_async.mparticle import (
 from amplitude_async.testing import CapturedEvents
 from tests.testing.conftest import Captor
 
-
 __all__: list[str] = []
 
 
@@ -59,8 +58,8 @@ def test_a_batch_is_shown_as_its_events(events: CapturedEvents, captor: Captor) 
             user_identities=UserIdentities(customer_id="user-1"),
             mp_deviceid="8b9f1c60-0b7c-4b3c-8a52-2d7a4d0f3f10",
             events=[
-                CustomEvent("Paid", custom_attributes={"total": 9.5}),
-                ScreenViewEvent("Home"),
+                CustomEvent(event_name="Paid", custom_attributes={"total": 9.5}),
+                ScreenViewEvent(screen_name="Home"),
                 SessionStartEvent(),
             ],
         )
@@ -119,7 +118,7 @@ def test_what_has_no_wire_form_is_shown_as_far_as_it_can_be(
     )
     captor.settle(bad, Outcome.rejected("time is bad"))
     captor.settle(object(), Outcome.rejected("no event at all"))
-    batch = Batch(environment="development", events=[CustomEvent("Paid")])
+    batch = Batch(environment="development", events=[CustomEvent(event_name="Paid")])
     captor.settle(batch, Outcome.rejected("no identity"))
     broken = batch.model_copy(update={"ip": object()})
     captor.settle(broken, Outcome.rejected("bad ip"))

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from amplitude_async.client.life import Unset
 from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import log_quietly
 from amplitude_async.delivery.tasks import being_cancelled, spawn
@@ -57,7 +58,10 @@ class Line:
 
     def _offer(self, handle: SyncDelivery) -> Delivery | None:
         try:
-            return self._seat.offer(handle.cargo)
+            if not handle.has_caller:
+                return self._seat.offer(handle.cargo)
+            with INTERCEPTION.handing_in(late=False):
+                return self._seat.offer(handle.cargo)
         except Exception:  # noqa: BLE001 - told by the wait, where it comes up again
             return None
 
@@ -111,6 +115,10 @@ class Line:
             handle.arrive(delivery)
 
     async def _accepted(self, handle: SyncDelivery) -> Delivery | None:
+        with INTERCEPTION.handing_in(late=not handle.has_caller):
+            return await self._accepted_or_given_up(handle)
+
+    async def _accepted_or_given_up(self, handle: SyncDelivery) -> Delivery | None:
         try:
             return await self._seat.accept(handle.cargo)
         except BaseException as error:

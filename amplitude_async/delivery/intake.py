@@ -313,6 +313,9 @@ class Intake:
         has_place = await self._room.wait(size, self._config.overflow_timeout)
         if has_place or self._room.take(size):
             return self._take_in(self._ages.restamp(record), size, must_tell=True)
+        if INTERCEPTION.active and self._gate.verdict_on(record) is not None:
+            # What had the places waits as well: nothing would ever leave them.
+            return await self._accept_intercepted(record)
         return await self._books.settle_in_turn(record, self._room.full)
 
     def admit_waiters(self) -> None:

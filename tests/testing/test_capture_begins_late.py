@@ -151,3 +151,26 @@ async def test_a_capture_ends_while_verbs_wait_for_a_slow_callback() -> None:
             assert (await handle).ok
         captured = [event.name for event in events]
         assert sorted(captured + names(emulator)) == [f"E{n}" for n in range(10)]
+
+
+async def test_who_waits_for_room_that_a_capture_keeps_is_captured() -> None:
+    """Nothing that was there before leaves its place: no event is shed for that."""
+    async with (
+        Emulator() as emulator,
+        Amplitude(
+            "test-key",
+            server_url=emulator.httpapi_url,
+            max_storage_capacity=2,
+            overflow_timeout=0.05,
+        ) as client,
+    ):
+        before = [await client.track(f"B{n}", user_id="user-1") for n in range(2)]
+        waits = asyncio.create_task(client.track("Waited", user_id="user-1"))
+        await asyncio.sleep(0)
+        with capture() as events:
+            assert (await (await waits)).ok
+            events.assert_no_rejections()
+            events.assert_tracked("Waited", times=1)
+            assert not any(one.done for one in before)
+        await client.flush()
+        assert names(emulator) == ["B0", "B1"]

@@ -29,8 +29,14 @@ class capture:  # noqa: N801 - used as a function, as `suppress` and `timeout` a
     def __init__(self, *, record: str | Path | None = None) -> None:
         self._record = record
         self._events = CapturedEvents()
+        self._is_on = False
 
     def __enter__(self) -> CapturedEvents:
+        if self._is_on:
+            # The end of the inner one would end both, and what follows be sent.
+            msg = "this capture is on: write `with capture()` for one inside of it"
+            raise RuntimeError(msg)
+        self._is_on = True
         INTERCEPTION.begin(self._events)
         return self._events
 
@@ -41,6 +47,7 @@ class capture:  # noqa: N801 - used as a function, as `suppress` and `timeout` a
         traceback: TracebackType | None,
     ) -> None:
         INTERCEPTION.end(self._events)
+        self._is_on = False
         # What a failed test has tracked is no record of what it should.
         if self._record is not None and error is None:
             self._events.write(self._record)

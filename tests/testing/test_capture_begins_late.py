@@ -174,3 +174,16 @@ async def test_who_waits_for_room_that_a_capture_keeps_is_captured() -> None:
             assert not any(one.done for one in before)
         await client.flush()
         assert names(emulator) == ["B0", "B1"]
+
+
+async def test_one_capture_is_not_entered_twice() -> None:
+    """Its inner end would be that of the outer one, and what follows be sent."""
+    one = capture()
+    with one as events:
+        with pytest.raises(RuntimeError, match="for one inside of it"):
+            one.__enter__()
+        async with Amplitude() as client:
+            await client.track("Inside", user_id="user-1")
+    with one as again:
+        assert again is events
+        events.assert_tracked("Inside", times=1)

@@ -210,7 +210,8 @@ class PlainDestination:
 
     def ensure_running(self) -> None:
         """Start the worker where events wait without one."""
-        if (self._worker is None or self._worker.done()) and self._backlog.waiting:
+        idle = self._worker is None or self._worker.done()
+        if idle and self._backlog.waiting and not self._is_held_back():
             # An empty one: a trace or request of the host must not leak in here.
             context = contextvars.Context()
             context.run(inside_user_code.set, self._mark())
@@ -220,7 +221,7 @@ class PlainDestination:
     async def _work(self, pid: int) -> None:
         backlog = self._backlog
         # A forked child has a copy of this task; its events are the parent's.
-        while backlog.waiting and os.getpid() == pid:
+        while backlog.waiting and os.getpid() == pid and not self._is_held_back():
             record = backlog.take()
             try:
                 outcome = await self._execute(record)
@@ -233,6 +234,13 @@ class PlainDestination:
                 return  # a plugin that resists cancelling: given up at shutdown
             backlog.remove(record)
             self._settle([(record, outcome)])
+
+    def _is_held_back(self) -> bool:
+        """Say whether a test captures events: what came before waits for its end."""
+        held = INTERCEPTION.active and INTERCEPTION.holds_back(self._resume)
+        if held:
+            self._flushes.let_all_go()
+        return held
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if self._worker is task and task.cancelled() and not self._closed:
@@ -305,7 +313,7 @@ class PlainDestination:
         return frozenset({self._client_id, id(self.plugin)})
 
     async def _drain(self, timeout: float | None) -> None:
-        if not self.pending:
+        if not self.pending or self._is_held_back():
             return
         # A host may have cancelled the worker, and then nobody would answer.
         self.ensure_running()

@@ -6,9 +6,16 @@ from typing import Any
 
 import pytest
 
-from amplitude_async import Amplitude, DeliveryResult, EnrichmentPlugin, Event
+from amplitude_async import (
+    Amplitude,
+    DeliveryResult,
+    DestinationPlugin,
+    EnrichmentPlugin,
+    Event,
+)
 from amplitude_async.delivery.deciding.health import Health
-from amplitude_async.emulator import Emulator
+from amplitude_async.emulator import Emulator, Fault
+from amplitude_async.mparticle import Batch, MParticle, UserIdentities
 from amplitude_async.storage import SQLiteStorage
 from amplitude_async.sync import SyncAmplitude
 from amplitude_async.testing import capture
@@ -187,3 +194,67 @@ async def test_one_capture_is_not_entered_twice() -> None:
     with one as again:
         assert again is events
         events.assert_tracked("Inside", times=1)
+
+
+class Warehouse(DestinationPlugin):
+    """Another place that events go to, one after another."""
+
+    name = "warehouse"
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+
+    async def execute(self, event: Event) -> None:
+        """Keep the name of the event."""
+        await asyncio.sleep(0)
+        self.got.append(event.event_type)
+
+
+async def test_a_destination_plugin_gets_nothing_while_a_capture_lasts() -> None:
+    """Nor does who flushes wait for it; it has what came before afterwards."""
+    warehouse = Warehouse()
+    async with (
+        Emulator() as emulator,
+        Amplitude(
+            "test-key", server_url=emulator.httpapi_url, plugins=[warehouse]
+        ) as client,
+    ):
+        before = [f"Before {number}" for number in range(5)]
+        for name in before:
+            await client.track(name, user_id="user-1")
+        with capture() as events:
+            begun = len(warehouse.got) + 1  # one may be with it already
+            await client.track("Inside", user_id="user-1")
+            for timeout in (5.0, None):
+                async with asyncio.timeout(2):
+                    await client.flush(timeout)
+            await asyncio.sleep(0.02)
+            assert len(warehouse.got) <= begun
+            events.assert_tracked("Inside", destination="warehouse")
+        await client.track("After", user_id="user-1")
+        await client.flush()
+        assert warehouse.got == [*before, "After"]
+
+
+async def test_an_upload_under_way_goes_on_afterwards() -> None:
+    """A capture is no attempt of it, however few there are."""
+    async with Emulator() as emulator:
+        emulator.faults.add(Fault(status=503))
+        async with MParticle(
+            "test-key",
+            "test-secret",
+            base_url=emulator.mparticle_url,
+            flush_max_retries=1,
+            retry_base_interval=0.01,
+        ) as client:
+            user = UserIdentities(customer_id="user-1")
+            batch = Batch(environment="development", user_identities=user)
+            upload = asyncio.create_task(client.upload(batch))
+            while emulator.stats.requests < 1:  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.001)
+            with capture() as events:
+                await asyncio.sleep(0.04)
+                assert not upload.done()
+                assert emulator.stats.requests == 1
+            result = await upload
+            assert (result.ok, result.attempts, len(events)) == (True, 2, 0)

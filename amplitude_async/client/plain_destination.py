@@ -122,7 +122,7 @@ class PlainDestination:
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
         self._flushes = Flushes(clock)
-        self._due = self._nothing_due()
+        self._due = Shares(self._settle, f"{self.name} settling")
         self._pid = 0
 
     # Intake ------------------------------------------------------------------
@@ -271,9 +271,6 @@ class PlainDestination:
         message = f"plugin {shown(self.name)} returned"
         return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
 
-    def _nothing_due(self) -> Shares[Settlement]:
-        return Shares(self._settle, f"{self.name} settling")
-
     def _settle(self, settlements: list[Settlement]) -> None:
         """Write down what became of events that are in the backlog no more."""
         tally: dict[Outcome, int] = {}
@@ -344,7 +341,7 @@ class PlainDestination:
             await self._drain(timeout)
             await self._stop_worker()
         self._closed = True
-        outcome = Outcome.dropped(DropReason.SHUTDOWN, self._too_late())
+        outcome = Outcome.dropped(DropReason.SHUTDOWN, _too_late(self.name))
         await self._give_up(None, outcome)
         await self._call(self.plugin.shutdown, deadline - self._clock.now())
         return self.stats
@@ -358,13 +355,10 @@ class PlainDestination:
         # A plugin that resists cancelling still has it: that one is given up here.
         record = self._backlog.current
         if record is not None:
-            message = f"{self._too_late()}; it was at work on it"
+            message = f"{_too_late(self.name)}; it was at work on it"
             outcome = Outcome.dropped(DropReason.SHUTDOWN, message, attempts=1)
             self._backlog.remove(record)
             self._settle([(record, outcome)])
-
-    def _too_late(self) -> str:
-        return f"plugin {shown(self.name)} did not take it before the deadline"
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user."""
@@ -394,11 +388,15 @@ class PlainDestination:
         ledger = self._ledger
         self._counters = Counters()
         self._ledger = Ledger()
-        self._due = self._nothing_due()
+        self._due = Shares(self._settle, f"{self.name} settling")
         self.rebind()
         message = "accepted before os.fork(): the parent process has it"
         outcome = Outcome.dropped(DropReason.FORK, message)
         ledger.settle_rest(outcome)
+
+
+def _too_late(name: str) -> str:
+    return f"plugin {shown(name)} did not take it before the deadline"
 
 
 def _report(reporter: Reporter, outcome: Outcome, count: int) -> None:

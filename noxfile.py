@@ -53,10 +53,12 @@ PYTEST = (*RUN, "--hypothesis-profile=ci")
 PYTEST_AGAIN = (*RUN, "--hypothesis-profile=few")
 NOT_LONG = ("-m", "not long", "--ignore=tests/servers")
 LONG = ("-m", "long", "--ignore=tests/servers")
-# The examples of the pages run in `docs`; what looks at the source alone sees the same.
+# The examples of the pages run in `docs`; what looks at the source alone sees the same,
+# as do the suites that each start a pytest of their own.
 AGAIN = (
     *NOT_LONG,
     "--ignore=tests/cli",
+    "--ignore=tests/plugin",
     "--ignore=tests/test_claims.py",
     "--ignore=tests/test_docs.py",
     "--ignore=tests/test_house.py",

@@ -52,9 +52,18 @@ Suite = Callable[..., Run]
 def suite(
     tmp_path_factory: pytest.TempPathFactory, importable_package: None
 ) -> Callable[..., Run]:
-    """Return a function that writes the files of a suite and runs pytest on it."""
+    """Return a function that writes the files of a suite and runs pytest on it.
 
-    def run(*arguments: str, files: dict[str, str], **environment: str) -> Run:
+    With this plugin and those that are named, as each that is found takes its time; or
+    with ``everybody`` who is installed.
+    """
+
+    def run(
+        *arguments: str,
+        files: dict[str, str],
+        everybody: bool = False,
+        **environment: str,
+    ) -> Run:
         folder = tmp_path_factory.mktemp("suite")
         asked = folder / "names-asked-for"
         for name, text in {"pytest.ini": "[pytest]\n", **files}.items():
@@ -67,7 +76,11 @@ def suite(
         mine = ("AMPLITUDE", "MPARTICLE", "PYTEST")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(mine)}
         more = {"PYTHONPATH": path, "NAMES_ASKED_FOR": str(asked), **environment}
-        command = (sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider")
+        command = [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider"]
+        if not everybody:
+            more["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+            command += ["-p", "_amplitude_async_pytest"]
+            command += ["-p", "xdist"] * ("-n" in arguments)
         done = subprocess.run(  # noqa: PLW1510 - its code is what is asked for
             (*command, *arguments),
             cwd=folder,

@@ -253,19 +253,11 @@ LINES = {
 }
 
 
-@pytest.fixture(
-    scope="module",
-    params=["alone", "workers", pytest.param("importlib", marks=pytest.mark.long)],
-    ids=lambda name: name,
-)
-def everything(request: pytest.FixtureRequest, suite: Suite) -> Run:
-    """Run the whole suite alone, or on two workers."""
-    ways = {
-        "alone": ("--strict-markers",),
-        "workers": ("-n", "2"),
-        "importlib": ("--import-mode=importlib", "-o", "pythonpath=."),
-    }
-    return suite(*ways[request.param], files=FILES)
+WAYS = {
+    "alone": ("--strict-markers",),
+    "workers": ("-n", "2"),
+    "importlib": ("--import-mode=importlib", "-o", "pythonpath=."),
+}
 
 
 def section_of(text: str, name: str) -> str:
@@ -276,12 +268,33 @@ def section_of(text: str, name: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("name", CAUGHT)
+@pytest.mark.parametrize(
+    "way",
+    [
+        "alone",
+        pytest.param("workers", marks=pytest.mark.long),
+        pytest.param("importlib", marks=pytest.mark.long),
+    ],
+)
 def test_the_test_that_tracks_fails_and_the_line_is_named(
-    everything: Run, name: str
+    way: str, suite: Suite
 ) -> None:
     """From wherever it tracks: a handler, a task, a thread, another process."""
-    file, event = CAUGHT[name]
+    everything = suite(*WAYS[way], files=FILES)
+
+    for name, (file, event) in CAUGHT.items():
+        check_named(everything, name, file, event)
+    check_own_faults(everything)
+    check_others(everything)
+    # The guard stands before DNS.
+    assert everything.names == []
+    kept = [line for line in everything.text.splitlines() if "would go to" in line]
+    assert kept
+    assert not any(KEY_SHOWN in line for line in kept)
+
+
+def check_named(everything: Run, name: str, file: str, event: str) -> None:
+    """See that a test fails, and that the line is the one that has tracked."""
     assert everything.outcomes[name] in {"FAILED", "ERROR"}
     told = section_of(everything.text, name)
     lines = CAUGHT_LINE.findall(told)
@@ -297,15 +310,15 @@ def test_the_test_that_tracks_fails_and_the_line_is_named(
     assert "@pytest.mark.amplitude(live=True)" in told
 
 
-def test_what_failed_by_itself_says_so_as_well(everything: Run) -> None:
-    """Neither hides the other."""
+def check_own_faults(everything: Run) -> None:
+    """See that neither fault of a test hides the other."""
     for name in ("test_fails_anyway", "test_unittest_fails_anyway"):
         assert "its own fault" in section_of(everything.text, name)
     assert everything.outcomes["test_live_fails"] == "FAILED"
 
 
-def test_the_others_pass(everything: Run) -> None:
-    """Nobody else is blamed, and nothing is left for the end."""
+def check_others(everything: Run) -> None:
+    """See that nobody else is blamed, and that nothing is left for the end."""
     assert {name: everything.outcomes.get(name) for name in QUIET} == dict.fromkeys(
         QUIET, "PASSED"
     )
@@ -314,18 +327,6 @@ def test_the_others_pass(everything: Run) -> None:
     assert {everything.outcomes[name] for name in odd} == {"FAILED"}
     assert "no running test had tracked it" not in everything.text
     assert everything.code == 1
-
-
-def test_nothing_asks_for_a_name(everything: Run) -> None:
-    """The guard stands before DNS."""
-    assert everything.names == []
-
-
-def test_no_key_is_told(everything: Run) -> None:
-    """Not by what is told of a test."""
-    kept = [line for line in everything.text.splitlines() if "would go to" in line]
-    assert kept
-    assert not any(KEY_SHOWN in line for line in kept)
 
 
 AT_IMPORT = """
@@ -431,7 +432,8 @@ def test_this_machine_and_what_the_configuration_names_are_free(suite: Suite) ->
 )
 def test_it_can_be_switched_off(suite: Suite, off: tuple[str, ...]) -> None:
     """Then the client asks for the vendor's address, which is refused here."""
-    run = suite(*off, files={"test_it.py": ONE.format(urls=VENDOR)})
+    files = {"test_it.py": ONE.format(urls=VENDOR)}
+    run = suite(*off, files=files, everybody=True)
     assert run.outcomes == {"test_it[None]": "PASSED"}, run.text
     assert set(run.names) == {"api2.amplitude.com"}
 
@@ -506,5 +508,5 @@ def test_it(tmp_path):
     assert os.environ["AMPLITUDE_ASYNC_GUARD"] == before
     assert before in repr(INTERCEPTION)
 """
-    run = suite(files={"test_it.py": test})
+    run = suite(files={"test_it.py": test}, everybody=True)
     assert run.outcomes["test_it"] == "PASSED", run.text

@@ -189,12 +189,12 @@ async def test_clock(amplitude_emulator, aiohttp_client):
     await amplitude_emulator.wait_for("Paid", timeout=20)
 """
 WAYS = {
-    "asyncio-auto": (("-o", "asyncio_mode=auto"), ""),
+    "asyncio-auto": (("-p", "pytest_asyncio.plugin", "-o", "asyncio_mode=auto"), ""),
     "asyncio-strict": (
-        ("-o", "asyncio_mode=strict"),
+        ("-p", "pytest_asyncio.plugin", "-o", "asyncio_mode=strict"),
         "pytestmark = pytest.mark.asyncio",
     ),
-    "anyio": (("-p", "no:asyncio"), "pytestmark = pytest.mark.anyio"),
+    "anyio": (("-p", "anyio.pytest_plugin"), "pytestmark = pytest.mark.anyio"),
 }
 
 
@@ -202,8 +202,7 @@ WAYS = {
 def test_synchronous_tests_and_classes(suite: Suite, workers: tuple[str, ...]) -> None:
     """Nobody awaits or flushes anything, and no plugin for asyncio is needed."""
     files = {"service.py": SERVICE, "test_it.py": SYNCHRONOUS}
-    chosen = ("-p", "no:asyncio", "-p", "no:anyio", *workers)
-    run = suite(*chosen, files=files, AMPLITUDE_SERVER_URL="https://a.vendor/")
+    run = suite(*workers, files=files, AMPLITUDE_SERVER_URL="https://a.vendor/")
     assert len(run.outcomes) == 11, run.text
     assert set(run.outcomes.values()) == {"PASSED"}, run.text
     assert run.names == []
@@ -226,7 +225,8 @@ def test_asynchronous_tests(suite: Suite, way: str) -> None:
 def test_tests_of_pytest_aiohttp(suite: Suite) -> None:
     """Its client and the service run on the loop of the test."""
     pytest.importorskip("pytest_aiohttp")
-    run = suite("-o", "asyncio_mode=auto", files={"test_it.py": AIOHTTP})
+    mode = ("-o", "asyncio_mode=auto")
+    run = suite(*mode, files={"test_it.py": AIOHTTP}, everybody=True)
     assert run.outcomes == {"test_pay": "PASSED", "test_clock": "PASSED"}, run.text
 
 
@@ -246,7 +246,7 @@ def test_nothing_is_imported_until_a_fixture_is_used(suite: Suite) -> None:
     """So that a suite pays for nothing, and coverage counts from the first line."""
     others = ("hypothesispytest", "anyio", "asyncio", "timeout", "xdist", "aiohttp")
     off = [argument for name in others for argument in ("-p", f"no:{name}")]
-    run = suite(*off, files={"test_it.py": NOTHING})
+    run = suite(*off, files={"test_it.py": NOTHING}, everybody=True)
     assert run.outcomes == {"test_nothing": "PASSED", "test_something": "PASSED"}
 
 
@@ -267,6 +267,7 @@ def test_the_plugin_imports_pytest_and_the_standard_library_alone() -> None:
 
 def test_without_the_plugin_there_is_nothing(suite: Suite) -> None:
     """Neither fixtures nor the marker."""
-    run = suite("-p", "no:amplitude_async", files={"test_it.py": NOTHING})
+    off = ("-p", "no:amplitude_async")
+    run = suite(*off, files={"test_it.py": NOTHING}, everybody=True)
     assert run.outcomes["test_something"] == "ERROR"
     assert "fixture 'amplitude_events' not found" in run.text

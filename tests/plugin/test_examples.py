@@ -16,13 +16,25 @@ __all__: list[str] = []
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/testing.md"
 OTHER_PAGES = {
-    "test_own_plugin": ROOT / "docs/testing/contracts.md",
-    "test_own_storage": ROOT / "docs/testing/contracts.md",
+    "test_arq_worker": ["integrations/arq.md"],
+    "test_celery_worker": ["integrations/celery.md", "testing.md"],
+    "test_django_service": ["integrations/django.md"],
+    "test_faststream_worker": ["integrations/faststream.md"],
+    "test_lambda_handler": ["integrations/aws-lambda.md"],
+    "test_own_plugin": ["testing/contracts.md"],
+    "test_own_storage": ["testing/contracts.md"],
+    "test_taskiq_worker": ["integrations/taskiq.md"],
 }
 EXAMPLES = ROOT / "examples"
 TESTS = sorted((EXAMPLES / "tests").glob("test_*.py"))
 # What a file needs that the group `tests` does not bring.
-NEEDS = {"test_celery_worker": "celery"}
+NEEDS = {
+    "test_arq_worker": "arq",
+    "test_celery_worker": "celery",
+    "test_django_service": "django",
+    "test_faststream_worker": "faststream",
+    "test_taskiq_worker": "taskiq",
+}
 INSTALLED = any(
     plugin.value == "_amplitude_async_pytest"
     for plugin in entry_points(group="pytest11")
@@ -111,6 +123,5 @@ def test_the_page_shows_the_tests_that_pass(path: Path) -> None:
     """A reader copies whole files that were run."""
     shown = f"```python\n{path.read_text(encoding='utf-8')}```\n"
 
-    page = OTHER_PAGES.get(path.stem, PAGE)
-
-    assert shown in page.read_text(encoding="utf-8")
+    for name in OTHER_PAGES.get(path.stem, [PAGE.name]):
+        assert shown in (ROOT / "docs" / name).read_text(encoding="utf-8"), name

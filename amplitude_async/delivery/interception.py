@@ -184,6 +184,13 @@ class Gate:
     def __init__(self, url: str, *, reaches_network: bool) -> None:
         self._url = url if reaches_network else None
 
+    @property
+    def is_watched(self) -> bool:
+        """True where something would become of an event instead of being sent."""
+        if INTERCEPTION.capturing:
+            return True
+        return self._url is not None and INTERCEPTION.forbids(self._url) is not None
+
     def verdict_on(self, record: Record) -> Outcome | None:
         """Say what becomes of an event instead of being sent; None: nothing does."""
         return INTERCEPTION.verdict_on(record, self._url)

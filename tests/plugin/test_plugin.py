@@ -76,7 +76,8 @@ def test_emulator_of_both_vendors(amplitude_emulator):
 def test_environment_is_as_before():
     names = ("AMPLITUDE_SERVER_URL", "AMPLITUDE_API_KEY", "MPARTICLE_BASE_URL",
              "MPARTICLE_API_KEY", "MPARTICLE_API_SECRET", "AMPLITUDE_TRUST_ENV")
-    assert [os.environ.get(name) for name in names] == ["https://a.vendor/", *[None] * 5]
+    first, *rest = map(os.environ.get, names)
+    assert (first, rest) == ("https://a.vendor/", [None] * 5)
 
 def test_clock(amplitude_emulator, amplitude_clock):
     with SyncAmplitude.from_env(flush_interval=3600) as client:

@@ -8,6 +8,7 @@ in children forked at any moment.
 import json
 import linecache
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -31,6 +32,12 @@ NOTES: Final = "caught.ndjson"
 # Small lines: each is appended in one go, and none runs into another's.
 _LONGEST_TEXT: Final = 300
 _MOST_NOTES: Final = 1_000
+# A key that stands in the line itself: where clients are made, or as long as keys are.
+_KEYS: Final = re.compile(
+    r"""((?:Amplitude|MParticle)\(\s*|api_(?:key|secret)\s*=\s*)"""
+    r"""(["']).*?\2(\s*,\s*(["']).*?\4)?"""
+)
+_LONG: Final = re.compile(r"""(["'])(?=[^"']*\d)[0-9A-Za-z_-]{24,}\1""")
 _PACKAGE: Final = str(Path(__file__).parents[1]) + os.sep
 _LIBRARY: Final = str(Path(os.__file__).parent) + os.sep
 _LIBRARIES: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
@@ -82,7 +89,11 @@ def _place(frame: FrameType) -> Place:
         source = linecache.getline(file, line, frame.f_globals).strip()
         if not file.startswith("<"):
             file = str(Path(file).absolute())
-    return Place(file, line, source[:_LONGEST_TEXT])
+    return Place(file, line, _without_keys(source)[:_LONGEST_TEXT])
+
+
+def _without_keys(source: str) -> str:
+    return _LONG.sub("'***'", _KEYS.sub(r"\1'***'", source))
 
 
 class NetworkGuard:

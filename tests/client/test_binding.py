@@ -56,11 +56,9 @@ def events() -> Iterator[CapturedEvents]:
 
 
 @pytest.fixture
-async def client(
-    events: CapturedEvents, accounted: Callable[..., Any]
-) -> AsyncIterator[Amplitude]:
+async def client(events: CapturedEvents, connect: Connect) -> AsyncIterator[Amplitude]:
     """Yield a client whose events are seen as soon as they are tracked."""
-    async with accounted(Amplitude("key")) as client:
+    async with connect() as client:
         yield client
 
 
@@ -110,14 +108,14 @@ async def test_the_nearer_value_wins(client: Amplitude, events: CapturedEvents) 
 
 
 async def test_what_is_bound_wins_over_the_configuration(
-    events: CapturedEvents,
+    connect: Connect, events: CapturedEvents
 ) -> None:
     """Plan and ingestion metadata of the client fill what nobody else has given."""
     options: dict[str, Any] = {
         "plan": Plan(version="config"),
         "ingestion_metadata": IngestionMetadata(source_name="config"),
     }
-    async with Amplitude("key", **options) as client:
+    async with connect(**options) as client:
         with bound(plan=Plan(version="bound"), user_id=USER):
             await client.track("Paid")
         (sent,) = events
@@ -226,7 +224,9 @@ async def test_objects_of_the_caller_stay_as_they_are(client: Amplitude) -> None
     assert properties == {"total": 9.5}
 
 
-async def test_plugins_see_what_is_bound(events: CapturedEvents) -> None:
+async def test_plugins_see_what_is_bound(
+    connect: Connect, events: CapturedEvents
+) -> None:
     """A plugin that scrubs must see all that would go out."""
     seen = []
 
@@ -235,7 +235,7 @@ async def test_plugins_see_what_is_bound(events: CapturedEvents) -> None:
         event.event_properties = {}
         return event
 
-    async with Amplitude("key", plugins=[scrub]) as client:
+    async with connect(plugins=[scrub]) as client:
         with bound(user_id=USER, event_properties={"secret": 1}):
             await client.track("Named")
             await client.track(Event("Made"))

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,10 +34,6 @@ NEEDS = {
     "test_faststream_worker": "faststream",
     "test_taskiq_worker": "taskiq",
 }
-INSTALLED = any(
-    plugin.value == "_amplitude_async_pytest"
-    for plugin in entry_points(group="pytest11")
-)
 
 
 def run(folder: Path, *chosen: str, **environment: str) -> tuple[int, str]:
@@ -52,10 +47,9 @@ def run(folder: Path, *chosen: str, **environment: str) -> tuple[int, str]:
     mine = ("AMPLITUDE", "MPARTICLE", "PYTEST")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(mine)}
     path = os.pathsep.join((str(folder), os.environ["PYTHONPATH"]))
-    plugin = () if INSTALLED else ("-p", "_amplitude_async_pytest")
     command = (sys.executable, "-m", "pytest", "-c", "pytest.ini")
     done = subprocess.run(
-        [*command, *plugin, *chosen],
+        [*command, *chosen],
         cwd=folder,
         env={**kept, "PYTHONPATH": path, "CELERY_FOLDER": str(folder), **environment},
         capture_output=True,
@@ -97,8 +91,6 @@ def test_the_page_shows_what_a_failing_assertion_says(tmp_path: Path) -> None:
 
 def test_the_page_shows_what_the_guard_says(tmp_path: Path) -> None:
     """Without the fixture, the test of the page fails and names the line."""
-    if not INSTALLED:
-        pytest.skip("the guard is armed by the plugin that is installed")
     test = (EXAMPLES / "tests/test_first.py").read_text(encoding="utf-8")
     (tmp_path / "test_first.py").write_text(
         test.replace("amplitude_events: CapturedEvents", "").replace(

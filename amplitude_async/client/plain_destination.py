@@ -122,7 +122,7 @@ class PlainDestination:
         self._closed = False
         self._worker: asyncio.Task[None] | None = None
         self._flushes = Flushes(clock)
-        self._due = self._nothing_due()
+        self._due = Shares(self._settle, f"{self.name} settling")
         self._pid = 0
 
     # Intake ------------------------------------------------------------------
@@ -210,7 +210,8 @@ class PlainDestination:
 
     def ensure_running(self) -> None:
         """Start the worker where events wait without one."""
-        if (self._worker is None or self._worker.done()) and self._backlog.waiting:
+        idle = self._worker is None or self._worker.done()
+        if idle and self._backlog.waiting and not self._is_held_back():
             # An empty one: a trace or request of the host must not leak in here.
             context = contextvars.Context()
             context.run(inside_user_code.set, self._mark())
@@ -220,7 +221,7 @@ class PlainDestination:
     async def _work(self, pid: int) -> None:
         backlog = self._backlog
         # A forked child has a copy of this task; its events are the parent's.
-        while backlog.waiting and os.getpid() == pid:
+        while backlog.waiting and os.getpid() == pid and not self._is_held_back():
             record = backlog.take()
             try:
                 outcome = await self._execute(record)
@@ -233,6 +234,13 @@ class PlainDestination:
                 return  # a plugin that resists cancelling: given up at shutdown
             backlog.remove(record)
             self._settle([(record, outcome)])
+
+    def _is_held_back(self) -> bool:
+        """Say whether a test captures events: what came before waits for its end."""
+        held = INTERCEPTION.active and INTERCEPTION.holds_back(self._resume)
+        if held:
+            self._flushes.let_all_go()
+        return held
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         if self._worker is task and task.cancelled() and not self._closed:
@@ -262,9 +270,6 @@ class PlainDestination:
             return Outcome.rejected(message[:300], attempts=1)
         message = f"plugin {shown(self.name)} returned"
         return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
-
-    def _nothing_due(self) -> Shares[Settlement]:
-        return Shares(self._settle, f"{self.name} settling")
 
     def _settle(self, settlements: list[Settlement]) -> None:
         """Write down what became of events that are in the backlog no more."""
@@ -305,7 +310,7 @@ class PlainDestination:
         return frozenset({self._client_id, id(self.plugin)})
 
     async def _drain(self, timeout: float | None) -> None:
-        if not self.pending:
+        if not self.pending or self._is_held_back():
             return
         # A host may have cancelled the worker, and then nobody would answer.
         self.ensure_running()
@@ -336,7 +341,7 @@ class PlainDestination:
             await self._drain(timeout)
             await self._stop_worker()
         self._closed = True
-        outcome = Outcome.dropped(DropReason.SHUTDOWN, self._too_late())
+        outcome = Outcome.dropped(DropReason.SHUTDOWN, _too_late(self.name))
         await self._give_up(None, outcome)
         await self._call(self.plugin.shutdown, deadline - self._clock.now())
         return self.stats
@@ -350,13 +355,10 @@ class PlainDestination:
         # A plugin that resists cancelling still has it: that one is given up here.
         record = self._backlog.current
         if record is not None:
-            message = f"{self._too_late()}; it was at work on it"
+            message = f"{_too_late(self.name)}; it was at work on it"
             outcome = Outcome.dropped(DropReason.SHUTDOWN, message, attempts=1)
             self._backlog.remove(record)
             self._settle([(record, outcome)])
-
-    def _too_late(self) -> str:
-        return f"plugin {shown(self.name)} did not take it before the deadline"
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user."""
@@ -386,11 +388,15 @@ class PlainDestination:
         ledger = self._ledger
         self._counters = Counters()
         self._ledger = Ledger()
-        self._due = self._nothing_due()
+        self._due = Shares(self._settle, f"{self.name} settling")
         self.rebind()
         message = "accepted before os.fork(): the parent process has it"
         outcome = Outcome.dropped(DropReason.FORK, message)
         ledger.settle_rest(outcome)
+
+
+def _too_late(name: str) -> str:
+    return f"plugin {shown(name)} did not take it before the deadline"
 
 
 def _report(reporter: Reporter, outcome: Outcome, count: int) -> None:

@@ -145,9 +145,10 @@ class Flusher:
 
     @property
     def _paused(self) -> bool:
-        """True while a slow callback holds up sending."""
+        """True while a slow callback or a test holds up sending."""
         callbacks = self._parts.books.callbacks
-        return callbacks is not None and not callbacks.ready
+        slow = callbacks is not None and not callbacks.ready
+        return slow or self._parts.held_back
 
     def _rest(self) -> None:
         """Decide what will wake the flush task."""
@@ -167,11 +168,11 @@ class Flusher:
         self._parts.alarm.ring_at(wake_at)
 
     def _answer_flushes(self) -> None:
-        if self._parts.books.flushes:
-            now = self._site.clock.now()
-            happening = self._next_happening(now)
-            if self._parts.books.flushes.answer(now, happening):
-                self._parts.alarm.ring_by(now)
+        flushes, now = self._parts.books.flushes, self._site.clock.now()
+        if self._parts.holds_all:
+            flushes.let_all_go()
+        elif flushes and flushes.answer(now, self._next_happening(now)):
+            self._parts.alarm.ring_by(now)
 
     def _next_happening(self, now: float) -> float:
         """Say when the next outcome may come; infinity where none can."""

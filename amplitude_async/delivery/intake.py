@@ -174,13 +174,19 @@ class Intake:
         Raises:
             QueueFullError: no room, and the policy is RAISE.
         """
-        if INTERCEPTION.active:
-            verdict = self._gate.verdict_on(record)
-            if verdict is not None:
-                return self._books.settle_in_turn(record, verdict)
+        if INTERCEPTION.active and self._gate.verdict_on(record) is not None:
+            return self._accept_intercepted(record)
         if self._journal.bypassed:
             return self._accept_in_memory(record)
         return self._accept_durably(record)
+
+    async def _accept_intercepted(self, record: Record) -> Delivery:
+        await self._books.wait_to_tell()
+        # Whoever took the events may be gone by now: then it is sent.
+        verdict = self._gate.verdict_on(record)
+        if verdict is None:
+            return await self.accept(self._ages.restamp(record))
+        return self._books.settle_record(record, verdict, must_tell=True)
 
     async def _accept_in_memory(self, record: Record) -> Delivery:
         delivery = self.offer(record)
@@ -307,6 +313,9 @@ class Intake:
         has_place = await self._room.wait(size, self._config.overflow_timeout)
         if has_place or self._room.take(size):
             return self._take_in(self._ages.restamp(record), size, must_tell=True)
+        if INTERCEPTION.active and self._gate.verdict_on(record) is not None:
+            # What had the places waits as well: nothing would ever leave them.
+            return await self._accept_intercepted(record)
         return await self._books.settle_in_turn(record, self._room.full)
 
     def admit_waiters(self) -> None:

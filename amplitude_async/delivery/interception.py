@@ -5,8 +5,11 @@ cannot hand anything to a client that an application makes by itself. Without te
 nothing is ever put here, and an event asks one attribute.
 """
 
+import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import Context, ContextVar
 from threading import RLock
 from typing import Final, Protocol
 
@@ -15,12 +18,21 @@ from amplitude_async.delivery.guard import Place, guard_of, place_of_caller, spe
 from amplitude_async.delivery.outcome import DeliveryStatus, Outcome
 from amplitude_async.storage.base import Record
 
-__all__ = ["CAPTURED", "INTERCEPTION", "Gate", "Guard", "Interception", "Taker"]
+__all__ = [
+    "CAPTURED",
+    "HELD_BACK",
+    "INTERCEPTION",
+    "Gate",
+    "Guard",
+    "Interception",
+    "Taker",
+]
 
 CAPTURED: Final = Outcome(
     DeliveryStatus.DELIVERED, 200, "captured in a test: nothing was sent", None, 1
 )
-_HELD_BACK: Final = "held back while capture() is active"
+HELD_BACK: Final = "held back while capture() is active"
+_CAME_BEFORE: Final[ContextVar[bool]] = ContextVar("came_before", default=False)
 
 
 class Taker(Protocol):
@@ -70,11 +82,26 @@ class Interception:
         self._takers: tuple[Taker, ...] = ()
         self._guard = guard
         self._clocks: tuple[Callable[[], Clock], ...] = ()
+        self._held: set[tuple[asyncio.AbstractEventLoop, Callable[[], None]]] = set()
 
     @property
     def capturing(self) -> bool:
         """True while events are taken, and none is sent."""
-        return bool(self._takers)
+        return bool(self._takers) and not _CAME_BEFORE.get()
+
+    @contextmanager
+    def handing_in(self, *, late: bool) -> Iterator[None]:
+        """Say of events that are handed in here when their verbs returned.
+
+        Args:
+            late: True where they had returned already, when nobody took events: such
+                an event is not of those that are taken, and waits for their end.
+        """
+        token = _CAME_BEFORE.set(late)
+        try:
+            yield
+        finally:
+            _CAME_BEFORE.reset(token)
 
     # Who is here -------------------------------------------------------------
 
@@ -89,6 +116,25 @@ class Interception:
         with self._lock:
             self._takers = tuple(one for one in self._takers if one is not taker)
             self._note()
+            if self._takers:
+                return
+            held, self._held = self._held, set()
+        for loop, ring in held:
+            # Nobody waits on a loop that was closed meanwhile.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(ring, context=Context())
+
+    def holds_back(self, ring: Callable[[], None]) -> bool:
+        """Say whether nothing may be sent; whoever asks is rung once it may again.
+
+        Args:
+            ring: called on the loop of whoever asks.
+        """
+        with self._lock:
+            if not self._takers:
+                return False
+            self._held.add((asyncio.get_running_loop(), ring))
+            return True
 
     def arm(self, guard: Guard | None) -> None:
         """Let a guard watch what nobody takes; None: nobody."""
@@ -152,7 +198,7 @@ class Interception:
             record: the encoded event.
             url: where it would go; None where that is not the network.
         """
-        if self._takers:
+        if self.capturing:
             return CAPTURED
         guard = self._guard
         if guard is None or url is None:
@@ -165,7 +211,7 @@ class Interception:
         What was accepted before waits until it may: it is not lost.
         """
         if self._takers:
-            return _HELD_BACK
+            return HELD_BACK
         guard = self._guard
         return None if guard is None else guard.forbids(url)
 

@@ -14,7 +14,7 @@ from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.handle import Principal
 from amplitude_async.delivery.intake import Intake
-from amplitude_async.delivery.interception import Gate
+from amplitude_async.delivery.interception import INTERCEPTION, Gate
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.reporting import Reporter
@@ -111,6 +111,16 @@ class Parts:
     def pending(self) -> int:
         """Undecided events, wherever they wait."""
         return self.room.count + self.journal.unread
+
+    @property
+    def held_back(self) -> bool:
+        """True while a test captures events: what came before waits for its end."""
+        return INTERCEPTION.active and INTERCEPTION.holds_back(self.alarm.ring)
+
+    @property
+    def holds_all(self) -> bool:
+        """True where nothing can happen until then, which who flushes may hold up."""
+        return not self.schedule.in_flight and self.held_back
 
     def stats(self, wall: float) -> Stats:
         """Freeze the account, at a time in seconds since the epoch."""

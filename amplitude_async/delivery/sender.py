@@ -16,6 +16,7 @@ from amplitude_async.delivery.endpoint import (
     Sort,
     Verdict,
 )
+from amplitude_async.delivery.interception import HELD_BACK
 from amplitude_async.delivery.observing import Answered, Observers
 from amplitude_async.delivery.outcome import Settlement
 from amplitude_async.delivery.reporting import Reporter
@@ -152,6 +153,8 @@ class Sender:
         response, size = await self._post.send(endpoint.url, body, endpoint.headers)
         if self._stopped or not self._is_here():
             return  # the shutdown has settled these events, or the parent does
+        if response.error == HELD_BACK:
+            return  # nobody is to blame: they go back to where they waited
         verdict = self._interpret(response, records)
         took, kind = clock.now() - started, type(verdict).__name__.lower()
         self._reporter.debug(

@@ -29,6 +29,7 @@ from .wire import meet_expectation
 
 __all__ = ["Emulator"]
 
+_HIGHEST_PORT = 65_535
 _START_TIMEOUT = 10.0
 # Handlers are ended within a second; this is for a function of the test's own.
 _END_TIMEOUT = 5.0
@@ -89,6 +90,10 @@ class Emulator(Arrivals):
                 f"host {host!r} can be reached from other machines: use 127.0.0.1, "
                 "or pass allow_remote=True if that is wanted"
             )
+            raise ValueError(msg)
+        if not 0 <= port <= _HIGHEST_PORT:
+            # Python would take another one without a word.
+            msg = f"port is {port!r}: give 1 to {_HIGHEST_PORT}, or 0 for any free one"
             raise ValueError(msg)
         if isinstance(allowed_hosts, str):
             msg = f"allowed_hosts is {allowed_hosts!r}: give a list of host names"

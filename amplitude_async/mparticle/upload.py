@@ -9,7 +9,12 @@ from dataclasses import replace
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.health import JITTER_FLOOR
 from amplitude_async.delivery.endpoint import Response, describe_failure, retry_after
-from amplitude_async.delivery.interception import CAPTURED, INTERCEPTION, Gate
+from amplitude_async.delivery.interception import (
+    CAPTURED,
+    HELD_BACK,
+    INTERCEPTION,
+    Gate,
+)
 from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.sender import Post
@@ -207,6 +212,12 @@ class Uploader:
     async def _post(self, path: str, body: bytes) -> Response:
         url = f"{self._endpoint.base_url}{path}"
         response, _ = await self._out.send(url, body, self._endpoint.headers)
+        while response.error == HELD_BACK and not self._ending:
+            # Begun before somebody captures events: it goes on afterwards.
+            over = asyncio.Event()
+            if INTERCEPTION.holds_back(over.set):
+                await self._woken(over)
+            response, _ = await self._out.send(url, body, self._endpoint.headers)
         return response
 
     def _close_for(self, seconds: float) -> None:
@@ -224,11 +235,17 @@ class Uploader:
             return
         over = asyncio.Event()
         timer = self._clock.call_later(seconds, over.set)
+        try:
+            await self._woken(over)
+        finally:
+            timer.cancel()
+
+    async def _woken(self, over: asyncio.Event) -> None:
+        """Wait for something, at most until the client closes."""
         self._sleepers.add(over)
         try:
             await over.wait()
         finally:
-            timer.cancel()
             self._sleepers.discard(over)
 
     def _result(

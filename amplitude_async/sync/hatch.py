@@ -145,6 +145,11 @@ class Hatch:
 
     def _let_in_some(self) -> bool:
         """Let in a portion; True where there is more."""
+        # Whoever captures events may have come between a verb and this.
+        with INTERCEPTION.handing_in(late=True):
+            return self._let_in_portion()
+
+    def _let_in_portion(self) -> bool:
         inbox = self._inbox
         for _ in range(IN_ONE_GO):
             try:

@@ -60,7 +60,10 @@ class Line:
         if INTERCEPTION.active:
             INTERCEPTION.speak_for(handle.caller)
         try:
-            return self._seat.offer(handle.cargo)
+            if not handle.has_caller:
+                return self._seat.offer(handle.cargo)
+            with INTERCEPTION.handing_in(late=False):
+                return self._seat.offer(handle.cargo)
         except Exception:  # noqa: BLE001 - told by the wait, where it comes up again
             return None
 
@@ -116,6 +119,10 @@ class Line:
     async def _accepted(self, handle: SyncDelivery) -> Delivery | None:
         if INTERCEPTION.active:
             INTERCEPTION.speak_for(handle.caller)
+        with INTERCEPTION.handing_in(late=not handle.has_caller):
+            return await self._accepted_or_given_up(handle)
+
+    async def _accepted_or_given_up(self, handle: SyncDelivery) -> Delivery | None:
         try:
             return await self._seat.accept(handle.cargo)
         except BaseException as error:

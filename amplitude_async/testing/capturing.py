@@ -22,8 +22,9 @@ class capture:  # noqa: N801 - used as a function, as `suppress` and `timeout` a
     are behind it. What was rejected or dropped is there with the reason. The handle
     says DELIVERED at once; callbacks and counters see what they would see.
 
-    Nothing is sent while it lasts. What was accepted before waits until it is over, and
-    destination plugins get nothing. Captures may be nested: each takes every event.
+    Nothing is sent while it lasts, and destination plugins get nothing. What was
+    accepted before waits until it is over, unless its client is shut down meanwhile:
+    then it ends as at any shutdown. Captures may be nested: each takes every event.
 
     Args:
         record: a file to write the events to at the end, for ``assert_recorded``; not
@@ -42,8 +43,14 @@ class capture:  # noqa: N801 - used as a function, as `suppress` and `timeout` a
         self._record = record
         self._mask = Mask.of(mask, keep)
         self._events = CapturedEvents()
+        self._is_on = False
 
     def __enter__(self) -> CapturedEvents:
+        if self._is_on:
+            # The end of the inner one would end both, and what follows be sent.
+            msg = "this capture is on: write `with capture()` for one inside of it"
+            raise RuntimeError(msg)
+        self._is_on = True
         INTERCEPTION.begin(self._events)
         return self._events
 
@@ -53,7 +60,8 @@ class capture:  # noqa: N801 - used as a function, as `suppress` and `timeout` a
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        INTERCEPTION.end(self._events)
+        self._end()
+        # What a failed test has tracked is no record of what it should.
         if error is None:
             self._write()
 
@@ -66,9 +74,13 @@ class capture:  # noqa: N801 - used as a function, as `suppress` and `timeout` a
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        INTERCEPTION.end(self._events)
+        self._end()
         if error is None and self._record is not None:
             await asyncio.to_thread(self._write)
+
+    def _end(self) -> None:
+        INTERCEPTION.end(self._events)
+        self._is_on = False
 
     def _write(self) -> None:
         if self._record is not None:

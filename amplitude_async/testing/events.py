@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any, Final, overload
 
 from amplitude_async.delivery.outcome import DeliveryStatus, Outcome
+from amplitude_async.shown import shown
 from amplitude_async.testing.asserting import Assertions
 from amplitude_async.testing.captured import Arrival, Captured
 from amplitude_async.testing.masks import Mask
@@ -178,8 +179,10 @@ class CapturedEvents(Assertions, Sequence[Captured]):
 
         Raises:
             AssertionError: it did not come in time; the message shows what did.
+            ValueError: the timeout or ``times`` is no such number.
         """
         __tracebackhide__ = True
+        _check_timeout(timeout)
         wanted = wanted_event(name, destination, expected)
         search = self._search(wanted, times)
         waiter = LoopWaiter(search)
@@ -212,9 +215,11 @@ class CapturedEvents(Assertions, Sequence[Captured]):
         Raises:
             RuntimeError: an event loop runs on this thread, which would stand still.
             AssertionError: it did not come in time; the message shows what did.
+            ValueError: the timeout or ``times`` is no such number.
         """
         __tracebackhide__ = True
         _check_no_loop_runs()
+        _check_timeout(timeout)
         wanted = wanted_event(name, destination, expected)
         search = self._search(wanted, times)
         waiter = ThreadWaiter(search)
@@ -311,6 +316,13 @@ class CapturedEvents(Assertions, Sequence[Captured]):
         problem = check_recording(path, self, Mask.of(mask, keep))
         if problem:
             raise AssertionError(problem)
+
+
+def _check_timeout(timeout: float | None) -> None:
+    # type() and not isinstance(): true and false are no seconds.
+    if timeout is None or (type(timeout) in {int, float} and timeout >= 0):
+        return
+    raise ValueError(f"timeout={shown(timeout)}: give seconds, 0 or more, or None")
 
 
 def _check_no_loop_runs() -> None:

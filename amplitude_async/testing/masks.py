@@ -22,11 +22,14 @@ PERSONAL: Final = (
     "authorization",
     "client_secret",
     "cookie",
+    "cookies",
     "credential",
     "credentials",
     "csrf",
     "jwt",
+    "otp",
     "passwd",
+    "passphrase",
     "password",
     "passwords",
     "private_key",
@@ -37,6 +40,7 @@ PERSONAL: Final = (
     "secrets",
     "session_token",
     "signature",
+    "ssh_key",
     "token",
     # persons
     "birth_date",
@@ -117,6 +121,8 @@ _BEGINNINGS: Final = frozenset({"email", "password", "phone", "secret"})
 _WORDS: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 # Bounded on both sides, so that a long text takes no longer than its length.
 _EMAIL: Final = re.compile(r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
+# In the query of an address, say.
+_ASSIGNED: Final = re.compile(r"(?<![\w-])([\w-]{1,64})=([^\s&#;,'\"<>]+)")
 _LONGEST_KEY: Final = 200
 _MOST_WORDS: Final = 4
 
@@ -171,7 +177,10 @@ class Mask:
         if isinstance(value, list):
             return [self.masked(item) for item in value]
         if isinstance(value, dict):
-            return {key: self._of_key(key, item) for key, item in value.items()}
+            return {
+                _without_mail(key): self._of_key(key, item)
+                for key, item in value.items()
+            }
         return value
 
     def _of_text(self, value: str) -> str:
@@ -182,7 +191,13 @@ class Mask:
                 if (made := self.masked(tree)) != tree:
                     return json.dumps(made, ensure_ascii=False)
         text = self._redactor(value)
-        return _EMAIL.sub("<email>", text) if "@" in text else text
+        if "=" in text:
+            text = _ASSIGNED.sub(self._of_assignment, text)
+        return _without_mail(text)
+
+    def _of_assignment(self, found: re.Match[str]) -> str:
+        name = found[1]
+        return f"{name}=<{name}>" if self.hides(name) else found[0]
 
     def _of_key(self, key: str, value: Any) -> Any:
         # Whether there is one says nothing of the person.
@@ -211,6 +226,10 @@ class Mask:
         endings = ("".join(words[-count:]) for count in range(1, _MOST_WORDS + 1))
         begins = words and words[0] in _BEGINNINGS & self._rules
         return bool(begins) or any(ending in self._rules for ending in endings)
+
+
+def _without_mail(text: str) -> str:
+    return _EMAIL.sub("<email>", text) if "@" in text else text
 
 
 def _words(key: str) -> tuple[str, ...]:

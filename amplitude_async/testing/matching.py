@@ -2,7 +2,7 @@
 
 import asyncio
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -116,12 +116,25 @@ def _equal(wanted: Any, found: Any) -> bool:
         )
     if type(wanted) in {list, tuple} and isinstance(found, list):
         return len(wanted) == len(found) and all(map(_equal, wanted, found))
+    if isinstance(wanted, set | frozenset) and isinstance(found, list):
+        return _equal_unordered(wanted, found)
     if wanted == found:
         return True
     if not isinstance(wanted, _CONVERTED):
         return False
     sent = _POLICY.convert(wanted, "", [])
     return sent is not DROP and bool(sent == found)
+
+
+def _equal_unordered(wanted: Iterable[Any], found: list[Any]) -> bool:
+    """Compare a set with the list that it was sent as, in whichever order."""
+    left = list(found)
+    for value in wanted:
+        place = next((n for n, one in enumerate(left) if _equal(value, one)), None)
+        if place is None:
+            return False
+        del left[place]
+    return not left
 
 
 class Tally:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from threading import TIMEOUT_MAX
 
 from amplitude_async.testing.captured import Captured
 from amplitude_async.testing.wanted import Wanted
@@ -108,7 +109,8 @@ class ThreadWaiter:
             left = None if end is None else end - now()
             if left is not None and left <= 0:
                 return None
-            self._arrived.wait(left)
+            # A longer wait than the system knows is one without an end.
+            self._arrived.wait(None if left is None else min(left, TIMEOUT_MAX))
 
 
 class Waiters:

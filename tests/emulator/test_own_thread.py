@@ -344,3 +344,10 @@ async def test_entering_on_a_loops_thread_works() -> None:
     """It is allowed: a fixture may be synchronous while a loop runs."""
     with Emulator() as emulator:
         assert await asyncio.to_thread(send, emulator, event()) == 200
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 99_999])
+def test_a_port_that_is_none_is_refused(port: int) -> None:
+    """And no other is taken instead."""
+    with pytest.raises(ValueError, match=f"port is {port}: give 1 to 65535, or 0"):
+        Emulator(port=port)

@@ -634,3 +634,16 @@ def test_amounts_that_are_none_are_no_revenue(
     failure(events.assert_revenue, 9.5)
     failure(events.assert_revenue, ANY)
     failure(events.assert_revenue, 1, product_id="p-1")
+
+
+def test_a_set_fits_in_whichever_order_it_was_sent(
+    events: CapturedEvents, captor: Captor
+) -> None:
+    """A list is what the encoder makes of it, and a set has no order."""
+    tags = {"red", "green", "blue"}
+    captor.track("Paid", user_id="user-1", event_properties={"tags": tags})
+
+    events.assert_tracked("Paid", tags={"blue", "red", "green"})
+    events.assert_tracked("Paid", tags=frozenset(tags))
+    for other in ({"red", "green"}, {"red", "green", "black"}, tags | {"black"}):
+        events.assert_not_tracked("Paid", tags=other)

@@ -382,3 +382,25 @@ def test_events_of_no_common_name_are_compared_in_a_moment(tmp_path: Path) -> No
         captured(*[(f"New {n}", {"user_id": "user-1"}) for n in range(3_000)]), path
     )
     assert "missing: 'Old 0'" in lines[2]
+
+
+def test_credentials_inside_texts_are_masked(
+    events: CapturedEvents, captor: Captor, tmp_path: Path
+) -> None:
+    """In the query of an address above all; what is beside them stays."""
+    secret, path = "s3cr3t-value", tmp_path / "events.ndjson"
+    properties = {
+        "page": f"https://shop.example/x?page=2&token={secret}&apiKey={secret}#top",
+        "text": f"signed in with password={secret}; all is well",
+        "cookies": secret,
+        "passphrase": secret,
+        "by": {"a.b@shop.example": 1},
+    }
+    captor.track("Seen", user_id="user-1", event_properties=properties)
+    events.write(path)
+
+    text = path.read_text("utf-8")
+    assert secret not in text
+    assert "a.b@shop.example" not in text
+    assert "?page=2&token=<token>&apiKey=<apiKey>#top" in text
+    events.assert_recorded(path)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -245,3 +246,23 @@ async def test_an_event_of_the_last_moment_counts(
     captor.track("Paid", user_id="user-1")
 
     assert await task is events[0]
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan"), True, "1"])
+async def test_what_is_no_time_is_refused(events: CapturedEvents, timeout: Any) -> None:
+    """At once, and not by waiting for ever."""
+    with pytest.raises(ValueError, match="give seconds, 0 or more, or None"):
+        await events.wait_for("Paid", timeout)
+    with pytest.raises(ValueError, match="give seconds, 0 or more, or None"):
+        await asyncio.to_thread(events.wait_for_sync, "Paid", timeout)
+
+
+@pytest.mark.allow_blocking
+def test_a_thread_waits_as_long_as_anybody_likes(
+    events: CapturedEvents, captor: Captor
+) -> None:
+    """Also longer than the system knows."""
+    timer = threading.Timer(0.02, captor.track, ("Paid",), {"user_id": "user-1"})
+    timer.start()
+    assert events.wait_for_sync("Paid", 1e20).name == "Paid"
+    timer.join()

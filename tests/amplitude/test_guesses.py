@@ -24,7 +24,7 @@ from amplitude_async import (
     Revenue,
     TypedEvent,
 )
-from amplitude_async.testing import RecordingAmplitude
+from amplitude_async.testing import RecordingAmplitude, capture
 from amplitude_async.wire import WireModel
 
 __all__: list[str] = []
@@ -216,7 +216,7 @@ async def test_what_a_verb_makes_itself_is_not_overwritten_in_silence() -> None:
     identify = Identify().set("a", 1)
     with_user: dict[str, Any] = {"user_id": "user-1", "user_properties": {"b": 2}}
     with_groups: dict[str, Any] = {"user_id": "user-1", "groups": {"org": "2"}}
-    async with RecordingAmplitude() as client:
+    async with capture() as events, Amplitude("key") as client:
         with pytest.raises(TypeError, match=r"identify\(\) makes user_properties"):
             await client.identify(identify, **with_user)
         with pytest.raises(TypeError, match=r"set_group\(\) makes groups itself: call"):
@@ -226,8 +226,7 @@ async def test_what_a_verb_makes_itself_is_not_overwritten_in_silence() -> None:
         with pytest.raises(TypeError, match=r"group_identify\(\) makes groups"):
             await client.group_identify("org", "1", identify, **with_groups)
         await client.identify(identify, user_id="user-1", user_properties=None)
-        await client.flush()
-        assert [one["user_properties"] for one in client.events] == [{"$set": {"a": 1}}]
+    assert [one["user_properties"] for one in events] == [{"$set": {"a": 1}}]
 
 
 def test_an_identify_takes_operations_only() -> None:
@@ -251,7 +250,7 @@ def test_track_nowait_outside_of_a_loop() -> None:
 
 async def test_operations_whose_values_cannot_be_sent() -> None:
     """What is left is sent; where nothing is, the event is rejected and says why."""
-    async with RecordingAmplitude() as client:
+    async with capture() as events, Amplitude("key") as client:
         some = Identify().set("a", float("nan")).set_once("b", 2)
         assert (await (await client.identify(some, user_id="user-1"))).ok
         none = Identify().set("a", float("nan"))
@@ -259,7 +258,7 @@ async def test_operations_whose_values_cannot_be_sent() -> None:
         grouped = await (await client.group_identify("org", "15", none))
         assert client.stats.losses == 1
 
-    assert [e["user_properties"] for e in client.events] == [{"$setOnce": {"b": 2}}]
+    assert [e["user_properties"] for e in events] == [{"$setOnce": {"b": 2}}]
     assert "user_properties={'$set': {'a': nan}}: nothing that can" in result.message
     assert "group_properties=" in grouped.message
 

@@ -32,7 +32,7 @@ from amplitude_async.amplitude.compose import compose
 from amplitude_async.amplitude.events import EventFields
 from amplitude_async.amplitude.filling import filled_fields
 from amplitude_async.binding import Fields, Opened, OpenedRequest, Scope
-from amplitude_async.emulator import Emulator
+from amplitude_async.testing import CapturedEvents, capture
 
 __all__: list[str] = []
 
@@ -49,24 +49,24 @@ class Paid(TypedEvent):
 
 
 @pytest.fixture
-async def client(connect: Connect) -> AsyncIterator[Amplitude]:
-    """Yield a client of the emulator."""
+def events() -> Iterator[CapturedEvents]:
+    """Yield what every client of a test tracks; nothing is sent."""
+    with capture() as events:
+        yield events
+
+
+@pytest.fixture
+async def client(events: CapturedEvents, connect: Connect) -> AsyncIterator[Amplitude]:
+    """Yield a client whose events are seen as soon as they are tracked."""
     async with connect() as client:
         yield client
-
-
-async def only_event(client: Amplitude, emulator: Emulator) -> dict[str, Any]:
-    """Return the one event that arrived."""
-    await client.flush()
-    (event,) = emulator.events
-    return event
 
 
 # Which fields go into an event -----------------------------------------------
 
 
 async def test_what_is_bound_goes_into_each_kind_of_event(
-    client: Amplitude, emulator: Emulator
+    client: Amplitude, events: CapturedEvents
 ) -> None:
     """An event by name, an Event, a typed one and a sale all take it."""
     with bound(user_id=USER, country="Chile", event_properties={"job": "nightly"}):
@@ -75,15 +75,14 @@ async def test_what_is_bound_goes_into_each_kind_of_event(
         await client.track(Paid(total=9.5))
         await client.revenue(Revenue(revenue=9.5))
         client.track_nowait("At Once")
-    await client.flush()
 
-    assert len(emulator.events) == 5
-    for event in emulator.events:
+    assert len(events) == 5
+    for event in events:
         assert (event["user_id"], event["country"]) == (USER, "Chile")
         assert event["event_properties"]["job"] == "nightly"
 
 
-async def test_the_nearer_value_wins(client: Amplitude, emulator: Emulator) -> None:
+async def test_the_nearer_value_wins(client: Amplitude, events: CapturedEvents) -> None:
     """The call, options, the event, the inner scope, the outer one, the config."""
     event = Event("Paid", city="event", region="event", device_id="event")
     options = EventOptions(city="options", region="options")
@@ -95,7 +94,7 @@ async def test_the_nearer_value_wins(client: Amplitude, emulator: Emulator) -> N
     ):
         await client.track(event, options, city="call", user_id=USER)
 
-    sent = await only_event(client, emulator)
+    (sent,) = events
     assert {name: sent[name] for name in ("city", "region", "device_id")} == {
         "city": "call",
         "region": "options",
@@ -109,7 +108,7 @@ async def test_the_nearer_value_wins(client: Amplitude, emulator: Emulator) -> N
 
 
 async def test_what_is_bound_wins_over_the_configuration(
-    connect: Connect, emulator: Emulator
+    connect: Connect, events: CapturedEvents
 ) -> None:
     """Plan and ingestion metadata of the client fill what nobody else has given."""
     options: dict[str, Any] = {
@@ -119,12 +118,12 @@ async def test_what_is_bound_wins_over_the_configuration(
     async with connect(**options) as client:
         with bound(plan=Plan(version="bound"), user_id=USER):
             await client.track("Paid")
-        sent = await only_event(client, emulator)
+        (sent,) = events
     assert sent["plan"] == {"version": "bound"}
     assert sent["ingestion_metadata"] == {"source_name": "config"}
 
 
-async def test_dicts_merge_one_level(client: Amplitude, emulator: Emulator) -> None:
+async def test_dicts_merge_one_level(client: Amplitude, events: CapturedEvents) -> None:
     """Keys of the call win over the inner scope's, and these over the outer one's."""
     with (
         bound(
@@ -142,7 +141,7 @@ async def test_dicts_merge_one_level(client: Amplitude, emulator: Emulator) -> N
             user_properties={"seats": 3},
         )
 
-    sent = await only_event(client, emulator)
+    (sent,) = events
     assert sent["event_properties"] == {
         "a": "outer",
         "b": "inner",
@@ -155,18 +154,17 @@ async def test_dicts_merge_one_level(client: Amplitude, emulator: Emulator) -> N
 
 
 async def test_none_in_a_call_overwrites_nothing(
-    client: Amplitude, emulator: Emulator
+    client: Amplitude, events: CapturedEvents
 ) -> None:
     """As with options, a field that is None was not given."""
     with bound(user_id=USER, event_properties={"job": "nightly"}):
         await client.track("Paid", user_id=None, event_properties=None)
-    sent = await only_event(client, emulator)
-    assert sent["user_id"] == USER
-    assert sent["event_properties"] == {"job": "nightly"}
+    (sent,) = events
+    assert (sent.user_id, sent.properties) == (USER, {"job": "nightly"})
 
 
 async def test_none_takes_a_bound_field_out(
-    client: Amplitude, emulator: Emulator
+    client: Amplitude, events: CapturedEvents
 ) -> None:
     """As after a logout; an outer scope's field is hidden until the block ends."""
     with bound(user_id=USER, device_id="device-1"):
@@ -176,12 +174,12 @@ async def test_none_takes_a_bound_field_out(
         assert bindings()["user_id"] == USER
         bind(device_id=None)
         assert bindings() == {"user_id": USER}
-    sent = await only_event(client, emulator)
-    assert "user_id" not in sent
+    (sent,) = events
+    assert "user_id" not in sent.wire
 
 
 async def test_operations_take_no_properties_of_a_request(
-    client: Amplitude, emulator: Emulator
+    client: Amplitude, events: CapturedEvents
 ) -> None:
     """An Identify says itself what it changes; a group's takes no user either."""
     with bound(
@@ -196,16 +194,15 @@ async def test_operations_take_no_properties_of_a_request(
         await client.identify(Identify().set("plan", "pro"))
         await client.set_group("company", "c-1")
         await client.group_identify("company", "c-1", Identify().set("seats", 3))
-    await client.flush()
 
-    user, group, other = emulator.events
+    user, group, other = events
     assert user["user_id"] == group["user_id"] == USER
     assert user["user_properties"] == {"$set": {"plan": "pro"}}
     assert group["user_properties"] == {"$set": {"company": "c-1"}}
     assert group["groups"] == {"company": "c-1"}
     assert other["group_properties"] == {"$set": {"seats": 3}}
-    assert {"event_properties", "groups"}.isdisjoint(user)
-    assert {"user_id", "device_id", "session_id"}.isdisjoint(other)
+    assert {"event_properties", "groups"}.isdisjoint(user.wire)
+    assert {"user_id", "device_id", "session_id"}.isdisjoint(other.wire)
     assert {e["country"] for e in (user, group, other)} == {"Chile"}
 
 
@@ -227,7 +224,9 @@ async def test_objects_of_the_caller_stay_as_they_are(client: Amplitude) -> None
     assert properties == {"total": 9.5}
 
 
-async def test_plugins_see_what_is_bound(connect: Connect, emulator: Emulator) -> None:
+async def test_plugins_see_what_is_bound(
+    connect: Connect, events: CapturedEvents
+) -> None:
     """A plugin that scrubs must see all that would go out."""
     seen = []
 
@@ -241,9 +240,8 @@ async def test_plugins_see_what_is_bound(connect: Connect, emulator: Emulator) -
             await client.track("Named")
             await client.track(Event("Made"))
             assert bindings()["event_properties"] == {"secret": 1}
-        await client.flush()
     assert seen == [(USER, {"secret": 1})] * 2
-    assert [event["event_properties"] for event in emulator.events] == [{}, {}]
+    assert [event.wire["event_properties"] for event in events] == [{}, {}]
 
 
 VALUES = {
@@ -403,15 +401,15 @@ async def test_a_bad_bound_id_rejects_the_event(client: Amplitude, kind: str) ->
 
 @pytest.mark.parametrize("kind", ["name", "event"])
 async def test_an_event_goes_without_other_bad_bound_values(
-    client: Amplitude, emulator: Emulator, kind: str
+    client: Amplitude, events: CapturedEvents, kind: str
 ) -> None:
     """As without a scope: the value is lost and counted, the event is sent."""
     wrong: Any = {"quantity": "many", "price": "high", "country": "Chile"}
     with bound(user_id=USER, **wrong):
         await client.track("Paid" if kind == "name" else Event("Paid"))
-    sent = await only_event(client, emulator)
+    (sent,) = events
     assert sent["country"] == "Chile"
-    assert {"quantity", "price"}.isdisjoint(sent)
+    assert {"quantity", "price"}.isdisjoint(sent.wire)
     assert client.stats.losses == 2
 
 
@@ -461,7 +459,7 @@ async def _bind_in_task(**fields: Any) -> None:
 
 
 async def test_a_task_keeps_its_scope_after_the_end_of_the_request(
-    client: Amplitude, emulator: Emulator
+    client: Amplitude, events: CapturedEvents
 ) -> None:
     """A task that a handler leaves behind still tracks for the same user."""
     go_on = asyncio.Event()
@@ -475,7 +473,7 @@ async def test_a_task_keeps_its_scope_after_the_end_of_the_request(
         left = asyncio.create_task(mail())
     go_on.set()
     await left
-    assert (await only_event(client, emulator))["user_id"] == USER
+    events.assert_tracked("Mailed", user_id=USER, times=1)
 
 
 async def test_an_inner_block_sees_what_is_bound_outside_meanwhile() -> None:
@@ -489,7 +487,7 @@ async def test_an_inner_block_sees_what_is_bound_outside_meanwhile() -> None:
 
 
 async def test_requests_that_run_at_once_never_meet(
-    client: Amplitude, emulator: Emulator
+    client: Amplitude, events: CapturedEvents
 ) -> None:
     """A thousand interleaved, each with parts in tasks and threads."""
 
@@ -505,9 +503,8 @@ async def test_requests_that_run_at_once_never_meet(
             await asyncio.create_task(_track(client, "In Task"))
 
     await asyncio.gather(*map(request, range(1000)))
-    await client.flush()
-    assert len(emulator.events) == 2000
-    for event in emulator.events:
+    assert len(events) == 2000
+    for event in events:
         number = event["event_properties"]["number"]
         assert event["user_id"] == f"user-{number:05d}"
 

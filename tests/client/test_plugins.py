@@ -28,6 +28,7 @@ from amplitude_async import (
 )
 from amplitude_async.client import roster, timeline
 from amplitude_async.emulator import Emulator
+from amplitude_async.testing import CapturedEvents, capture
 
 __all__: list[str] = []
 
@@ -64,6 +65,13 @@ def counted_calls() -> Iterator[list[int]]:
         sys.setprofile(before)
 
 
+@pytest.fixture
+def events() -> Iterator[CapturedEvents]:
+    """Yield what every client of a test tracks; nothing is sent."""
+    with capture() as events:
+        yield events
+
+
 # --- Order and results ---
 
 
@@ -96,7 +104,7 @@ async def test_order(connect: Connect) -> None:
 
 
 async def test_what_a_plugin_returns_goes_on(
-    connect: Connect, emulator: Emulator
+    connect: Connect, events: CapturedEvents
 ) -> None:
     """The next plugin and the server get the returned event, not the first one."""
     seen: list[str] = []
@@ -110,11 +118,10 @@ async def test_what_a_plugin_returns_goes_on(
 
     async with connect(plugins=[replace, look]) as client:
         await client.track("e", user_id="user-1")
-        await client.flush()
 
     assert seen == ["replaced"]
-    assert emulator.events[0]["event_type"] == "replaced"
-    assert emulator.events[0]["library"].startswith("amplitude-async-python/")
+    assert events[0]["event_type"] == "replaced"
+    assert events[0]["library"].startswith("amplitude-async-python/")
 
 
 @pytest.mark.parametrize("kind", [BeforePlugin, EnrichmentPlugin])
@@ -175,7 +182,7 @@ class Scrubber(Raising):
 
 
 async def test_a_raising_plugin_keeps_the_event(
-    connect: Connect, emulator: Emulator, caplog: pytest.LogCaptureFixture
+    connect: Connect, events: CapturedEvents, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged with its name, once a minute; later events are unaffected."""
     async with connect(plugins=[Raising()]) as client:
@@ -183,7 +190,7 @@ async def test_a_raising_plugin_keeps_the_event(
             assert (await (await client.track(name, user_id="user-1"))).ok
         assert (await client.track_nowait("c", user_id="user-1")).ok
 
-    assert [event["event_type"] for event in emulator.events] == ["a", "b", "c"]
+    assert [event["event_type"] for event in events] == ["a", "b", "c"]
     errors = [line for line in caplog.records if line.levelno == logging.ERROR]
     assert len(errors) == 1
     assert "'raising' raised LookupError: no such thing" in errors[0].getMessage()
@@ -214,7 +221,7 @@ async def test_a_plugin_that_returns_no_event(
 
 
 async def test_assignments_are_validated(
-    connect: Connect, emulator: Emulator, caplog: pytest.LogCaptureFixture
+    connect: Connect, events: CapturedEvents, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A plugin that assigns a bad value fails by itself; the field stays as it was."""
 
@@ -224,9 +231,8 @@ async def test_assignments_are_validated(
 
     async with connect(plugins=[bad]) as client:
         await client.track("e", user_id="user-1", price=2)
-        await client.flush()
 
-    assert emulator.events[0]["price"] == 2
+    assert events[0]["price"] == 2
     assert "plugin 'bad' raised ValidationError" in caplog.text
 
 
@@ -244,7 +250,9 @@ async def test_a_plugin_that_blanks_the_type(connect: Connect) -> None:
     assert "event_type is empty" in result.message
 
 
-async def test_a_plugin_may_give_the_ids(connect: Connect, emulator: Emulator) -> None:
+async def test_a_plugin_may_give_the_ids(
+    connect: Connect, events: CapturedEvents
+) -> None:
     """An event without an id is judged after the plugins, not before."""
 
     def sign(event: Event) -> Event:
@@ -254,11 +262,11 @@ async def test_a_plugin_may_give_the_ids(connect: Connect, emulator: Emulator) -
     async with connect(plugins=[sign]) as client:
         assert (await (await client.track("e"))).ok
 
-    assert emulator.events[0]["user_id"] == "user-1"
+    assert events[0]["user_id"] == "user-1"
 
 
 async def test_track_nowait_with_an_async_plugin(
-    connect: Connect, emulator: Emulator, caplog: pytest.LogCaptureFixture
+    connect: Connect, events: CapturedEvents, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One that has nothing to wait for runs; one that waits fails and is named."""
 
@@ -274,8 +282,8 @@ async def test_track_nowait_with_an_async_plugin(
     async with connect(plugins=[quick, slow]) as client:
         assert (await client.track_nowait("e", user_id="user-1")).ok
 
-    assert emulator.events[0]["app_version"] == "1"
-    assert "platform" not in emulator.events[0]
+    assert events[0]["app_version"] == "1"
+    assert "platform" not in events[0].wire
     assert "plugin 'slow' raised RuntimeError" in caplog.text
     assert "use `await track()`" in caplog.text
 
@@ -493,7 +501,7 @@ async def test_a_client_that_cannot_start_leaves_nothing_behind(
     assert [name for name in names if name.startswith("amplitude_async")] == []
 
 
-async def test_a_verb_inside_setup(connect: Connect, emulator: Emulator) -> None:
+async def test_a_verb_inside_setup(connect: Connect, events: CapturedEvents) -> None:
     """A plugin may track and add others while it is being set up."""
 
     class Greeting(EnrichmentPlugin):
@@ -504,7 +512,7 @@ async def test_a_verb_inside_setup(connect: Connect, emulator: Emulator) -> None
     async with asyncio.timeout(5), connect(plugins=[Greeting()]) as client:
         await client.track("e", user_id="user-1")
 
-    assert [event["event_type"] for event in emulator.events] == ["hello", "e"]
+    assert [event["event_type"] for event in events] == ["hello", "e"]
 
 
 async def test_a_raising_teardown(
@@ -579,7 +587,7 @@ async def test_a_name_is_given_once(connect: Connect) -> None:
         connect(plugins=[Slow(), Slow()])
 
 
-async def test_replace(connect: Connect, emulator: Emulator) -> None:
+async def test_replace(connect: Connect, events: CapturedEvents) -> None:
     """replace=True removes and tears down the plugin that had the name."""
     log: list[str] = []
 
@@ -605,7 +613,7 @@ async def test_replace(connect: Connect, emulator: Emulator) -> None:
     await fresh.track("e", user_id="user-1")
     await fresh.shutdown()
 
-    assert [event["app_version"] for event in emulator.events] == ["2", "4"]
+    assert [event["app_version"] for event in events] == ["2", "4"]
     assert log == ["1", "2", "4"]
 
 
@@ -636,7 +644,7 @@ class Scrub(EnrichmentPlugin):
 
 @pytest.mark.parametrize("started", [True, False])
 async def test_a_successor_that_cannot_be_set_up_replaces_nobody(
-    started: bool, connect: Connect, emulator: Emulator
+    started: bool, connect: Connect, events: CapturedEvents
 ) -> None:
     """The old one stays and works: no address goes out because of a bad deployment."""
     log: list[str] = []
@@ -649,15 +657,13 @@ async def test_a_successor_that_cannot_be_set_up_replaces_nobody(
     await client.track("e", user_id="user-1", event_properties=properties)
     await client.shutdown()
 
-    assert [event["event_properties"] for event in emulator.events] == [
-        {"email": "old"}
-    ]
+    assert [event["event_properties"] for event in events] == [{"email": "old"}]
     assert "torn down new" not in log
     assert log.count("torn down old") == 1
 
 
 async def test_no_event_passes_between_two_plugins(
-    connect: Connect, emulator: Emulator
+    connect: Connect, events: CapturedEvents
 ) -> None:
     """Each event meets the old one or the new one, while one takes over."""
     log: list[str] = []
@@ -669,7 +675,7 @@ async def test_no_event_passes_between_two_plugins(
             await asyncio.sleep(0)
         await client.track("e", user_id="user-1")
 
-    marks = [event["event_properties"]["email"] for event in emulator.events]
+    marks = [event["event_properties"]["email"] for event in events]
     assert marks == sorted(marks, reverse=True)
     assert set(marks) == {"old", "new"}
     assert log[:3] == ["set up old", "set up new", "torn down old"]
@@ -869,7 +875,7 @@ async def test_unnamed_plugins_get_distinct_names(connect: Connect) -> None:
     assert repr(stamps[2]) == "<Stamp 'Stamp-3'>"
 
 
-async def test_functions_are_plugins(connect: Connect, emulator: Emulator) -> None:
+async def test_functions_are_plugins(connect: Connect, events: CapturedEvents) -> None:
     """A bare function, plain or async, is an enrichment plugin of its name."""
 
     async def add_version(event: Event) -> Event | None:
@@ -882,7 +888,7 @@ async def test_functions_are_plugins(connect: Connect, emulator: Emulator) -> No
         await client.remove("add_version")
         await client.track("e", user_id="user-1")
 
-    assert [event.get("app_version") for event in emulator.events] == ["1", None]
+    assert [event.wire.get("app_version") for event in events] == ["1", None]
 
 
 @pytest.mark.parametrize(
@@ -903,7 +909,7 @@ async def test_what_is_no_plugin(wrong: Any, hint: str, connect: Connect) -> Non
 
 
 async def test_a_plugin_that_does_not_call_our_init(
-    connect: Connect, emulator: Emulator
+    connect: Connect, events: CapturedEvents
 ) -> None:
     """A constructor of one's own needs no super().__init__(), nor a type set twice."""
 
@@ -921,13 +927,13 @@ async def test_a_plugin_that_does_not_call_our_init(
         for _ in range(3):
             await client.track("e", user_id="user-1")
 
-    assert [event["event_id"] for event in emulator.events] == [0, 1, 2]
+    assert [event["event_id"] for event in events] == [0, 1, 2]
 
 
 # --- Built-in plugins ---
 
 
-async def test_removing_the_context(connect: Connect, emulator: Emulator) -> None:
+async def test_removing_the_context(connect: Connect, events: CapturedEvents) -> None:
     """Without `context` nothing is filled in but what retries depend on."""
     async with connect(plan={"branch": "main"}) as client:
         await client.track("e", user_id="user-1")
@@ -936,10 +942,10 @@ async def test_removing_the_context(connect: Connect, emulator: Emulator) -> Non
         await client.add(lambda event: event)
         await client.track("e", user_id="user-1")
 
-    first, *others = emulator.events
-    assert {"library", "plan", "time", "insert_id"} < first.keys()
+    first, *others = events
+    assert {"library", "plan", "time", "insert_id"} < first.wire.keys()
     for event in others:
-        assert event.keys() == {"event_type", "user_id", "time", "insert_id"}
+        assert event.wire.keys() == {"event_type", "user_id", "time", "insert_id"}
 
 
 async def test_plugins_see_what_the_context_knows(connect: Connect) -> None:
@@ -991,7 +997,7 @@ async def test_removing_the_amplitude_destination(
 # --- Copies ---
 
 
-async def test_plugins_work_on_a_copy(connect: Connect, emulator: Emulator) -> None:
+async def test_plugins_work_on_a_copy(connect: Connect, events: CapturedEvents) -> None:
     """The caller's event, its dicts and the options are what they were."""
 
     def change(event: Event) -> Event:
@@ -1021,12 +1027,14 @@ async def test_plugins_work_on_a_copy(connect: Connect, emulator: Emulator) -> N
             await client.track(event)
 
     assert event == before
-    assert [one["event_type"] for one in emulator.events] == ["changed"] * 2
-    assert emulator.events[0]["event_properties"] == {"a": 1, "added": "x"}
-    assert emulator.events[0]["groups"] == {"a": "1", "added": "x"}
+    assert [one["event_type"] for one in events] == ["changed"] * 2
+    assert events[0]["event_properties"] == {"a": 1, "added": "x"}
+    assert events[0]["groups"] == {"a": "1", "added": "x"}
 
 
-async def test_extra_reaches_every_plugin(connect: Connect, emulator: Emulator) -> None:
+async def test_extra_reaches_every_plugin(
+    connect: Connect, events: CapturedEvents
+) -> None:
     """It is the same object in each of them and never on the wire."""
     marker = object()
     seen: list[object] = []
@@ -1042,13 +1050,13 @@ async def test_extra_reaches_every_plugin(connect: Connect, emulator: Emulator) 
         await client.track("e", user_id="user-1", extra={"marker": marker})
 
     assert seen == [marker, marker]
-    assert "extra" not in emulator.events[0]
+    assert "extra" not in events[0].wire
 
 
 # --- Re-entrancy ---
 
 
-async def test_a_plugin_that_tracks(connect: Connect, emulator: Emulator) -> None:
+async def test_a_plugin_that_tracks(connect: Connect, events: CapturedEvents) -> None:
     """Such an event skips every plugin already on the stack, and no other."""
     log: list[str] = []
 
@@ -1069,7 +1077,7 @@ async def test_a_plugin_that_tracks(connect: Connect, emulator: Emulator) -> Non
         await client.track("-", user_id="user-1")
 
     assert log == ["a -", "b -a", "b -", "a -b"]
-    kinds = [event["event_type"] for event in emulator.events]
+    kinds = [event["event_type"] for event in events]
     assert kinds == ["-ab", "-a", "-ba", "-b", "-"]
 
 
@@ -1091,7 +1099,7 @@ async def test_a_plugin_never_waits_for_room(connect: Connect) -> None:
         await nowait
 
 
-async def test_ten_plugins_deep(connect: Connect, emulator: Emulator) -> None:
+async def test_ten_plugins_deep(connect: Connect, events: CapturedEvents) -> None:
     """Ten plugins that each track once all complete, whatever the nesting."""
 
     def plugin(number: int) -> EnrichmentPlugin:
@@ -1110,4 +1118,4 @@ async def test_ten_plugins_deep(connect: Connect, emulator: Emulator) -> None:
         await client.track("level-0", user_id="user-1")
 
     expected = [f"level-{number}" for number in reversed(range(11))]
-    assert [event["event_type"] for event in emulator.events] == expected
+    assert [event["event_type"] for event in events] == expected

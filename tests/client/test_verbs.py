@@ -1,6 +1,6 @@
 """Verbs: what each puts on the wire, and who wins where fields are given twice."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, cast
@@ -19,6 +19,7 @@ from amplitude_async import (
     TypedEvent,
 )
 from amplitude_async.emulator import Emulator
+from amplitude_async.testing import CapturedEvents, capture
 
 __all__: list[str] = []
 
@@ -118,6 +119,13 @@ VERBS: dict[str, tuple[Callable[[Amplitude], Awaitable[Delivery]], dict[str, Any
 }
 
 
+@pytest.fixture
+def events() -> Iterator[CapturedEvents]:
+    """Yield what every client of a test tracks; nothing is sent."""
+    with capture() as events:
+        yield events
+
+
 @pytest.mark.parametrize("name", VERBS)
 async def test_each_verb_on_the_wire(
     name: str, connect: Connect, emulator: Emulator
@@ -178,7 +186,7 @@ async def test_verbs_take_options_and_fields(
 
 
 async def test_options_overwrite_the_event(
-    connect: Connect, emulator: Emulator
+    connect: Connect, events: CapturedEvents
 ) -> None:
     """An option wins over the event's own value, zero included; the rest stays."""
     moment = datetime(2022, 11, 12, 13, 14, 15, tzinfo=UTC)
@@ -197,14 +205,14 @@ async def test_options_overwrite_the_event(
         await (await client.track(event, event_properties={"instead": 2}))
         await (await client.track(event, user_id=None))
 
-    assert [one["event_id"] for one in emulator.events] == [0, 5, 5, 5]
-    assert [one["time"] for one in emulator.events] == [
+    assert [one["event_id"] for one in events] == [0, 5, 5, 5]
+    assert [one["time"] for one in events] == [
         old + 10,
         1668258855000,
         old,
         old,
     ]
-    assert [one["event_properties"] for one in emulator.events] == [
+    assert [one["event_properties"] for one in events] == [
         {"kept": 1},
         {"kept": 1},
         {"instead": 2},
@@ -213,7 +221,7 @@ async def test_options_overwrite_the_event(
 
 
 async def test_the_callers_objects_are_never_changed(
-    connect: Connect, emulator: Emulator
+    connect: Connect, events: CapturedEvents
 ) -> None:
     """Event, options, typed event, identify and revenue are the same afterwards."""
     event = Event(event_type="e", user_id="user-1", event_properties={"a": [1]})
@@ -230,10 +238,9 @@ async def test_the_callers_objects_are_never_changed(
             await client.track(typed, extra, user_id="user-1")
             await client.identify(identify, extra, user_id="user-1")
             await client.revenue(revenue, extra, user_id="user-1")
-        await client.flush()
 
     assert [repr(one) + str(one.model_fields_set) for one in objects] == before
-    assert len(emulator.events) == 8
+    assert len(events) == 8
 
 
 async def test_later_changes_of_an_event_do_not_matter(
@@ -257,17 +264,14 @@ async def test_later_changes_of_an_event_do_not_matter(
 
 
 async def test_one_object_tracked_twice_is_two_events(
-    connect: Connect, emulator: Emulator
+    connect: Connect, events: CapturedEvents
 ) -> None:
     """Each call makes an insert_id of its own, which the handle knows."""
     event = Event(event_type="e", user_id="user-1")
     async with connect() as client:
         handles = [await client.track(event), await client.track(event)]
-        await client.flush()
 
-    assert [one["insert_id"] for one in emulator.events] == [
-        one.insert_id for one in handles
-    ]
+    assert [one["insert_id"] for one in events] == [one.insert_id for one in handles]
     assert handles[0].insert_id != handles[1].insert_id
 
 
@@ -291,7 +295,7 @@ async def test_extra_reaches_no_server(connect: Connect, emulator: Emulator) -> 
 
 
 async def test_plan_and_ingestion_metadata_of_the_client(
-    connect: Connect, emulator: Emulator
+    connect: Connect, events: CapturedEvents
 ) -> None:
     """Each event gets what the configuration knows, unless it has its own."""
     options: dict[str, Any] = {
@@ -301,9 +305,8 @@ async def test_plan_and_ingestion_metadata_of_the_client(
     async with connect(**options) as client:
         await client.identify(Identify().set("a", 1), user_id="user-1")
         await client.track("e", user_id="user-1", plan={"version": "2"})
-        await client.flush()
 
-    first, second = emulator.events
+    first, second = events
     assert first["plan"] == {"branch": "main", "versionId": "a1"}
     assert second["plan"] == {"version": "2"}
     assert first["ingestion_metadata"] == {"source_name": "ampli"}
@@ -430,9 +433,9 @@ async def test_large_properties_are_sent_whole(
     assert emulator.events[0]["event_properties"] == properties
 
 
-async def test_keys_keep_their_order(connect: Connect, emulator: Emulator) -> None:
+async def test_keys_keep_their_order(connect: Connect, events: CapturedEvents) -> None:
     """Properties arrive in the caller's order; the official Python SDK sorts them."""
     async with connect() as client:
         await client.track("e", user_id="user-1", event_properties={"b": 1, "a": 2})
 
-    assert list(emulator.events[0]["event_properties"]) == ["b", "a"]
+    assert list(events[0]["event_properties"]) == ["b", "a"]

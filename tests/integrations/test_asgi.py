@@ -26,7 +26,7 @@ from amplitude_async.integrations.request_facts import (
     language_of,
     text_of,
 )
-from amplitude_async.testing import RecordingAmplitude
+from amplitude_async.testing import CapturedEvents, RecordingAmplitude, capture
 
 __all__: list[str] = []
 
@@ -90,16 +90,29 @@ async def answer(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[RecordingAmplitude]:
-    """Yield a client that keeps its events."""
+def events() -> Iterator[CapturedEvents]:
+    """Yield what every client of a test tracks; nothing is sent."""
+    with capture() as events:
+        yield events
+
+
+@pytest.fixture
+async def client(events: CapturedEvents) -> AsyncIterator[Amplitude]:
+    """Yield a client whose events are seen as soon as they are tracked."""
+    async with Amplitude("key") as client:
+        yield client
+
+
+@pytest.fixture
+async def recording() -> AsyncIterator[RecordingAmplitude]:
+    """Yield a client that delivers to a list."""
     async with RecordingAmplitude() as recording:
         yield recording
 
 
-async def requests_of(client: RecordingAmplitude) -> list[dict[str, Any]]:
+def requests_of(events: CapturedEvents) -> list[dict[str, Any]]:
     """Return the properties of the request events, without what differs each time."""
-    await client.flush()
-    found = [event["event_properties"] for event in client.named("Request")]
+    found = [dict(event.properties) for event in events.named("Request")]
     for properties in found:
         assert 0 <= properties.pop("duration") < 60
     return found
@@ -329,16 +342,15 @@ async def test_a_request_that_is_cancelled_in_identify_ends() -> None:
         await task
 
 
-async def test_identify_may_track(client: RecordingAmplitude) -> None:
+async def test_identify_may_track(client: Amplitude, events: CapturedEvents) -> None:
     """An event from within it has what is captured."""
 
     async def identify(scope: Any) -> None:
         await client.track("Token Read", device_id="device-1")
 
     await serve(AmplitudeMiddleware(answer, identify=identify))
-    await client.flush()
 
-    assert client.named("Token Read")[0]["ip"] == "192.0.2.7"
+    assert events.named("Token Read")[0]["ip"] == "192.0.2.7"
 
 
 # What is captured -------------------------------------------------------------
@@ -541,7 +553,8 @@ def test_a_wrong_option_is_told_at_once(options: Any, message: str) -> None:
 
 
 async def test_a_request_is_told_of_when_it_was_answered(
-    client: RecordingAmplitude,
+    client: Amplitude,
+    events: CapturedEvents,
 ) -> None:
     """Method, status and duration, with what was bound in the request."""
 
@@ -552,15 +565,13 @@ async def test_a_request_is_told_of_when_it_was_answered(
 
     await serve(watching(app, client))
 
-    assert await requests_of(client) == [
-        {"plan": "pro", "method": "GET", "status": 200}
-    ]
-    [event] = client.events
+    assert requests_of(events) == [{"plan": "pro", "method": "GET", "status": 200}]
+    [event] = events
     assert (event["user_id"], event["ip"]) == ("user-1", "192.0.2.7")
 
 
 async def test_the_answer_does_not_wait_for_the_event(
-    client: RecordingAmplitude,
+    client: Amplitude,
 ) -> None:
     """The event comes after the last message, and before the work behind it."""
     accepted = []
@@ -598,7 +609,7 @@ ANSWERS: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_every_kind_of_answer_passes_as_it_is(
-    name: str, client: RecordingAmplitude
+    name: str, client: Amplitude, events: CapturedEvents
 ) -> None:
     """Messages of extensions, too; the event comes with the last one, once."""
     accepted: list[int] = []
@@ -613,7 +624,7 @@ async def test_every_kind_of_answer_passes_as_it_is(
     assert sent == ANSWERS[name]
     assert all(mine is theirs for mine, theirs in zip(sent, ANSWERS[name], strict=True))
     assert accepted == [0] * len(sent)
-    assert await requests_of(client) == [{"method": "GET", "status": 200}]
+    assert requests_of(events) == [{"method": "GET", "status": 200}]
 
 
 @pytest.mark.parametrize(
@@ -625,7 +636,10 @@ async def test_every_kind_of_answer_passes_as_it_is(
     ],
 )
 async def test_an_application_that_raises_is_told_of(
-    messages: list[Any], expected: dict[str, Any], client: RecordingAmplitude
+    messages: list[Any],
+    expected: dict[str, Any],
+    client: Amplitude,
+    events: CapturedEvents,
 ) -> None:
     """What it raised goes on, and the status is what the client was told, or 500."""
 
@@ -637,10 +651,12 @@ async def test_an_application_that_raises_is_told_of(
     with pytest.raises(LookupError):
         await serve(watching(app, client))
 
-    assert await requests_of(client) == [expected]
+    assert requests_of(events) == [expected]
 
 
-async def test_a_client_that_goes_away_is_told_of(client: RecordingAmplitude) -> None:
+async def test_a_client_that_goes_away_is_told_of(
+    client: Amplitude, events: CapturedEvents
+) -> None:
     """The cancellation goes on; there is no status where nothing was answered."""
     began = asyncio.Event()
 
@@ -654,11 +670,12 @@ async def test_a_client_that_goes_away_is_told_of(client: RecordingAmplitude) ->
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert await requests_of(client) == [{"method": "GET", "aborted": True}]
+    assert requests_of(events) == [{"method": "GET", "aborted": True}]
 
 
 async def test_a_server_that_takes_nothing_more_is_told_of(
-    client: RecordingAmplitude,
+    client: Amplitude,
+    events: CapturedEvents,
 ) -> None:
     """Servers raise where the connection is gone, and that error goes on."""
 
@@ -669,13 +686,12 @@ async def test_a_server_that_takes_nothing_more_is_told_of(
     with pytest.raises(BrokenPipeError):
         await watching(answer, client)(http_scope(), no_receive, send)
 
-    assert await requests_of(client) == [
-        {"method": "GET", "status": 200, "aborted": True}
-    ]
+    assert requests_of(events) == [{"method": "GET", "status": 200, "aborted": True}]
 
 
 async def test_an_application_that_answers_nothing_is_told_of(
-    client: RecordingAmplitude,
+    client: Amplitude,
+    events: CapturedEvents,
 ) -> None:
     """Without a response there is no status."""
 
@@ -684,7 +700,7 @@ async def test_an_application_that_answers_nothing_is_told_of(
 
     await serve(watching(app, client))
 
-    assert await requests_of(client) == [{"method": "GET", "aborted": True}]
+    assert requests_of(events) == [{"method": "GET", "aborted": True}]
 
 
 class Left(Exception):  # noqa: N818 - as frameworks tell that a client left
@@ -718,7 +734,8 @@ async def test_a_websocket_is_told_of_at_its_end(
     messages: list[Any],
     error: Exception | None,
     expected: dict[str, Any],
-    client: RecordingAmplitude,
+    client: Amplitude,
+    events: CapturedEvents,
 ) -> None:
     """With the code it was closed with, or the status it was refused with."""
 
@@ -737,10 +754,10 @@ async def test_a_websocket_is_told_of_at_its_end(
 
     assert server.sent == [*messages, *([error] if error else [])]
 
-    assert await requests_of(client) == [{"method": "WEBSOCKET", **expected}]
+    assert requests_of(events) == [{"method": "WEBSOCKET", **expected}]
 
 
-async def test_a_request_of_nobody_is_not_tracked(client: RecordingAmplitude) -> None:
+async def test_a_request_of_nobody_is_not_tracked(client: Amplitude) -> None:
     """Amplitude takes no event without an id, and a warning for each is of no use."""
     middleware = AmplitudeMiddleware(answer, request_event="Request", client=client)
     await serve(middleware)
@@ -796,12 +813,12 @@ async def test_an_event_that_fails_fails_no_request(
     ],
 )
 async def test_a_route_that_cannot_be_told_is_left_out(
-    more: dict[str, Any], client: RecordingAmplitude
+    more: dict[str, Any], client: Amplitude, events: CapturedEvents
 ) -> None:
     """There is no route rather than a raw path."""
     await serve(watching(answer, client), http_scope(**more))
 
-    [properties] = await requests_of(client)
+    [properties] = requests_of(events)
     assert properties == {"method": more.get("method", "GET")[:512], "status": 200}
 
 
@@ -843,33 +860,33 @@ async def test_a_lifespan_goes_around_the_applications_own(
     assert [event["event_type"] for event in emulator.events] == ["Served"] * 2
 
 
-async def test_a_lifespan_takes_a_client(client: RecordingAmplitude) -> None:
+async def test_a_lifespan_takes_a_client(recording: RecordingAmplitude) -> None:
     """It is started and shut down by it, as by an ``async with``."""
-    lifespan = amplitude_lifespan(client=client)
+    lifespan = amplitude_lifespan(client=recording)
     async with lifespan(None) as state:
-        assert state == {"amplitude": client}
+        assert state == {"amplitude": recording}
         state["amplitude"].track_nowait("Served", user_id="user-1")
 
-    assert client.stats.delivered == 1
-    assert (await client.track("Late", user_id="user-1")).result is not None
+    assert recording.stats.delivered == 1
+    assert (await recording.track("Late", user_id="user-1")).result is not None
 
 
 async def test_a_lifespan_that_fails_at_the_start_shuts_down(
-    client: RecordingAmplitude,
+    recording: RecordingAmplitude,
 ) -> None:
     """What the application raised goes on, and what it tracked goes out."""
 
     @asynccontextmanager
     async def inner(app: Any) -> AsyncIterator[None]:
-        await client.track("Started Badly", user_id="user-1")
+        await recording.track("Started Badly", user_id="user-1")
         raise LookupError
         yield
 
     with pytest.raises(LookupError):
-        async with amplitude_lifespan(inner, client=client)(None):
+        async with amplitude_lifespan(inner, client=recording)(None):
             pytest.fail("it has started")
 
-    assert client.stats.delivered == 1
+    assert recording.stats.delivered == 1
 
 
 async def undecorated(app: Any) -> AsyncIterator[None]:

@@ -15,7 +15,7 @@ import pytest
 from amplitude_async import ConfigurationError, bind, bindings, bound
 from amplitude_async.emulator import Emulator
 from amplitude_async.integrations.asgi import AmplitudeMiddleware, amplitude_lifespan
-from amplitude_async.testing import RecordingAmplitude
+from amplitude_async.testing import RecordingAmplitude, capture
 
 pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")
@@ -66,14 +66,13 @@ def service(**options: Any) -> FastAPI:
 
 def test_handlers_and_websockets_take_the_client() -> None:
     """It is the one that the lifespan opened."""
-    client = RecordingAmplitude()
-    app = service(lifespan=amplitude_lifespan(client=client))
-    with TestClient(app) as http:
-        assert http.get("/user-1").json() == "RecordingAmplitude"
+    app = service(lifespan=amplitude_lifespan())
+    with capture() as events, TestClient(app) as http:
+        assert http.get("/user-1").json() == "Amplitude"
         with http.websocket_connect("/user-2"):
             """Connected is enough."""
 
-    assert [(e["event_type"], e["user_id"]) for e in client.events] == [
+    assert [(event.name, event.user_id) for event in events] == [
         ("Greeted", "user-1"),
         ("Chatted", "user-2"),
     ]
@@ -168,14 +167,13 @@ def test_generator_dependencies_bind_into_the_request() -> None:
 # Routes -----------------------------------------------------------------------
 
 
-def routed(client: RecordingAmplitude) -> FastAPI:
+def routed() -> FastAPI:
     """Return a service with routers in routers and an application in it."""
-    app = FastAPI()
+    app = FastAPI(lifespan=amplitude_lifespan())
     app.add_middleware(
         AmplitudeMiddleware,
         identify=lambda _: {"user_id": "user-1"},
         request_event="Request",
-        client=client,
     )
     inner = APIRouter(prefix="/inner")
     outer = APIRouter(prefix="/outer")
@@ -209,17 +207,14 @@ PREFIXES = [
 @pytest.mark.parametrize(("prefix", "shown"), PREFIXES)
 def test_a_request_is_told_of_with_its_whole_route(prefix: str, shown: str) -> None:
     """Through included routers and mounted applications, of any depth."""
-    client = RecordingAmplitude()
-    app = routed(client)
-    app.router.lifespan_context = amplitude_lifespan(client=client)
-    with TestClient(app) as http:
+    with capture() as events, TestClient(routed()) as http:
         assert http.get(prefix + "/items/a/b").status_code == 200
         assert http.post(prefix + "/items/a/b").status_code == 405
         assert http.get(prefix + "/nothing/here").status_code == 404
         with http.websocket_connect(prefix + "/chat/7"):
             """The service closes it."""
 
-    told = [event["event_properties"] for event in client.named("Request")]
+    told = [event.properties for event in events.named("Request")]
     assert [(p.get("route"), p.get("status"), p.get("code")) for p in told] == [
         (shown + "/items/{item}", 200, None),
         (shown + "/items/{item}", 405, None),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from amplitude_async import Amplitude, ConfigurationError, bind, bindings
-from amplitude_async.testing import RecordingAmplitude
+from amplitude_async.testing import RecordingAmplitude, capture
 
 pytest.importorskip("litestar")
 
@@ -70,15 +70,15 @@ def application(client: Amplitude | None, **options: Any) -> Litestar:
 
 def test_the_plugin_brings_all_of_it() -> None:
     """Handlers get the client by name, requests are scopes, and each is told of."""
-    client = RecordingAmplitude()
-    with TestClient(application(client, properties=["path"])) as http:
+    app = application(None, properties=["path"])
+    with capture() as events, TestClient(app) as http:
         assert http.get("/v1/users/user-1").text == "user-1"
         assert http.get("/v1/users/user-2").text == "user-2"
         assert http.get("/v1/unlucky").status_code == 500
         with http.websocket_connect("/v1/chat/user-3"):
             """The service closes it."""
 
-    assert [(e["event_type"], e["user_id"]) for e in client.events] == [
+    assert [(event.name, event.user_id) for event in events] == [
         ("Greeted", "user-1"),
         ("Request", "user-1"),
         ("Greeted", "user-2"),
@@ -87,14 +87,14 @@ def test_the_plugin_brings_all_of_it() -> None:
         ("Chatted", "user-3"),
         ("Request", "user-3"),
     ]
-    told = [event["event_properties"] for event in client.named("Request")]
+    told = [event.properties for event in events.named("Request")]
     assert [(p["route"], p.get("status"), p.get("code")) for p in told] == [
         ("/v1/users/{user}", 200, None),
         ("/v1/users/{user}", 200, None),
         ("/v1/unlucky", 500, None),
         ("/v1/chat/{user}", None, 4001),
     ]
-    assert client.events[0]["event_properties"] == {"path": "/v1/users/user-1"}
+    assert events[0].properties == {"path": "/v1/users/user-1"}
 
 
 def test_what_goes_wrong_on_every_route_is_logged_once(

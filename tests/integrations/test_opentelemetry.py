@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -26,7 +26,7 @@ from amplitude_async import Amplitude, DestinationPlugin, Event, Identify
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.integrations.opentelemetry import TracePlugin, instrument
 from amplitude_async.mparticle import Batch, CustomEvent, MParticle
-from amplitude_async.testing import RecordingAmplitude
+from amplitude_async.testing import capture
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
@@ -441,35 +441,29 @@ async def test_spans_can_be_wanted(
     assert [span.name for span in spans.get_finished_spans()] == ["POST"]
 
 
-@pytest.fixture
-async def recording() -> AsyncIterator[RecordingAmplitude]:
-    """Yield a client with the plugin."""
-    async with RecordingAmplitude(plugins=[TracePlugin()]) as client:
-        yield client
-
-
-async def test_an_event_names_its_trace(recording: RecordingAmplitude) -> None:
+async def test_an_event_names_its_trace() -> None:
     """Where a span records; what the event says itself wins."""
     tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
     mine = {"price": 1, "trace_id": "mine"}
-    with tracer.start_as_current_span("work") as span:
-        await recording.track("In", user_id=USER)
-        await recording.track("Own", user_id=USER, event_properties=mine)
-        await recording.identify(Identify().set("plan", "pro"), user_id=USER)
-    await recording.track("Out", user_id=USER)
-    await recording.flush()
+    with capture() as events:
+        async with Amplitude("key", plugins=[TracePlugin()]) as client:
+            with tracer.start_as_current_span("work") as span:
+                await client.track("In", user_id=USER)
+                await client.track("Own", user_id=USER, event_properties=mine)
+                await client.identify(Identify().set("plan", "pro"), user_id=USER)
+            await client.track("Out", user_id=USER)
     where = span.get_span_context()
 
-    given = recording.named("In")[0]["event_properties"]
-    assert given == {
+    given, own, plan, out = events
+    assert given.properties == {
         "trace_id": f"{where.trace_id:032x}",
         "span_id": f"{where.span_id:016x}",
     }
-    own = recording.named("Own")[0]["event_properties"]
-    assert own == {**mine, "span_id": f"{where.span_id:016x}"}
+    assert own.properties == {**mine, "span_id": f"{where.span_id:016x}"}
     assert mine == {"price": 1, "trace_id": "mine"}
-    assert "event_properties" not in recording.named("Out")[0]
-    assert "event_properties" not in recording.named("$identify")[0]
+    assert "event_properties" not in out.wire
+    assert "event_properties" not in plan.wire
+    events.assert_identified(USER, set={"plan": "pro"})
 
 
 def test_the_package_itself_needs_no_opentelemetry() -> None:

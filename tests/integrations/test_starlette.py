@@ -3,14 +3,14 @@
 import asyncio
 import signal
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 
-from amplitude_async import bind, bindings
+from amplitude_async import Amplitude, bind, bindings
 from amplitude_async.integrations.asgi import AmplitudeMiddleware, amplitude_lifespan
-from amplitude_async.testing import RecordingAmplitude
+from amplitude_async.testing import CapturedEvents, capture
 
 pytest.importorskip("starlette")
 httpx = pytest.importorskip("httpx")
@@ -33,10 +33,17 @@ __all__: list[str] = []
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[RecordingAmplitude]:
-    """Yield a client that keeps its events."""
-    async with RecordingAmplitude() as recording:
-        yield recording
+def events() -> Iterator[CapturedEvents]:
+    """Yield what every client of a test tracks; nothing is sent."""
+    with capture() as events:
+        yield events
+
+
+@pytest.fixture
+async def client(events: CapturedEvents) -> AsyncIterator[Amplitude]:
+    """Yield a client whose events are seen as soon as they are tracked."""
+    async with Amplitude("key") as client:
+        yield client
 
 
 async def greet(request: Request) -> PlainTextResponse:
@@ -73,7 +80,7 @@ ROUTES = [
 ]
 
 
-def application(client: RecordingAmplitude, **options: Any) -> Starlette:
+def application(client: Amplitude, **options: Any) -> Starlette:
     """Return an application that tells of each request."""
     middleware = Middleware(
         AmplitudeMiddleware,
@@ -106,7 +113,8 @@ async def test_a_request_is_told_of_with_its_route(
     route: str | None,
     status: int,
     root_path: str,
-    client: RecordingAmplitude,
+    client: Amplitude,
+    events: CapturedEvents,
 ) -> None:
     """A template, with the places it is mounted at; where it cannot be told, none."""
     transport = httpx.ASGITransport(
@@ -116,23 +124,24 @@ async def test_a_request_is_told_of_with_its_route(
         transport=transport, base_url="http://service"
     ) as http:
         answer = await http.get(root_path + path)
-    await client.flush()
 
-    [event] = client.named("Request")
-    properties = event["event_properties"]
+    [event] = events.named("Request")
+    properties = event.properties
     assert answer.status_code == status
     assert (properties.get("route"), properties["status"]) == (route, status)
     assert "aborted" not in properties or status == 500
 
 
-async def test_a_host_with_a_name_in_it_is_no_route(client: RecordingAmplitude) -> None:
+async def test_a_host_with_a_name_in_it_is_no_route(
+    client: Amplitude, events: CapturedEvents
+) -> None:
     """The name would stand there as it is."""
     transport = httpx.ASGITransport(application(client))
     async with httpx.AsyncClient(transport=transport, base_url="http://a.example") as h:
         assert (await h.get("/x/7")).status_code == 200
-    await client.flush()
 
-    assert "route" not in client.named("Request")[0]["event_properties"]
+    [event] = events.named("Request")
+    assert "route" not in event.properties
 
 
 @pytest.mark.parametrize("is_outside", [True, False])
@@ -167,7 +176,7 @@ async def test_the_middleware_that_breaks_context_variables_breaks_no_scope(
     assert seen == [{}, after[0], {}, after[1]]
 
 
-def test_a_websocket_is_a_scope(client: RecordingAmplitude) -> None:
+def test_a_websocket_is_a_scope(events: CapturedEvents) -> None:
     """Each connection has its own, and what it binds is on its events."""
 
     async def chat(websocket: WebSocket) -> None:
@@ -177,11 +186,10 @@ def test_a_websocket_is_a_scope(client: RecordingAmplitude) -> None:
             await websocket.state.amplitude.track(text)
             await websocket.send_text(bindings()["user_id"])
 
-    events = RecordingAmplitude()
     app = Starlette(
         routes=[WebSocketRoute("/chat/{user}", chat)],
         middleware=[Middleware(AmplitudeMiddleware, request_event="Request")],
-        lifespan=amplitude_lifespan(client=events),
+        lifespan=amplitude_lifespan(),
     )
     with (
         TestClient(app) as http,
@@ -194,17 +202,17 @@ def test_a_websocket_is_a_scope(client: RecordingAmplitude) -> None:
             assert one.receive_text() == "user-1"
             assert two.receive_text() == "user-2"
 
-    assert {(e["event_type"], e["user_id"]) for e in events.events} == {
+    assert {(event.name, event.user_id) for event in events} == {
         ("One", "user-1"),
         ("Two", "user-2"),
         ("Request", "user-1"),
         ("Request", "user-2"),
     }
-    told = [event["event_properties"] for event in events.named("Request")]
-    assert {properties["route"] for properties in told} == {"/chat/{user}"}
+    told = {event.properties["route"] for event in events.named("Request")}
+    assert told == {"/chat/{user}"}
 
 
-async def test_a_server_without_state_is_told(client: RecordingAmplitude) -> None:
+async def test_a_server_without_state_is_told(client: Amplitude) -> None:
     """The service does not start, as its handlers would find no client."""
     sent: list[Any] = []
 
@@ -222,9 +230,8 @@ async def test_a_server_without_state_is_told(client: RecordingAmplitude) -> Non
     assert (await client.track("Late", user_id="user-1")).result is not None
 
 
-async def test_a_client_that_leaves_a_stream_is_told_of() -> None:
+async def test_a_client_that_leaves_a_stream_is_told_of(events: CapturedEvents) -> None:
     """Under a real server: the stream is cut, and the request has its event."""
-    client = RecordingAmplitude()
     left = asyncio.Event()
 
     async def endless() -> AsyncIterator[bytes]:
@@ -242,7 +249,7 @@ async def test_a_client_that_leaves_a_stream_is_told_of() -> None:
     app = Starlette(
         routes=[Route("/stream", stream)],
         middleware=[Middleware(AmplitudeMiddleware, request_event="Request")],
-        lifespan=amplitude_lifespan(client=client),
+        lifespan=amplitude_lifespan(),
     )
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
     task = asyncio.create_task(server.serve())
@@ -257,9 +264,10 @@ async def test_a_client_that_leaves_a_stream_is_told_of() -> None:
     server.should_exit = True
     await task
 
-    [event] = client.named("Request")
-    del event["event_properties"]["duration"]
-    assert event["event_properties"] == {
+    [event] = events.named("Request")
+    told = dict(event.properties)
+    del told["duration"]
+    assert told == {
         "route": "/stream",
         "method": "GET",
         "status": 200,

@@ -30,6 +30,7 @@ class Process:
         self._forking = threading.RLock()
         self._thread: LoopThread | None = None
         self._inherited: list[LoopThread] = []
+        self._is_forked = False
         self._hatches: set[Hatch] = set()
 
     def thread(self) -> LoopThread:
@@ -71,7 +72,8 @@ class Process:
         for library in ("multiprocessing.util", "billiard.util"):
             if library in sys.modules:
                 sys.modules[library].Finalize(None, self.end, exitpriority=0)
-        if "celery.signals" in sys.modules:
+        # Only there does it mean that the process ends: a test may send it anywhere.
+        if self._is_forked and "celery.signals" in sys.modules:
             ending = sys.modules["celery.signals"].worker_process_shutdown
             ending.connect(self.end, weak=False)
 
@@ -114,6 +116,7 @@ class Process:
         parent's.
         """
         self.lock, self._forking = threading.RLock(), threading.RLock()
+        self._is_forked = True
         if self._thread is not None:
             self._thread.inherit()
             self._inherited.append(self._thread)

@@ -505,3 +505,26 @@ def test_it(tmp_path):
 """
     run = suite(files={"test_it.py": test})
     assert run.outcomes["test_it"] == "PASSED", run.text
+
+
+def test_no_proxy_takes_to_another_machine_what_is_for_this_one(suite: Suite) -> None:
+    """The environment names one, and the address is the loopback's."""
+    test = """
+from amplitude_async.emulator import Emulator
+from amplitude_async.sync import SyncAmplitude
+def test_it():
+    with Emulator() as emulator:
+        with SyncAmplitude("a-key-that-nobody-shows", shutdown_timeout=5,
+                           server_url=emulator.httpapi_url) as client:
+            client.track("Paid", user_id="user-1")
+        assert [event["event_type"] for event in emulator.events] == ["Paid"]
+"""
+    run = suite(
+        files={"test_it.py": test},
+        HTTP_PROXY="http://proxy.example.test:3128",
+        http_proxy="http://proxy.example.test:3128",
+        NO_PROXY="",
+        no_proxy="",
+    )
+    assert run.outcomes == {"test_it": "PASSED"}, run.text
+    assert run.names == []

@@ -133,12 +133,19 @@ class Watch:
         finally:
             self.arm()
 
+    def put_aside(self) -> None:
+        """Keep what was tracked before a test: it is not that test's."""
+        self._stray += self._unread()
+
     def take(self, test: str) -> list[str]:
         """Tell what a test has tracked since the last time; the rest is kept."""
         number = crc32(os.fsencode(test))
         mine: list[Note] = []
         for note in self._unread():
-            (mine if note.get("of") == number else self._stray).append(note)
+            of = note.get("of")
+            # A test that has cleared the environment has taken its own name out.
+            nameless = of is None and note.get("pid") == self._pid
+            (mine if of == number or nameless else self._stray).append(note)
         return self._told(mine)
 
     def finish(self) -> None:
@@ -309,6 +316,8 @@ def _wrong_marker(item: pytest.Item) -> str | None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Lift the guard for a test that is marked."""
     watch = item.config.stash.get(WATCH, None)
+    if watch is not None:
+        watch.put_aside()
     marker = item.get_closest_marker(MARKER)
     if watch is None or marker is None or not marker.kwargs["live"]:
         return (yield)

@@ -507,6 +507,33 @@ def test_it(tmp_path):
     assert run.outcomes["test_it"] == "PASSED", run.text
 
 
+def test_a_test_that_clears_the_environment_is_blamed(suite: Suite) -> None:
+    """It has taken pytest's name for it out as well; what came before is not its."""
+    test = """
+import os
+from unittest import mock
+from amplitude_async.sync import SyncAmplitude
+client = SyncAmplitude("a-key-that-nobody-shows")
+client.track("Imported", user_id="user-1")
+def test_innocent(): pass
+def test_it():
+    with mock.patch.dict(os.environ, clear=True):
+        client.track("Cleared", user_id="user-1")
+def test_other(): pass
+"""
+    run = suite(files={"test_it.py": test})
+    assert run.outcomes == {
+        "test_innocent": "PASSED",
+        "test_it": "FAILED",
+        "test_other": "PASSED",
+    }
+    at_end = run.text.partition("no running test had tracked it")[2]
+    assert "[Imported]" in at_end
+    assert "[Cleared]" not in at_end
+    assert "[Cleared]" in section_of(run.text, "test_it")
+    assert run.names == []
+
+
 def test_no_proxy_takes_to_another_machine_what_is_for_this_one(suite: Suite) -> None:
     """The environment names one, and the address is the loopback's."""
     test = """

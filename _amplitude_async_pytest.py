@@ -224,6 +224,19 @@ def _arm() -> None:
         switch.INTERCEPTION.arm(switch.guard_of(os.environ))
 
 
+def _is_host(text: str) -> bool:
+    """Say whether a text is a host alone: with a port, say, it would allow nothing."""
+    if ":" in text:
+        from ipaddress import IPv6Address  # noqa: PLC0415 - rarely needed
+
+        try:
+            IPv6Address(text)
+        except ValueError:
+            return False
+        return True
+    return not any(sign in text for sign in "/@[]*?#")
+
+
 def _parsed(lines: bytes) -> list[Note]:
     found: list[Note] = []
     for line in lines.splitlines():
@@ -266,6 +279,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if not early_config.getini("amplitude_guard"):
         return
     allowed = early_config.getini("amplitude_guard_allow")
+    for host in allowed:
+        if not _is_host(host):
+            msg = (
+                f"amplitude_guard_allow holds {host!r}, which is not the name of a "
+                "host: write it alone, without scheme, port, brackets or path"
+            )
+            raise pytest.UsageError(msg)
     watch = Watch(allowed, early_config.rootpath)
     early_config.add_cleanup(watch.close)
     early_config.stash[WATCH] = watch

@@ -534,6 +534,25 @@ def test_other(): pass
     assert run.names == []
 
 
+@pytest.mark.parametrize(
+    "host", ["emulator:8443", "https://emulator/", "*.test", "[::2]", "me@emulator"]
+)
+def test_an_allowed_host_that_is_none_is_refused(suite: Suite, host: str) -> None:
+    """It would allow nothing, in silence."""
+    ini = f"[pytest]\namplitude_guard_allow = {host}\n"
+    run = suite(files={"pytest.ini": ini, "test_it.py": "def test_it(): pass\n"})
+    assert run.code == pytest.ExitCode.USAGE_ERROR
+    assert f"amplitude_guard_allow holds {host!r}" in run.text
+
+
+@pytest.mark.parametrize("host", ["::2", "10.0.0.7", "Emulator", "one_more.test"])
+def test_an_allowed_host_may_be_an_address(suite: Suite, host: str) -> None:
+    """Of either version, or any name."""
+    ini = f"[pytest]\namplitude_guard_allow = {host}\n"
+    run = suite(files={"pytest.ini": ini, "test_it.py": "def test_it(): pass\n"})
+    assert run.outcomes == {"test_it": "PASSED"}, run.text
+
+
 def test_no_proxy_takes_to_another_machine_what_is_for_this_one(suite: Suite) -> None:
     """The environment names one, and the address is the loopback's."""
     test = """

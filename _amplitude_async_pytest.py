@@ -111,6 +111,7 @@ class Watch:
         inside = outer if outer and Path(outer).is_dir() else None
         self._directory = tempfile.mkdtemp(prefix="amplitude-guard-", dir=inside)
         self._environment = {VARIABLE: self._directory, ALLOWED: " ".join(allowed)}
+        self._notes = Path(self._directory, NOTES)
         self._pid = os.getpid()
         self._read = 0
         self._stray: list[Note] = []
@@ -133,12 +134,19 @@ class Watch:
         finally:
             self.arm()
 
+    def put_aside(self) -> None:
+        """Keep what was tracked before a test: it is not that test's."""
+        self._stray += self._unread()
+
     def take(self, test: str) -> list[str]:
         """Tell what a test has tracked since the last time; the rest is kept."""
         number = crc32(os.fsencode(test))
         mine: list[Note] = []
         for note in self._unread():
-            (mine if note.get("of") == number else self._stray).append(note)
+            of = note.get("of")
+            # A test that has cleared the environment has taken its own name out.
+            nameless = of is None and note.get("pid") == self._pid
+            (mine if of == number or nameless else self._stray).append(note)
         return self._told(mine)
 
     def finish(self) -> None:
@@ -173,9 +181,11 @@ class Watch:
         """Read what this process and its children have noted since the last time."""
         text = b""
         try:
-            with Path(self._directory, NOTES).open("rb") as file:
-                file.seek(self._read)
-                text = file.read()
+            # Asked four times in each test, and mostly there is none.
+            if self._notes.stat().st_size > self._read:
+                with self._notes.open("rb") as file:
+                    file.seek(self._read)
+                    text = file.read()
         except OSError:
             pass  # mostly: nothing was caught
         # The last line of a process that was killed may be half of one.
@@ -215,6 +225,19 @@ def _arm() -> None:
     switch = sys.modules.get(SWITCH)
     if switch is not None and hasattr(switch, "INTERCEPTION"):
         switch.INTERCEPTION.arm(switch.guard_of(os.environ))
+
+
+def _is_host(text: str) -> bool:
+    """Say whether a text is a host alone: with a port, say, it would allow nothing."""
+    if ":" in text:
+        from ipaddress import IPv6Address  # noqa: PLC0415 - rarely needed
+
+        try:
+            IPv6Address(text)
+        except ValueError:
+            return False
+        return True
+    return not any(sign in text for sign in "/@[]*?#")
 
 
 def _parsed(lines: bytes) -> list[Note]:
@@ -259,6 +282,13 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
     if not early_config.getini("amplitude_guard"):
         return
     allowed = early_config.getini("amplitude_guard_allow")
+    for host in allowed:
+        if not _is_host(host):
+            msg = (
+                f"amplitude_guard_allow holds {host!r}, which is not the name of a "
+                "host: write it alone, without scheme, port, brackets or path"
+            )
+            raise pytest.UsageError(msg)
     watch = Watch(allowed, early_config.rootpath)
     early_config.add_cleanup(watch.close)
     early_config.stash[WATCH] = watch
@@ -309,6 +339,8 @@ def _wrong_marker(item: pytest.Item) -> str | None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Lift the guard for a test that is marked."""
     watch = item.config.stash.get(WATCH, None)
+    if watch is not None:
+        watch.put_aside()
     marker = item.get_closest_marker(MARKER)
     if watch is None or marker is None or not marker.kwargs["live"]:
         return (yield)

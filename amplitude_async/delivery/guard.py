@@ -125,6 +125,11 @@ class NetworkGuard:
         host = self._forbidden_host(url)
         return None if host is None else _why(host)
 
+    def is_left_out(self, proxy: str, url: str) -> bool:
+        """True for another machine's proxy on the way from this machine to itself."""
+        here = _is_loopback(_host_of(url))
+        return here and self._forbidden_host(proxy) is not None
+
     def take(self) -> list[str]:
         """Give what this process could not write; from now on all is noted anew."""
         self._noted = set()

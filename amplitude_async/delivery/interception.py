@@ -67,6 +67,9 @@ class Guard(Protocol):
     def forbids(self, url: str) -> str | None:
         """Say why no request may go to an address; None: it may."""
 
+    def is_left_out(self, proxy: str, url: str) -> bool:
+        """True where a request would leave this machine only by its proxy."""
+
 
 class Interception:
     """Who takes the events of every client of this process, instead of the network.
@@ -214,6 +217,11 @@ class Interception:
             return HELD_BACK
         guard = self._guard
         return None if guard is None else guard.forbids(url)
+
+    def is_left_out(self, proxy: str, url: str) -> bool:
+        """True where a request would leave this machine only by its proxy."""
+        guard = self._guard
+        return guard is not None and guard.is_left_out(proxy, url)
 
     def __repr__(self) -> str:
         return f"<Interception {len(self._takers)} takers, guard {self._guard!r}>"

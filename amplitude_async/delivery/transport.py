@@ -254,7 +254,10 @@ class AiohttpTransport:
                 self._redact = self._redact.knowing(secrets_of_url(proxy))
                 proxy = masked_url(proxy)
             self._proxies[url] = proxy
-        return self._proxies[url]
+        known = self._proxies[url]
+        if known is not None and INTERCEPTION.is_left_out(known, url):
+            return None
+        return known
 
     async def close(self) -> None:
         """Close the session unless the caller brought it."""

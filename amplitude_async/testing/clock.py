@@ -22,13 +22,15 @@ _ROUNDING = 1e-9
 class FakeTimer:
     """A timer of virtual time."""
 
-    __slots__ = ("_callback", "_context", "due", "loop")
+    __slots__ = ("_callback", "_context", "due", "loop", "reminder")
 
     def __init__(self, due: float, callback: Callable[[], object]) -> None:
         self.due = due
         """When it fires."""
         self.loop: asyncio.AbstractEventLoop | None = None
         """Where it fires; None: wherever time passes."""
+        self.reminder: asyncio.TimerHandle | None = None
+        """Of real time, where there is one."""
         self._callback: Callable[[], object] | None = callback
         self._context = contextvars.copy_context()
 
@@ -40,12 +42,19 @@ class FakeTimer:
     def cancel(self) -> None:
         """Make it not fire."""
         self._callback = None
+        self._forget_reminder()
 
     def fire(self) -> None:
         """Call back, once, in the context that has set it."""
         callback, self._callback = self._callback, None
+        self._forget_reminder()
         if callback is not None:
             self._context.run(callback)
+
+    def _forget_reminder(self) -> None:
+        reminder, self.reminder = self.reminder, None
+        if reminder is not None:
+            reminder.cancel()
 
 
 class FakeClock:

@@ -1,14 +1,18 @@
 """A clock of a test for clients on several loops, in threads as well."""
 
 import asyncio
+import contextvars
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Final
 
 from amplitude_async.testing.clock import FakeClock, FakeTimer
 
 __all__ = ["SharedClock"]
+
+logger = logging.getLogger("amplitude_async.testing")
 
 # For a loop that is busy with something else.
 _PATIENCE: Final = 10.0
@@ -19,10 +23,28 @@ class SharedClock(FakeClock):
 
     An asynchronous test says ``await clock.advance(10)``, a synchronous one
     ``clock.advance_sync(10)``. Each timer fires on the loop that has set it.
+
+    Time stands still in between. A test that forgets to move it ends all the same: a
+    timer that has waited for its own length of real time, and for ``patience``, moves
+    time to its moment.
+
+    Args:
+        now: where virtual time begins, in seconds.
+        wall: the time of day then, in seconds since the epoch.
+        patience: seconds of real time that time stands still at least.
     """
 
-    def __init__(self, *, now: float = 0.0, wall: float = 1_700_000_000.0) -> None:
+    def __init__(
+        self,
+        *,
+        now: float = 0.0,
+        wall: float = 1_700_000_000.0,
+        patience: float = 5.0,
+    ) -> None:
         super().__init__(now=now, wall=wall)
+        self._patience = patience
+        # Once it is forgotten, the next timers of the same wait need not try ours.
+        self._is_forgotten = False
         # Reentrant: what a signal's handler tracks may set a timer as well.
         self._lock = threading.RLock()
         self._loops: set[asyncio.AbstractEventLoop] = set()
@@ -34,7 +56,29 @@ class SharedClock(FakeClock):
             self._loops.add(loop)
             timer = super().call_later(delay, callback)
             timer.loop = loop
+            patience = 0.0 if self._is_forgotten else self._patience
+            real = max(delay, patience)
+            context = contextvars.Context()
+            timer.reminder = loop.call_later(real, self._remind, timer, context=context)
             return timer
+
+    def _remind(self, timer: FakeTimer) -> None:
+        """Move time to a timer that has waited for so long in real time."""
+        if timer.cancelled:
+            return
+        self._is_forgotten = True
+        logger.warning(
+            "the clock of this test stood still while a client waited for %g s to "
+            "pass: await clock.advance(), or clock.advance_sync()",
+            timer.due - self._now,
+        )
+        for due in super()._due_within(max(timer.due - self._now, 0.0)):
+            if due is not None:
+                self._fire(due)
+
+    def _due_within(self, seconds: float) -> Iterator[FakeTimer | None]:
+        self._is_forgotten = False
+        return super()._due_within(seconds)
 
     def advance_sync(self, seconds: float) -> None:
         """Let so much time pass, timer by timer, for a synchronous test.

@@ -510,3 +510,72 @@ def test_it(tmp_path):
 """
     run = suite(files={"test_it.py": test}, everybody=True)
     assert run.outcomes["test_it"] == "PASSED", run.text
+
+
+def test_a_test_that_clears_the_environment_is_blamed(suite: Suite) -> None:
+    """It has taken pytest's name for it out as well; what came before is not its."""
+    test = """
+import os
+from unittest import mock
+from amplitude_async.sync import SyncAmplitude
+client = SyncAmplitude("a-key-that-nobody-shows")
+client.track("Imported", user_id="user-1")
+def test_innocent(): pass
+def test_it():
+    with mock.patch.dict(os.environ, clear=True):
+        client.track("Cleared", user_id="user-1")
+def test_other(): pass
+"""
+    run = suite(files={"test_it.py": test})
+    assert run.outcomes == {
+        "test_innocent": "PASSED",
+        "test_it": "FAILED",
+        "test_other": "PASSED",
+    }
+    at_end = run.text.partition("no running test had tracked it")[2]
+    assert "[Imported]" in at_end
+    assert "[Cleared]" not in at_end
+    assert "[Cleared]" in section_of(run.text, "test_it")
+    assert run.names == []
+
+
+@pytest.mark.parametrize(
+    "host", ["emulator:8443", "https://emulator/", "*.test", "[::2]", "me@emulator"]
+)
+def test_an_allowed_host_that_is_none_is_refused(suite: Suite, host: str) -> None:
+    """It would allow nothing, in silence."""
+    ini = f"[pytest]\namplitude_guard_allow = {host}\n"
+    run = suite(files={"pytest.ini": ini, "test_it.py": "def test_it(): pass\n"})
+    assert run.code == pytest.ExitCode.USAGE_ERROR
+    assert f"amplitude_guard_allow holds {host!r}" in run.text
+
+
+@pytest.mark.parametrize("host", ["::2", "10.0.0.7", "Emulator", "one_more.test"])
+def test_an_allowed_host_may_be_an_address(suite: Suite, host: str) -> None:
+    """Of either version, or any name."""
+    ini = f"[pytest]\namplitude_guard_allow = {host}\n"
+    run = suite(files={"pytest.ini": ini, "test_it.py": "def test_it(): pass\n"})
+    assert run.outcomes == {"test_it": "PASSED"}, run.text
+
+
+def test_no_proxy_takes_to_another_machine_what_is_for_this_one(suite: Suite) -> None:
+    """The environment names one, and the address is the loopback's."""
+    test = """
+from amplitude_async.emulator import Emulator
+from amplitude_async.sync import SyncAmplitude
+def test_it():
+    with Emulator() as emulator:
+        with SyncAmplitude("a-key-that-nobody-shows", shutdown_timeout=5,
+                           server_url=emulator.httpapi_url) as client:
+            client.track("Paid", user_id="user-1")
+        assert [event["event_type"] for event in emulator.events] == ["Paid"]
+"""
+    run = suite(
+        files={"test_it.py": test},
+        HTTP_PROXY="http://proxy.example.test:3128",
+        http_proxy="http://proxy.example.test:3128",
+        NO_PROXY="",
+        no_proxy="",
+    )
+    assert run.outcomes == {"test_it": "PASSED"}, run.text
+    assert run.names == []

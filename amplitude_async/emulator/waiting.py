@@ -64,8 +64,7 @@ class Wanted:
         inside = event.get("event_properties")
         held = inside if isinstance(inside, Mapping) else {}
         for name, wanted in self.properties.items():
-            # The wanted one decides: it may be a mock that is equal to anything.
-            if name not in held or wanted != held[name]:
+            if name not in held or _differs(wanted, held[name]):
                 yield _difference(name, held.get(name, _ABSENT), wanted)
 
     def __str__(self) -> str:
@@ -241,6 +240,16 @@ def _likeness(name: str, wanted: str) -> float:
     if name == wanted:
         return 2.0
     return difflib.SequenceMatcher(None, name.lower(), wanted[:80].lower()).ratio()
+
+
+def _differs(wanted: object, held: object) -> bool:
+    # To JSON true is no number, though to Python it equals one.
+    if isinstance(held, bool) and type(wanted) in {int, float}:
+        return True
+    if isinstance(wanted, bool) and not isinstance(held, bool):
+        return True
+    # The wanted one decides: it may be a mock that is equal to anything.
+    return bool(wanted != held)
 
 
 def _difference(field: str, value: object, wanted: object) -> str:

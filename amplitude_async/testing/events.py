@@ -290,6 +290,9 @@ class CapturedEvents(Assertions, Sequence[Captured]):
             path: its folder is made where there is none.
             mask: more keys to mask beside those of ``Mask``, or a ``Mask`` of your own.
             keep: keys to leave as they are.
+
+        Raises:
+            ValueError: there are more than a recording may hold.
         """
         write_recording(path, self, Mask.of(mask, keep))
 

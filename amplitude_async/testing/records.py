@@ -37,9 +37,20 @@ _Rows = list[dict[str, Any]]
 def write_recording(
     path: str | PathLike[str], events: Iterable[Captured], mask: Mask
 ) -> None:
-    """Write events into a file, one line for each, as a whole or not at all."""
+    """Write events into a file, one line for each, as a whole or not at all.
+
+    Raises:
+        ValueError: there are more than a recording may hold.
+    """
     target = Path(path)
     lines = [_line(row) for row in _masked_rows(events, mask)]
+    # Now, as nobody could read it: who compares with it would be told so instead.
+    size = sum(len(line.encode()) for line in lines)
+    if len(lines) > _MOST_ROWS or size > _MOST_BYTES:
+        raise ValueError(
+            f"{len(lines):,} events of {size:,} bytes are no recording: a file may hold "
+            f"{_MOST_ROWS:,} events and {_MOST_BYTES:,} bytes, record fewer events"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     # Beside it, since a file cannot be moved from one disk to another at once.
     made = target.with_name(f".{target.name}.{secrets.token_hex(8)}")

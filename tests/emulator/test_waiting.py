@@ -47,6 +47,15 @@ async def test_what_is_there_already_is_found(emulator: Emulator) -> None:
     assert await emulator.wait_for("Paid", total=ANY)
 
 
+async def test_true_is_no_number(emulator: Emulator) -> None:
+    """In JSON they differ, however equal they are to Python."""
+    await send(emulator, paid(first=True, count=1))
+    for wanted in ({"first": 1}, {"count": True}, {"first": 1.0}):
+        with pytest.raises(AssertionError):
+            await emulator.wait_for("Paid", timeout=0, **wanted)
+    assert await emulator.wait_for("Paid", timeout=0, first=True, count=1.0)
+
+
 async def test_what_comes_later_wakes_who_waits(
     emulator: Emulator, connect: Callable[..., Amplitude]
 ) -> None:

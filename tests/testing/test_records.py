@@ -10,6 +10,7 @@ import pytest
 from amplitude_async import Identify
 from amplitude_async.mparticle import Batch, CustomEvent, UserIdentities
 from amplitude_async.testing import PERSONAL, CapturedEvents, Mask
+from amplitude_async.testing.records import write_recording
 from tests.testing.conftest import Captor
 
 __all__: list[str] = []
@@ -404,3 +405,15 @@ def test_credentials_inside_texts_are_masked(
     assert "a.b@shop.example" not in text
     assert "?page=2&token=<token>&apiKey=<apiKey>#top" in text
     events.assert_recorded(path)
+
+
+def test_what_no_recording_may_hold_is_not_written(
+    events: CapturedEvents, captor: Captor, tmp_path: Path
+) -> None:
+    """The test that would compare with it is told now, and not in its next run."""
+    captor.track("Large", user_id="user-1", event_properties={"x": "y" * 900_000})
+    many = list(events) * 80
+
+    with pytest.raises(ValueError, match=r"80 events of .* record fewer events"):
+        write_recording(tmp_path / "events.ndjson", many, Mask())
+    assert list(tmp_path.iterdir()) == []

@@ -48,7 +48,7 @@ def write_recording(
     size = sum(len(line.encode()) for line in lines)
     if len(lines) > _MOST_ROWS or size > _MOST_BYTES:
         raise ValueError(
-            f"{len(lines):,} events of {size:,} bytes are no recording: a file may hold "
+            f"{len(lines):,} events of {size:,} bytes are no recording: a file holds "
             f"{_MOST_ROWS:,} events and {_MOST_BYTES:,} bytes, record fewer events"
         )
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -44,9 +44,9 @@ class Kept(Generic[_Item]):
     def extend(self, later: Kept[_Item]) -> None:
         """Keep what somebody else kept later, and forget the oldest likewise."""
         self.items.extend(later.items)
-        self._sizes.extend(later._sizes)  # noqa: SLF001 - of its own kind
-        self._units += later._units  # noqa: SLF001 - as above
-        self._bytes += later._bytes  # noqa: SLF001 - as above
+        self._sizes.extend(later._sizes)
+        self._units += later._units
+        self._bytes += later._bytes
         self.forgotten += later.forgotten
         while len(self.items) > 1 and self._has_too_much():
             self._forget_oldest()

@@ -113,7 +113,7 @@ class _Shelf:
         self.ingested += later.ingested
         self.duplicates += later.duplicates
         self.rejected += later.rejected
-        self._known.update(later._known)  # noqa: SLF001 - of its own kind
+        self._known.update(later._known)
         self._index = None
 
     def _store(self, seen: Seen, weight: int) -> None:
@@ -158,7 +158,7 @@ class Ledger:
         changed: is told of each change, by whoever made it.
     """
 
-    def __init__(  # noqa: PLR0913 - all but two by default
+    def __init__(
         self,
         keep_events: int,
         keep_requests: int,
@@ -342,9 +342,9 @@ class Ledger:
         """Take over what another ledger wrote down later."""
         with self._lock:
             for unit, shelf in self._shelves.items():
-                shelf.absorb(later._shelves[unit])  # noqa: SLF001 - of its own kind
-            self._requests.extend(later._requests)  # noqa: SLF001 - as above
-            self._local.extend(later._local)  # noqa: SLF001 - as above
+                shelf.absorb(later._shelves[unit])
+            self._requests.extend(later._requests)
+            self._local.extend(later._local)
             self._add_counters(later)
 
     def _add_counters(self, later: Ledger) -> None:

@@ -61,7 +61,9 @@ class Log:
         """Return what is kept now of what came before a number, the newest first."""
         parts = []
         for part in self._parts(0):
-            at = len(part) if number is None else bisect_right(part, number, key=_number)
+            at = (
+                len(part) if number is None else bisect_right(part, number, key=_number)
+            )
             parts.append(islice(reversed(part), len(part) - at, None))
         return heapq.merge(*parts, key=_number, reverse=True)
 

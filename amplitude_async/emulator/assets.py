@@ -20,7 +20,7 @@ from .page import PAGE
 
 __all__ = ["NONCE_MARK", "Assets"]
 
-NONCE_MARK = "__NONCE__"
+NONCE_MARK = "{{nonce}}"
 """Where the page is to have the nonce of its answer."""
 
 _INDEX = "index.html"

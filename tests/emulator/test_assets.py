@@ -12,7 +12,7 @@ from amplitude_async.emulator import Emulator, assets
 
 __all__: list[str] = []
 
-INDEX = '<script nonce="__NONCE__" src="/_emulator/page/page.js"></script>'
+INDEX = '<script nonce="{{nonce}}" src="/_emulator/page/page.js"></script>'
 
 
 @pytest.fixture

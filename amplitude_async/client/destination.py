@@ -5,6 +5,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from amplitude_async.client.inspecting import Inspector
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.health import Health
@@ -13,6 +14,7 @@ from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.handle import CombinedDelivery, Delivery
 from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import Outcome
+from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import Transport
 from amplitude_async.exceptions import ConfigurationError
@@ -350,6 +352,11 @@ def engine_destination(
         rng=random.Random(),
         max_age=max_age,
         client_id=client_id,
+        witness=Inspector(
+            endpoint.name,
+            clock,
+            Reporter(config.logger, clock, endpoint.name, config.redactor),
+        ),
     )
     return EngineDestination(endpoint.name, door, engine, clock, strict=config.strict)
 

@@ -21,6 +21,7 @@ from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.room import Room
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import AiohttpTransport, Transport
+from amplitude_async.delivery.witness import Witness
 from amplitude_async.storage.base import Holdings, Storage
 
 __all__ = ["Parts", "Site"]
@@ -38,6 +39,7 @@ class Site:
     rng: random.Random
     max_age: float
     client_id: int
+    witness: Witness | None = None
 
     @cached_property
     def gate(self) -> Gate:
@@ -92,7 +94,7 @@ class Parts:
             principal=principal,
             clock=clock,
             callbacks=_callbacks(site, alarm),
-            patience=config.overflow_timeout,
+            witness=site.witness,
         )
         intake = Intake(
             config,
@@ -155,4 +157,5 @@ def _callbacks(site: Site, alarm: Alarm) -> CallbackRunner | None:
         reporter=site.reporter,
         client_id=site.client_id,
         on_room=alarm.ring,
+        patience=config.overflow_timeout,
     )

@@ -282,6 +282,7 @@ class EngineDestination(Plugin):
 
     async def start(self) -> None:
         """Open the storage and start the engine's tasks."""
+        self.observers.begin()
         await self._engine.start()
 
     async def opened(self) -> None:
@@ -298,7 +299,9 @@ class EngineDestination(Plugin):
 
     async def shutdown(self, timeout: float | None) -> Stats:
         """Drain until the deadline and settle the rest."""
-        return await self._engine.shutdown(timeout)
+        stats = await self._engine.shutdown(timeout)
+        await self.observers.finish()
+        return stats
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user."""
@@ -352,12 +355,9 @@ def engine_destination(
         rng=random.Random(),
         max_age=max_age,
         client_id=client_id,
-        witness=Inspector(
-            endpoint.name,
-            clock,
-            Reporter(config.logger, clock, endpoint.name, config.redactor),
-        ),
     )
+    reporter = Reporter(config.logger, clock, endpoint.name, config.redactor)
+    engine.observers.call(Inspector(endpoint.name, clock, reporter))
     return EngineDestination(endpoint.name, door, engine, clock, strict=config.strict)
 
 

@@ -12,7 +12,7 @@ import ipaddress
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,7 +20,7 @@ import aiohttp
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.interception import INTERCEPTION
-from amplitude_async.delivery.outcome import DeliveryStatus, Outcome, Settlement
+from amplitude_async.delivery.outcome import DeliveryStatus, Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.tasks import is_theirs, spawn
 from amplitude_async.encoding import DROP, ValuePolicy, to_json
@@ -66,8 +66,6 @@ class Inspector:
     """
 
     def __init__(self, vendor: str, clock: Clock, reporter: Reporter) -> None:
-        self.active = False
-        """True while an emulator is to be told: all that an event has to ask."""
         self._vendor = vendor
         self._clock = clock
         self._reporter = reporter
@@ -78,7 +76,7 @@ class Inspector:
         self._task: asyncio.Task[None] | None = None
         self._pid = 0
 
-    def begin(self) -> None:
+    def begin(self) -> bool:
         """Look whether somebody wants to be told, as a client does that starts."""
         given = os.environ.get(VARIABLE, "").strip()
         url = _emulator_at(given)
@@ -91,14 +89,9 @@ class Inspector:
                 _told_of(given),
             )
         self._url = url or ""
-        self.active = url is not None
+        return url is not None
 
     # Hearing -----------------------------------------------------------------
-
-    def note_all(self, settlements: Sequence[Settlement]) -> None:
-        """Note those of many events that no server had a say in."""
-        for record, outcome in settlements:
-            self.note(record, outcome)
 
     def note(self, source: object, outcome: Outcome) -> None:
         """Note an event, or its record, where no server had a say in its end."""
@@ -146,31 +139,29 @@ class Inspector:
 
     async def _next_body(self) -> bytes:
         """Take what fits into one request, in turns with others."""
-        told: list[bytes] = []
+        told: list[dict[str, Any]] = []
         size = 0
         while self._notes and size < _REQUEST_BYTES:
             note = self._notes.popleft()
             if isinstance(note.source, Record):
                 self._bytes -= len(note.source.body)
-            told.append(self._as_json(note))
-            size += len(told[-1])
+            event, length = _event_of(note.source)
+            size += length
+            told.append(self._report(note, event))
             if len(told) % _IN_ONE_GO == 0:
                 await asyncio.sleep(0)
-        return b'{"events":[%b]}' % b",".join(told)
+        return to_json({"events": told})
 
-    def _as_json(self, note: _Note) -> bytes:
+    def _report(self, note: _Note, event: dict[str, Any]) -> dict[str, Any]:
         outcome = note.outcome
         reason = outcome.message[:_REASON]
-        head = {
+        return {
             "vendor": self._vendor,
             "state": str(outcome.status),
             "reason": f"{outcome.reason}: {reason}" if outcome.reason else reason,
             "at": note.wall,
+            "event": event,
         }
-        event = _event_of(note.source)
-        if len(event) > _EVENT_BYTES:
-            event = _stub(note.source, len(event))
-        return b'%b,"event":%b}' % (json.dumps(head).encode()[:-1], event)
 
     async def _tell(self, session: aiohttp.ClientSession, body: bytes) -> None:
         headers = {"Content-Type": "application/json"}
@@ -196,7 +187,6 @@ class Inspector:
 
     async def end(self) -> None:
         """Tell what is left, but not for long."""
-        self.active = False
         task = self._task
         if task is None or task.done() or self._pid != os.getpid():
             return
@@ -256,15 +246,19 @@ def _told_of(given: str) -> str:
 # What an event looks like ----------------------------------------------------
 
 
-def _event_of(source: object) -> bytes:
-    """Give an event as JSON, encoded already or not."""
-    if isinstance(source, Record):
-        return source.body
+def _event_of(source: object) -> tuple[dict[str, Any], int]:
+    """Give an event as JSON values, and about how many bytes it comes to."""
     for read in _READERS:
         # Values of theirs, and classes.
         with contextlib.suppress(Exception, asyncio.CancelledError):
-            return to_json(read(source))
-    return b"{}"
+            event = read(source)
+            size = len(to_json(event))
+            return (event, size) if size <= _EVENT_BYTES else (_stub(event, size), 500)
+    return {}, 2
+
+
+def _read_record(source: Any) -> Any:
+    return json.loads(source.body)
 
 
 def _wire_of(source: Any) -> Any:
@@ -288,14 +282,18 @@ def _converted(fields: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
         yield name, shown(value) if made is DROP else made
 
 
-_READERS: Final[tuple[Callable[[Any], Any], ...]] = (_wire_of, _fields_of)
+_READERS: Final[tuple[Callable[[Any], Any], ...]] = (
+    _read_record,
+    _wire_of,
+    _fields_of,
+)
 
 
-def _stub(source: object, size: int) -> bytes:
+def _stub(event: dict[str, Any], size: int) -> dict[str, Any]:
     """Say of an event what it is, where it is too large to be shown."""
     kept: dict[str, Any] = {"not_shown": f"{size:,} bytes"}
     for name in ("event_type", "user_id", "device_id"):
-        value = getattr(source, name, None)
+        value = event.get(name)
         if isinstance(value, str):
             kept[name] = value[:200]
-    return json.dumps(kept).encode()
+    return kept

@@ -7,6 +7,7 @@ from amplitude_async.delivery.flushes import Flushes
 from amplitude_async.delivery.handle import Delivery, Ledger, Principal
 from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.journal import Journal
+from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import (
     QUIET_REASONS,
     DeliveryResult,
@@ -19,7 +20,6 @@ from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.room import Room
 from amplitude_async.delivery.shares import Shares, SizedIterable
 from amplitude_async.delivery.stats import Counters
-from amplitude_async.delivery.witness import Witness
 from amplitude_async.redaction import without_values
 from amplitude_async.storage.base import DeadLetter, Record
 
@@ -39,9 +39,9 @@ class Books:
         principal: Principal,
         clock: Clock,
         callbacks: CallbackRunner | None,
-        witness: Witness | None = None,
+        observers: Observers,
     ) -> None:
-        self._witness = witness
+        self._observers = observers
         self._endpoint = endpoint
         self._reporter = reporter
         self._journal = journal
@@ -126,8 +126,8 @@ class Books:
         elif isinstance(source, Record) and self._journal.keeps_dead_letters:
             self._bury([(source, outcome)])
             self._journal.settle_soon([])
-        if self._witness is not None and self._witness.active:
-            self._witness.note(source, outcome)
+        if self._observers.hear_ends:
+            self._observers.ended(source, outcome)
         if delivery.result is not None:
             self._hand_over(delivery.result, must_tell=must_tell)
         if outcome.status is not DeliveryStatus.DELIVERED:
@@ -179,8 +179,8 @@ class Books:
             self._journal.settle_soon(
                 [r.id for r, outcome in settlements if not _stays(outcome)]
             )
-        if self._witness is not None and self._witness.active:
-            self._witness.note_all(settlements)
+        if self._observers.hear_ends:
+            self._observers.all_ended(settlements)
         # Last: a logging handler is user code, and may look at the account.
         self._report_all(tally)
 

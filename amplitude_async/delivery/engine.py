@@ -25,7 +25,6 @@ from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import Keepers
 from amplitude_async.delivery.transport import Transport
-from amplitude_async.delivery.witness import Witness
 from amplitude_async.exceptions import AmplitudeError
 from amplitude_async.storage.base import Storage
 
@@ -40,7 +39,7 @@ LAST_CALL_MOST = 1.0
 class Engine:
     """Takes encoded events in and brings each to exactly one outcome."""
 
-    def __init__(  # noqa: PLR0913 - what it stands on, by keyword
+    def __init__(
         self,
         endpoint: Endpoint,
         config: DeliveryConfig,
@@ -51,19 +50,10 @@ class Engine:
         rng: random.Random,
         max_age: float,
         client_id: int,
-        witness: Witness | None = None,
     ) -> None:
         reporter = Reporter(config.logger, clock, endpoint.name, config.redactor)
         self._site = Site(
-            endpoint,
-            config,
-            transport,
-            clock,
-            reporter,
-            rng,
-            max_age,
-            client_id,
-            witness,
+            endpoint, config, transport, clock, reporter, rng, max_age, client_id
         )
         self._closed = False
         self._ended = False
@@ -163,8 +153,6 @@ class Engine:
         if self._closed:
             return
         self._pid, self._loop = os.getpid(), asyncio.get_running_loop()
-        if self._site.witness is not None:
-            self._site.witness.begin()
         await self._parts.journal.open(self.intake.allot, self._flusher.recover)
         self.ensure_running()
 
@@ -314,8 +302,6 @@ class Engine:
             await LastAct(self._site, self._parts, deadline).play(self._interrupted)
         finally:
             await self._site.transport.close()
-        if self._site.witness is not None:
-            await self._site.witness.end()
         self._ended = True
         return self.stats
 

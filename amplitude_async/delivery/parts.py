@@ -21,7 +21,6 @@ from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.room import Room
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import AiohttpTransport, Transport
-from amplitude_async.delivery.witness import Witness
 from amplitude_async.storage.base import Holdings, Storage
 
 __all__ = ["Parts", "Site"]
@@ -39,7 +38,6 @@ class Site:
     rng: random.Random
     max_age: float
     client_id: int
-    witness: Witness | None = None
 
     @cached_property
     def gate(self) -> Gate:
@@ -94,7 +92,7 @@ class Parts:
             principal=principal,
             clock=clock,
             callbacks=_callbacks(site, alarm),
-            witness=site.witness,
+            observers=site.observers,
         )
         intake = Intake(
             config,

@@ -154,7 +154,7 @@ async def test_only_this_machine_is_told(
     (line,) = [one for one in caplog.messages if "AMPLITUDE_INSPECT" in one]
     assert "http://127.0.0.1:8080" in line
     assert "hunter2" not in caplog.text
-    assert not client._own._engine._site.witness.active  # type: ignore[union-attr]  # noqa: SLF001 - nobody else knows
+    assert not client._own.observers.hear_ends  # noqa: SLF001 - nobody else knows
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ class Inspection:
                 self._counted = ledger
                 self._overview = Overview(self._overview.names)
             overview = self._overview
-            overview.missed = ledger.log.forgotten
+            overview.miss(ledger.log.forgotten)
             async for seen in in_turns(ledger.log.since(overview.last)):
                 overview.add(seen)
         return overview

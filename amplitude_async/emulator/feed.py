@@ -14,7 +14,7 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from amplitude_async._version import __version__
 
@@ -34,6 +34,7 @@ _MOST_REQUESTS = 100
 _MOST_FAULTS = 100
 _QUIET_SECONDS = 15.0
 _WRITE_SECONDS = 10.0
+_KIND = "text/event-stream"
 _QUIET = b": nothing new\n\n"
 
 
@@ -164,8 +165,10 @@ class Feed:
             return web.json_response(
                 {"error": str(error)}, status=400, headers=OWN_HEADERS
             )
+        if request.method != hdrs.METH_GET:
+            return web.Response(content_type=_KIND, headers=OWN_HEADERS)
         response = web.StreamResponse(headers=OWN_HEADERS)
-        response.content_type = "text/event-stream"
+        response.content_type = _KIND
         response.charset = "utf-8"
         reader = _Reader(request, self._bell.listen(), self._bell.announced)
         self._readers.add(reader)

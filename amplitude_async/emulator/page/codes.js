@@ -26,7 +26,7 @@ const OPERATIONS = new Map([
   ["$remove", "remove"], ["$unset", "unset"],
 ]);
 
-const WIDTH = 78;
+const WIDTH = 50;
 const DEEPEST = 40;
 
 const plain = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
@@ -40,7 +40,7 @@ const json = (value) =>
     [0, 1].map((at) => "\\u" + mark.charCodeAt(at).toString(16)).join(""));
 
 /** A value as Python writes it. */
-export const python = (value, indent = "", depth = 0) => {
+export const python = (value, indent = "", used = 0, depth = 0) => {
   if (value === undefined) return "None";
   if (CONSTANTS.has(value)) return CONSTANTS.get(value);
   if (typeof value !== "object") return typeof value === "string" ? text(value) : String(value);
@@ -48,11 +48,14 @@ export const python = (value, indent = "", depth = 0) => {
   const inner = indent + "    ";
   const list = Array.isArray(value);
   const parts = (at) => list
-    ? value.map((one) => python(one, at, depth + 1))
-    : Object.entries(value).map(([key, one]) => `${text(key)}: ${python(one, at, depth + 1)}`);
+    ? value.map((one) => python(one, at, 1, depth + 1))
+    : Object.entries(value).map(([key, one]) => {
+      const name = `${text(key)}: `;
+      return name + python(one, at, name.length + 1, depth + 1);
+    });
   const [start, end] = list ? "[]" : "{}";
   const short = start + parts(indent).join(", ") + end;
-  if (short.length <= WIDTH - indent.length && !short.includes("\n")) return short;
+  if (short.length + used + indent.length <= WIDTH && !short.includes("\n")) return short;
   return `${start}\n${parts(inner).map((part) => `${inner}${part},\n`).join("")}${indent}${end}`;
 };
 
@@ -62,8 +65,8 @@ const call = (start, parts) => {
   return `${start}(\n${parts.map((part) => `    ${part("    ")},\n`).join("")})`;
 };
 
-const value = (one) => (indent) => python(one, indent);
-const named = (name, one) => (indent) => `${name}=${python(one, indent)}`;
+const value = (one) => (indent) => python(one, indent, 1);
+const named = (name, one) => (indent) => `${name}=${python(one, indent, name.length + 2)}`;
 const raw = (code) => () => code;
 
 const fieldsOf = (event, without) =>

@@ -29,6 +29,6 @@ export const copyButton = (text, shown, label = "Copy") => {
 /** Code with a button that copies it. */
 export const codeBlock = (text, label) => {
   const code = make("code", {}, text);
-  return make("div", { class: "code" },
+  return make("div", { class: "code copied" },
     make("pre", { tabindex: "0", "aria-label": label }, code), copyButton(() => text, () => code));
 };

@@ -63,7 +63,7 @@ const requestFacts = (request) => facts([
   ["Received", request.received_at && moment(request.received_at)],
   ["Body", request.body_bytes !== undefined && bytes(request.body_bytes)],
   ["Client's clock", request.client_upload_time],
-  ["Options", full(request.options) && JSON.stringify(request.options)],
+  ["Options", full(request.options) ? JSON.stringify(request.options) : null],
 ]);
 
 const PARTS = [
@@ -98,7 +98,7 @@ const entryView = (entry, url) => {
       entry.batch ? section("Batch", tree(entry.batch)) : "",
       entry.request ? section("Request", requestFacts(entry.request)) : "",
       section("Raw JSON", make("details", {}, make("summary", {}, `${count(raw.length)} characters`),
-        make("div", { class: "code" },
+        make("div", { class: "code copied" },
           make("pre", { tabindex: "0", "aria-label": "Raw JSON" }, text), copyButton(() => raw)))),
     ],
   };
@@ -185,6 +185,7 @@ export class Detail {
     this.#load++;
     this.shown = null;
     this.element.classList.remove("open");
+    this.element.parentElement.classList.remove("with-detail");
     this.element.replaceChildren(this.placeholder);
   }
 
@@ -207,6 +208,7 @@ export class Detail {
       make("div", { class: "content", tabindex: "0", role: "region", "aria-label": "Detail of what is chosen" },
         ...view.content.filter(Boolean)));
     this.element.classList.add("open");
+    this.element.parentElement.classList.add("with-detail");
   }
 
   async #view(what) {

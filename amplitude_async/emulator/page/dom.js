@@ -30,7 +30,7 @@ export const make = (tag, attributes = {}, ...children) => {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else node.setAttribute(name, value === true ? "" : value);
   }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
+  node.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
   return node;
 };
 
@@ -64,7 +64,7 @@ export const bytes = (number) =>
 /** One of ten colours, always the same for a name. */
 export const colourOf = (name) => {
   if (name.startsWith("$") || name === "revenue_amount") return "own";
-  let sum = 7;
-  for (let at = 0; at < name.length && at < 64; at++) sum = (sum * 31 + name.charCodeAt(at)) >>> 0;
-  return String(sum % 10);
+  let sum = 0x811c9dc5;
+  for (let at = 0; at < name.length && at < 64; at++) sum = Math.imul(sum ^ name.charCodeAt(at), 0x01000193);
+  return String(((sum ^ (sum >>> 15)) >>> 0) % 10);
 };

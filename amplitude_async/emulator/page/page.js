@@ -17,7 +17,7 @@ const VIEWS = [
   ["mparticle", "mParticle"], ["faults", "Faults"],
 ];
 const HINTS = {
-  stream: "user:ann type:Paid rejected total:9.5", mparticle: "user:ann rejected",
+  stream: "user:ann rejected total:9.5", mparticle: "user:ann rejected",
   users: "Find a user", types: "Find a type or a property", requests: "Find by path, status or note",
   faults: "Nothing to filter here",
 };
@@ -28,6 +28,7 @@ const EXAMPLES = [
 ];
 const TYPED_AFTER = 150;
 const REFRESH_EVERY = 1000;
+const STATS_EVERY = 200;
 const UNDO_FOR = 60_000;
 const SAID_FOR = 4000;
 
@@ -144,8 +145,12 @@ function arrive() {
       if (element) element.hidden = name !== section;
     }
     for (const one of links) {
-      if (one.dataset.view === next.view) one.setAttribute("aria-current", "page");
-      else one.removeAttribute("aria-current");
+      if (one.dataset.view === next.view) {
+        one.setAttribute("aria-current", "page");
+        one.scrollIntoView({ block: "nearest", inline: "nearest" });
+      } else {
+        one.removeAttribute("aria-current");
+      }
     }
     query.placeholder = HINTS[next.view];
     query.disabled = next.view === "faults";
@@ -276,7 +281,7 @@ const feed = new Feed({
   },
   stats: (now) => {
     stats = now;
-    statsFrame ||= requestAnimationFrame(tellStats);
+    statsFrame ||= setTimeout(tellStats, STATS_EVERY);
   },
   faults: (now) => faults.show(now),
   requests: (rows) => {

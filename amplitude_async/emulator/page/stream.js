@@ -5,17 +5,22 @@ import { brief, clock, colourOf, count, make, visible } from "./dom.js";
 import { filterOf } from "./filter.js";
 import { List } from "./list.js";
 
-const MOST_ROWS = 500;
+const MOST_ROWS = 300;
 // What waits while rows go in at once; the rest of a flood becomes a gap to open.
 const MOST_WAITING = 150;
 const ROWS_A_FRAME = 24;
-const FRAME_BUDGET = 6;
+const FEWEST_ROWS = 4;
+// Milliseconds for a frame of rows, layout and painting included; one that takes longer
+// is followed by a rest, and by fewer rows.
+const FRAME_BUDGET = 14;
+const REST = 3;
+const LONGEST_REST = 400;
 const PAGE = 100;
 const ASK_SERVER_EVERY = 300;
 const STATE_NAMES = { stored: "stored", duplicate: "duplicate", rejected: "rejected", dropped: "dropped" };
 
 const property = ([name, value]) =>
-  make("span", { class: "pair" }, make("span", { class: "key" }, brief(name, 40)), " ", brief(value, 60));
+  make("span", { class: "pair" }, make("bdi", { class: "key" }, brief(name, 40)), " ", make("bdi", {}, brief(value, 60)));
 
 export const stateOf = (entry) =>
   make("span", { class: `state ${STATE_NAMES[entry.state] ?? "dropped"}` }, visible(entry.state));
@@ -25,7 +30,7 @@ export const cellsOf = (entry) => [
   make("span", { class: "time" }, clock(entry.at)),
   make("span", { class: "type", "data-colour": colourOf(entry.name ?? "") },
     make("bdi", {}, brief(entry.name || "(no name)", 80))),
-  make("span", { class: "user" }, make("bdi", {}, brief(whoOf(entry), 60))),
+  make("span", { class: whoOf(entry) ? "user" : "user nobody" }, make("bdi", {}, brief(whoOf(entry), 60))),
   make("span", { class: "pairs" }, ...(entry.preview ?? []).slice(0, 3).map(property)),
   make("span", { class: "states" },
     entry.local && make("span", { class: "state local", title: "Told by the client itself" }, "local"),
@@ -54,10 +59,14 @@ export class Stream {
   #load = 0;
   #asking = 0;
   #told = "";
+  #rows = ROWS_A_FRAME;
+  #restUntil = 0;
+  #painted = new MessageChannel();
 
   constructor(root, { base = "", label, name, open, empty, changed }) {
     this.base = base;
     this.changed = changed;
+    this.#painted.port1.onmessage = (event) => this.#pace(event.data);
     this.list = new List(name, label, (key, row) =>
       key.startsWith("gap") ? this.#openGap(row) : open(`entry:${key}`));
     this.news = make("button", { class: "news", type: "button", hidden: true, onclick: () => this.toNewest() });
@@ -236,10 +245,12 @@ export class Stream {
 
   #soon() {
     if (this.#frame) return;
-    this.#frame = requestAnimationFrame(() => {
+    const rest = this.#restUntil - performance.now();
+    const frame = () => requestAnimationFrame(() => {
       this.#frame = 0;
       this.#flush();
     });
+    this.#frame = rest > 0 ? setTimeout(frame, rest) : frame();
   }
 
   #flush() {
@@ -247,10 +258,10 @@ export class Stream {
       this.#tell();
       return;
     }
-    const until = performance.now() + FRAME_BUDGET;
+    const began = performance.now();
     const rows = [];
     let at = 0;
-    for (; at < this.#waiting.length && at < ROWS_A_FRAME && performance.now() < until; at++) {
+    for (; at < this.#waiting.length && at < this.#rows; at++) {
       const { entry, skipped, from, n } = this.#waiting[at];
       if (entry === null) {
         rows.unshift(this.#gap(from, n, skipped + 1));
@@ -266,11 +277,24 @@ export class Stream {
       this.list.element.prepend(...rows);
       this.#trim();
       this.#tidy();
+      this.#restUntil = began + FRAME_BUDGET;
+      // A message is handled after the frame has been laid out and painted.
+      this.#painted.port2.postMessage(began);
       performance.clearMarks("rows-shown");
       performance.mark("rows-shown", { detail: { n: this.#newest } });
     }
     this.#tell();
     if (this.#waiting.length) this.#soon();
+  }
+
+  #pace(began) {
+    const took = performance.now() - began;
+    if (took > FRAME_BUDGET) {
+      this.#rows = Math.max(FEWEST_ROWS, Math.floor((this.#rows * FRAME_BUDGET) / took));
+      this.#restUntil = performance.now() + Math.min(took * REST, LONGEST_REST);
+    } else {
+      this.#rows = Math.min(ROWS_A_FRAME, this.#rows + 4);
+    }
   }
 
   #trim() {

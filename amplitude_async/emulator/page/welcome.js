@@ -8,10 +8,12 @@ const lines = (url) => [
   ["In the environment", `AMPLITUDE_SERVER_URL=${url}/2/httpapi`],
   ["In Python", `from amplitude_async import Amplitude
 
-async with Amplitude("test-key", server_url="${url}/2/httpapi") as client:
+url = "${url}/2/httpapi"
+async with Amplitude("test-key", server_url=url) as client:
     await client.track("Signed Up", user_id="user-1")`],
   ["With curl", `curl --json '{"api_key": "test-key", "events":
-  [{"event_type": "Signed Up", "user_id": "user-1"}]}' ${url}/2/httpapi`],
+  [{"event_type": "Signed Up", "user_id": "user-1"}]}' \\
+  ${url}/2/httpapi`],
 ];
 
 /** A button that has the emulator send itself an event. */
@@ -41,4 +43,4 @@ export const placeholder = (url) =>
     make("p", {}, "Choose a row to see all of it: properties, request, and the code that sends it."),
     make("p", { class: "soft" }, make("kbd", {}, "j"), " ", make("kbd", {}, "k"), " move, ",
       make("kbd", {}, "Enter"), " opens, ", make("kbd", {}, "Esc"), " closes"),
-    make("h3", {}, "Send here"), codeBlock(`${url}/2/httpapi`, "Address to send to"));
+    make("h2", { class: "small" }, "Send here"), codeBlock(`${url}/2/httpapi`, "Address to send to"));

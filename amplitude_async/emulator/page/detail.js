@@ -126,8 +126,11 @@ const userView = (user, id) => {
         filterLink(`user:${quote(id)}`, "Show in stream"), " ",
         make("button", { type: "button", "data-throttle": id }, "Throttle this user")),
       facts([
-        ["Revenue", user.revenue ? count(user.revenue) : "none"],
+        ["Revenue", user.revenue ? count(user.revenue) : null],
+        ["Events", user.events !== undefined ? count(user.events) : null],
+        ["Rejected", user.rejected ? count(user.rejected) : null],
         ["Devices", (user.devices ?? []).join(", ")],
+        ...Object.entries(user.identities ?? {}),
         ...groups,
       ]),
       section("Properties", full(user.properties) ? tree(user.properties)

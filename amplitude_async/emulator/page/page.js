@@ -195,10 +195,11 @@ byId("examples").append(...EXAMPLES.map(([text, meaning]) =>
 
 // --- what comes in
 
+const sum = (stats, ...names) => names.reduce((total, name) => total + (stats[name] ?? 0), 0);
 const COUNTERS = [
-  ["stored", "stored", (stats) => (stats.events_ingested ?? 0) + (stats.mparticle_events ?? stats.batches_ingested ?? 0)],
-  ["rejected", "rejected", (stats) => stats.events_rejected ?? 0],
-  ["duplicate", "duplicates", (stats) => (stats.duplicates ?? 0) + (stats.batch_duplicates ?? 0)],
+  ["stored", "stored", (stats) => sum(stats, "events_ingested", "batches_ingested")],
+  ["rejected", "rejected", (stats) => sum(stats, "events_rejected", "batches_rejected", "local_rejected")],
+  ["duplicate", "duplicates", (stats) => sum(stats, "duplicates", "batch_duplicates")],
 ];
 const counters = COUNTERS.map(([filter, title, value]) => {
   const number = make("b", {}, "0");

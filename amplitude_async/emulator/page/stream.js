@@ -72,8 +72,9 @@ export class Stream {
     this.news = make("button", { class: "news", type: "button", hidden: true, onclick: () => this.toNewest() });
     this.older = make("button", { class: "older", type: "button", hidden: true, onclick: () => this.loadOlder() }, "Load older");
     this.none = make("p", { class: "none", hidden: true });
+    this.forgotten = make("p", { class: "note" });
     this.empty = empty;
-    this.scroller = make("div", { class: "scroller" }, this.list.element, this.none, this.older);
+    this.scroller = make("div", { class: "scroller" }, this.list.element, this.none, this.older, this.forgotten);
     root.append(this.news, this.scroller, ...(empty ? [empty] : []));
     this.scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     this.list.element.addEventListener("pointerdown", () => this.hold("pointer"));
@@ -111,14 +112,15 @@ export class Stream {
     let found;
     try {
       found = await get("entries", { before: newest + 1, limit: PAGE, q: this.#filter.text });
-    } catch {
-      found = { entries: [], oldest: 0, searched_to: 0 };
+    } catch (error) {
+      found = { entries: [], oldest: 0, searched_to: 0, error: visible(error.message) };
     }
     if (load !== this.#load) return;
     const rows = found.entries.map((entry) => this.#row(entry));
     this.list.element.replaceChildren(...rows);
     this.list.choose(null);
     this.#newest = Math.max(newest, found.entries[0]?.n ?? 0);
+    this.error = found.error;
     this.#reached(found);
     this.scroller.scrollTop = 0;
     this.#held.delete("scroll");
@@ -228,6 +230,8 @@ export class Stream {
   #reached(found) {
     this.#oldest = Number(found.searched_to ?? found.entries.at(-1)?.n ?? 0);
     this.#more = this.#oldest > found.oldest;
+    this.forgotten.textContent = !this.#more && found.forgotten
+      ? `${count(found.forgotten)} older ones are no longer kept.` : "";
     this.#tidy();
   }
 
@@ -363,15 +367,15 @@ export class Stream {
 
   #showEmpty() {
     const bare = !this.list.element.firstElementChild;
-    const welcome = bare && !this.shown && this.empty !== undefined && !this.#more;
+    const welcome = bare && !this.error && !this.shown && this.empty !== undefined && !this.#more;
     this.list.element.hidden = bare;
     this.scroller.hidden = welcome;
     if (this.empty) this.empty.hidden = !welcome;
     this.none.hidden = !bare || welcome;
     if (bare && !welcome) {
-      this.none.textContent = this.#more
+      this.none.textContent = this.error ?? (this.#more
         ? "Nothing among the newest fits. Older ones may."
-        : `Nothing fits ${this.shown ? `“${brief(this.shown, 80)}”` : "yet"}.`;
+        : this.shown ? `Nothing fits “${brief(this.shown, 80)}”.` : "None has come in.");
     }
   }
 }

@@ -11,7 +11,7 @@ import pytest
 from amplitude_async.emulator import Emulator
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, Page
+    from playwright.async_api import Browser, ConsoleMessage, Page
 
 __all__ = ["PHONE", "WIDE", "Opened", "axe", "browser", "opened"]
 
@@ -45,6 +45,11 @@ async def opened(browser: "Browser", emulator: Emulator) -> AsyncIterator[Opened
     """Yield a function that opens the page; at the end it must have had no errors."""
     problems: list[str] = []
 
+    def note(said: "ConsoleMessage") -> None:
+        # What is not there any more is told in the page itself.
+        if said.type == "error" and "status of 404" not in said.text:
+            problems.append(said.text)
+
     async def open_page(
         address: str = "#/stream", *, dark: bool = False, phone: bool = False
     ) -> "Page":
@@ -56,10 +61,7 @@ async def opened(browser: "Browser", emulator: Emulator) -> AsyncIterator[Opened
         )
         page = await context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "console",
-            lambda said: problems.append(said.text) if said.type == "error" else None,
-        )
+        page.on("console", note)
         await page.goto(f"{emulator.url}/{address}")
         await page.wait_for_selector("#live[data-state=live]", state="attached")
         return page

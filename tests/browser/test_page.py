@@ -185,7 +185,7 @@ async def test_a_fault_is_armed_and_removed(opened: Opened, emulator: Emulator) 
         async with session.post(emulator.httpapi_url, json=body) as response:
             assert response.status == 503
     await menu.locator(".left", has_text="4 left").wait_for()
-    await menu.get_by_role("button", name="Remove").click()
+    await menu.get_by_role("button", name="Remove the fault").click()
     await menu.get_by_text("Nothing is armed").wait_for()
     assert emulator.faults.pending == ()
 

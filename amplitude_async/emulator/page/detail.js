@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { asAssertion, asCurl, asPython } from "./codes.js";
 import { codeBlock, copy, copyButton } from "./copying.js";
-import { brief, bytes, colourOf, count, make, moment, visible } from "./dom.js";
+import { brief, bytes, colourOf, count, encoded, make, moment, visible } from "./dom.js";
 import { quote } from "./filter.js";
 import { cellsOf, stateOf } from "./stream.js";
 import { tree } from "./tree.js";
@@ -24,8 +24,8 @@ const full = (object) => object && typeof object === "object" && Object.keys(obj
 /** A link that opens something in the detail, or filters the stream. */
 export const link = (href, text) => make("a", { href }, make("bdi", {}, brief(text, 200)));
 
-export const userLink = (id, text = id) => link(`#/users?open=${encodeURIComponent(`user:${id}`)}`, text);
-export const filterLink = (filter, text) => link(`#/stream?q=${encodeURIComponent(filter)}`, text);
+export const userLink = (id, text = id) => link(`#/users?open=${encoded(`user:${id}`)}`, text);
+export const filterLink = (filter, text) => link(`#/stream?q=${encoded(filter)}`, text);
 const entryLink = (n, ...content) =>
   make("a", { href: `#/stream?open=entry:${n}`, "data-open": `entry:${n}` }, ...content);
 
@@ -59,7 +59,7 @@ const requestFacts = (request) => facts([
   ["Path", request.path],
   ["Answer", make("span", { class: request.status >= 200 && request.status < 300 ? "good" : "bad" },
     request.status ? String(request.status) : "none, cut off")],
-  ["Fault", request.fault], ["Note", request.note],
+  ["Fault", request.fault],
   ["Received", request.received_at && moment(request.received_at)],
   ["Body", request.body_bytes !== undefined && bytes(request.body_bytes)],
   ["Client's clock", request.client_upload_time],
@@ -96,7 +96,8 @@ const entryView = (entry, url) => {
       ...parts.filter(([name]) => full(inner[name])).map(([name, title]) => section(title, tree(inner[name]))),
       full(rest) ? section("Fields", tree(rest)) : "",
       entry.batch ? section("Batch", tree(entry.batch)) : "",
-      entry.request ? section("Request", requestFacts(entry.request)) : "",
+      entry.request ? section("Request", requestFacts(entry.request),
+        entry.request.note ? make("p", { class: "soft" }, visible(entry.request.note)) : "") : "",
       section("Raw JSON", make("details", {}, make("summary", {}, `${count(raw.length)} characters`),
         make("div", { class: "code copied" },
           make("pre", { tabindex: "0", "aria-label": "Raw JSON" }, text), copyButton(() => raw)))),
@@ -105,7 +106,7 @@ const entryView = (entry, url) => {
 };
 
 const timelineRow = (entry) =>
-  make("li", {}, entryLink(entry.n, ...cellsOf(entry).filter((cell) => cell && cell.className !== "user")));
+  make("li", { class: `is-${entry.state}` }, entryLink(entry.n, ...cellsOf(entry).filter((cell) => cell && cell.className !== "user")));
 
 const userView = (user, id) => {
   const list = make("ol", { class: "timeline" }, ...user.timeline.map(timelineRow));
@@ -113,7 +114,7 @@ const userView = (user, id) => {
   more.hidden = user.timeline.length < 200;
   let last = user.timeline.at(-1)?.n;
   more.addEventListener("click", async () => {
-    const { timeline } = await get(`users/${encodeURIComponent(id)}`, { before: last });
+    const { timeline } = await get(`users/${encoded(id)}`, { before: last });
     list.append(...timeline.map(timelineRow));
     last = timeline.at(-1)?.n;
     more.hidden = timeline.length < 200;
@@ -217,8 +218,8 @@ export class Detail {
   async #view(what) {
     const at = what.indexOf(":");
     const [kind, key] = [what.slice(0, at), what.slice(at + 1)];
-    if (kind === "entry") return entryView(await get(`entries/${encodeURIComponent(key)}`), this.url());
-    if (kind === "user") return userView(await get(`users/${encodeURIComponent(key)}`), key);
+    if (kind === "entry") return entryView(await get(`entries/${encoded(key)}`), this.url());
+    if (kind === "user") return userView(await get(`users/${encoded(key)}`), key);
     if (kind === "type") return typeView(await this.find("type", key));
     if (kind === "request") {
       const { entries } = await get("entries", { q: `request:${key}`, limit: MOST_OF_REQUEST });

@@ -34,6 +34,10 @@ export const make = (tag, attributes = {}, ...children) => {
   return node;
 };
 
+/** Text for an address; half of a pair of surrogates could not be in one. */
+export const encoded = (text) =>
+  encodeURIComponent(String(text).replace(/\p{Cs}/gu, "\ufffd"));
+
 export const byId = (id) => document.getElementById(id);
 
 const two = (number) => String(number).padStart(2, "0");

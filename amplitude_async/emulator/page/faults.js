@@ -1,7 +1,7 @@
 // Faults: what the emulator is to do badly, armed by a press, each removable.
 
 import { post, remove } from "./api.js";
-import { brief, count, make, visible } from "./dom.js";
+import { brief, count, encoded, make, visible } from "./dom.js";
 
 const QUICK = [
   ["Fail the next 5", "503, as in an outage", { status: 503, count: 5 }],
@@ -26,6 +26,10 @@ const PRESETS = [
   ["too_large", "413 to more than one event"],
   ["invalid_key", "400 to everything, until removed"],
 ];
+
+// The words end with what is left, which has its own place here.
+const wordsOf = (fault) =>
+  visible(String(fault.text ?? fault.name ?? "fault").replace(/, (until it is removed|[\d,]+ more times?)$/, ""));
 
 const leftOf = (fault) => (fault.left === null || fault.left === undefined ? "until removed" : `${count(fault.left)} left`);
 
@@ -87,7 +91,7 @@ export class Faults {
     try {
       const { faults } = await post("faults", fault);
       if (faults) this.show(faults);
-      this.say(faults?.length ? `Armed: ${visible(faults.at(-1).text ?? faults.at(-1).name)}` : "Armed");
+      this.say(faults?.length ? `Armed: ${wordsOf(faults.at(-1))}` : "Armed");
       return true;
     } catch (error) {
       this.say(visible(error.message));
@@ -105,11 +109,11 @@ export class Faults {
   }
 
   #row(fault) {
-    const text = fault.text ?? fault.name ?? "fault";
+    const text = wordsOf(fault);
     return make("li", { "data-id": fault.id },
-      make("span", { class: "text" }, visible(text)), make("span", { class: "left" }),
-      make("button", { type: "button", "aria-label": `Remove the fault: ${visible(text)}`,
-        onclick: () => this.#remove(`faults/${encodeURIComponent(fault.id)}`) }, "Remove"));
+      make("span", { class: "text" }, text), make("span", { class: "left" }),
+      make("button", { type: "button", "aria-label": `Remove the fault: ${text}`,
+        onclick: () => this.#remove(`faults/${encoded(fault.id)}`) }, "Remove"));
   }
 
   #button(title, text, press) {

@@ -1,6 +1,6 @@
 // A list of rows of which one is chosen, by pointer or by keys.
 
-import { make } from "./dom.js";
+import { encoded, make } from "./dom.js";
 
 /** A listbox; a row's key is in `data-key`, and `open(key)` is called for it. */
 export class List {
@@ -34,7 +34,7 @@ export class List {
   row(key, ...cells) {
     return make("div", {
       class: "row", role: "option", "aria-selected": "false", "data-key": key,
-      id: `${this.element.id}-${encodeURIComponent(key).slice(0, 200)}`,
+      id: `${this.element.id}-${encoded(key).slice(0, 200)}`,
     }, ...cells);
   }
 

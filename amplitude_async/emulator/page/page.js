@@ -199,13 +199,13 @@ const sum = (stats, ...names) => names.reduce((total, name) => total + (stats[na
 const COUNTERS = [
   ["stored", "stored", (stats) => sum(stats, "events_ingested", "batches_ingested")],
   ["rejected", "rejected", (stats) => sum(stats, "events_rejected", "batches_rejected", "local_rejected")],
-  ["duplicate", "duplicates", (stats) => sum(stats, "duplicates", "batch_duplicates")],
+  ["duplicate", "duplicate", (stats) => sum(stats, "duplicates", "batch_duplicates")],
 ];
 const counters = COUNTERS.map(([filter, title, value]) => {
   const number = make("b", {}, "0");
   const button = make("button", { type: "button", class: `counter ${filter}`, title: `Show what is ${filter}`,
     onclick: () => go({ view: "stream", q: filter, open: "" }) }, number, " ", make("span", {}, title));
-  return { button, number, value };
+  return { button, number, value, title };
 });
 const requestNumber = make("b", {}, "0");
 byId("counters").append(...counters.map((one) => one.button),
@@ -216,12 +216,14 @@ let stats = {};
 let statsFrame = 0;
 const tellStats = () => {
   statsFrame = 0;
-  for (const { button, number, value } of counters) {
+  for (const { button, number, value, title } of counters) {
     const now = value(stats);
     number.textContent = count(now);
+    if (title === "duplicate") button.lastElementChild.textContent = now === 1 ? title : `${title}s`;
     button.classList.toggle("some", now > 0);
   }
   requestNumber.textContent = count(stats.requests ?? 0);
+  requestNumber.nextElementSibling.textContent = stats.requests === 1 ? "request" : "requests";
 };
 
 let newest = 0;
@@ -350,6 +352,7 @@ tellTheme();
 
 const help = byId("help");
 byId("keys").addEventListener("click", () => help.showModal());
+byId("help-close").addEventListener("click", () => help.close());
 
 byId("detail").addEventListener("click", (event) => {
   const throttle = event.target.closest("[data-throttle]");

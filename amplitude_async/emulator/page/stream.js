@@ -157,11 +157,11 @@ export class Stream {
     return this.#soon();
   }
 
-  /** Forget what is older than `before`; an open detail stays. */
-  clear(before) {
-    this.#waiting = this.#waiting.filter((one) => (one.entry?.n ?? one.n) >= before);
+  /** Forget what came up to an entry; an open detail stays. */
+  clear(last) {
+    this.#waiting = this.#waiting.filter((one) => (one.entry?.n ?? one.n) > last);
     for (const row of [...this.list.element.children]) {
-      if (Number(row.dataset.n) < before) row.remove();
+      if (Number(row.dataset.n) <= last) row.remove();
     }
     this.#more = false;
     this.#tidy();
@@ -229,7 +229,8 @@ export class Stream {
 
   #reached(found) {
     this.#oldest = Number(found.searched_to ?? found.entries.at(-1)?.n ?? 0);
-    this.#more = this.#oldest > found.oldest;
+    // Where nothing is kept, the oldest is 0.
+    this.#more = found.oldest > 0 && this.#oldest > found.oldest;
     this.forgotten.textContent = !this.#more && found.forgotten
       ? `${count(found.forgotten)} older ones are no longer kept.` : "";
     this.#tidy();

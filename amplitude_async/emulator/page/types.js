@@ -19,7 +19,7 @@ export class Types {
   }
 
   async show(text, anew = true) {
-    this.#types = (await get("types")).types;
+    await this.#read();
     const wanted = text.toLowerCase();
     const types = this.#types.filter((type) =>
       [type.name, ...type.properties.map((one) => one.name)].some((one) => String(one).toLowerCase().includes(wanted)));
@@ -31,10 +31,16 @@ export class Types {
 
   async find(name) {
     const found = (one) => one.name === name;
-    if (!this.#types.some(found)) this.#types = (await get("types")).types;
+    if (!this.#types.some(found)) await this.#read();
     const type = this.#types.find(found);
     if (!type) throw new Error("No such type is known.");
     return type;
+  }
+
+  async #read() {
+    this.#types = (await get("types")).types;
+    // Where all are new, saying so tells nothing.
+    if (this.#types.every((type) => type.new)) for (const type of this.#types) type.new = false;
   }
 
   #row(type) {

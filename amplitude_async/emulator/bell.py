@@ -26,6 +26,8 @@ class Bell:
         self._sleepers: set[asyncio.Event] = set()
         self._signs: deque[Sign] = deque(maxlen=_MOST_SIGNS)
         self._announced = 0
+        self.rounds = 0
+        """How often those who listen were woken; what is made in a round is for all."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rung = False
         self._woke_at = 0.0
@@ -75,6 +77,7 @@ class Bell:
 
     def wake(self) -> None:
         """Wake all at once, as at the end."""
+        self.rounds += 1
         for sleeper in self._sleepers:
             sleeper.set()
 

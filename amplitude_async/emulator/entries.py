@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from json.encoder import encode_basestring
 from types import MappingProxyType
 from typing import Any, TypeGuard
 
@@ -23,6 +24,7 @@ __all__ = [
     "entry",
     "event_at",
     "json_text",
+    "name_at",
     "properties_of",
     "request_row",
     "short_properties",
@@ -76,6 +78,14 @@ def event_at(seen: Seen, number: int) -> JsonObject:
     return found if isinstance(found, dict) else {"not_an_object": brief(found)}
 
 
+def name_at(seen: Seen, number: int) -> str:
+    """Return the name of the event that has a number, as its entry has it."""
+    if seen.unit == "event":
+        return seen.name[:_LONGEST_NAME]
+    event = event_at(seen, number)
+    return _batch_name(event, _batch_kind(seen.event, event))[:_LONGEST_NAME]
+
+
 def properties_of(seen: Seen, number: int) -> Mapping[str, Any]:
     """Return what an event says besides its type and its user."""
     event = event_at(seen, number)
@@ -95,9 +105,9 @@ def short_properties(seen: Seen, number: int) -> dict[str, str]:
 def brief(value: object) -> str:
     """Return a value as JSON, or the beginning of it, in a few characters."""
     if isinstance(value, str):
-        if len(value) > _LONGEST_VALUE:
-            return json.dumps(value[:_LONGEST_VALUE] + "…", ensure_ascii=False)
-        return json.dumps(value, ensure_ascii=False)
+        cut = f"{value[:_LONGEST_VALUE]}…" if len(value) > _LONGEST_VALUE else value
+        # As json.dumps does without ASCII, which makes an encoder for each call.
+        return encode_basestring(cut)
     if isinstance(value, dict):
         return f"{{{len(value)} keys}}" if value else "{}"
     if isinstance(value, list):
@@ -156,7 +166,7 @@ def _of_event(event: JsonObject) -> dict[str, Any]:
 
 
 def _of_batch(batch: JsonObject, event: JsonObject) -> dict[str, Any]:
-    kind = text_of(event.get("event_type")) if event is not batch else "attributes"
+    kind = _batch_kind(batch, event)
     keys = list(islice(batch_keys(batch), 1))
     return {
         "vendor": "mparticle",
@@ -167,6 +177,10 @@ def _of_batch(batch: JsonObject, event: JsonObject) -> dict[str, Any]:
         "groups": None,
         "preview": _preview(_batch_properties(batch, event)),
     }
+
+
+def _batch_kind(batch: JsonObject, event: JsonObject) -> str:
+    return text_of(event.get("event_type")) if event is not batch else "attributes"
 
 
 def _batch_name(event: JsonObject, kind: str) -> str:

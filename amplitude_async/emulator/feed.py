@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -23,7 +23,6 @@ from .browsers import OWN_HEADERS
 from .entries import entry, request_row
 from .ledger import Ledger
 from .script import FaultScript
-from .seen import Seen
 from .turns import in_turns
 
 __all__ = ["Feed"]
@@ -33,8 +32,6 @@ MOST_BEHIND = 2_000
 MOST_ENTRIES = 500
 _MOST_REQUESTS = 100
 _MOST_FAULTS = 100
-# Of a reader who is ahead of what was: the entries that were made for another one.
-_MOST_TEXTS = 3_000
 _QUIET_SECONDS = 15.0
 _WRITE_SECONDS = 10.0
 _QUIET = b": nothing new\n\n"
@@ -62,23 +59,18 @@ class _Reader:
             self._request.transport.abort()
 
 
-class _Texts:
-    """Entries as JSON, made once for all who watch."""
+class _Made:
+    """What was made in this round, once for all who are as far as each other."""
 
     def __init__(self) -> None:
-        self._known: dict[int, str] = {}
+        self._round = -1
+        self._parts: dict[Hashable, Any] = {}
 
-    def of(self, seen: Seen, number: int) -> str:
-        text = self._known.get(number)
-        if text is None:
-            if len(self._known) >= _MOST_TEXTS:
-                self._known.clear()
-            text = json.dumps(entry(seen, number), separators=(",", ":"))
-            self._known[number] = text
-        return text
-
-    def forget(self) -> None:
-        self._known.clear()
+    def of(self, number: int) -> dict[Hashable, Any]:
+        """Return what was made in a round; a new one begins with nothing."""
+        if number != self._round:
+            self._round, self._parts = number, {}
+        return self._parts
 
 
 class Feed:
@@ -107,7 +99,9 @@ class Feed:
         self._url = url
         self._clock = clock
         self._readers: set[_Reader] = set()
-        self._texts = _Texts()
+        self._made = _Made()
+        # One makes what all are told; together they would hold the loop for long.
+        self._busy = asyncio.Lock()
         self._ended = False
 
     def routes(self) -> list[web.RouteDef]:
@@ -117,6 +111,7 @@ class Feed:
     def begin(self) -> None:
         """Take readers."""
         self._ended = False
+        self._busy = asyncio.Lock()
 
     async def end(self, _: web.Application) -> None:
         """Let all readers go."""
@@ -149,8 +144,6 @@ class Feed:
         finally:
             self._readers.discard(reader)
             self._bell.leave(reader.woken)
-            if not self._readers:
-                self._texts.forget()
         return response
 
     def _let_the_gone_go(self) -> None:
@@ -165,7 +158,8 @@ class Feed:
         await _write(response, self._hello(reader, after))
         while not self._ended and not reader.is_gone:
             reader.woken.clear()
-            news = "".join([part async for part in self._news(reader)])
+            async with self._busy:
+                news = "".join([part async for part in self._news(reader)])
             if news:
                 await _write(response, news.encode())
             if reader.entry < self._ledger().newest[0]:
@@ -200,39 +194,22 @@ class Feed:
         for sign, what, details in self._bell.signs_after(reader.sign):
             reader.sign = sign
             yield _message(what, json.dumps(details))
-        ledger = self._ledger()
+        ledger, made = self._ledger(), self._made.of(self._bell.rounds)
         skipped = _skip(reader, ledger.newest[0])
         if skipped:
             yield _message("skipped", json.dumps(skipped))
-        texts = [text async for text in self._entries(reader, ledger)]
-        if texts:
-            yield _message("entries", f"[{','.join(texts)}]", reader.entry)
-        rows = ledger.requests_after(reader.request, _MOST_REQUESTS)
-        if rows:
-            reader.request = rows[-1].number
-            yield _message("requests", json.dumps(list(map(request_row, rows))))
-        stats, faults = self._stats(ledger), self._armed()
-        if stats != reader.stats:
-            reader.stats = stats
-            yield _message("stats", json.dumps(stats))
-        if faults != reader.faults:
-            reader.faults = faults
-            yield _message("faults", json.dumps(faults))
-
-    async def _entries(self, reader: _Reader, ledger: Ledger) -> AsyncIterator[str]:
-        """Yield the next entries as JSON, and note how far they go."""
-        after = reader.entry
-        found = ledger.log.newest(after, MOST_BEHIND)
-        numbers = (
-            (seen, number)
-            for seen in found
-            for number in range(max(seen.number, after + 1), seen.last_number + 1)
-        )
-        async for seen, number in in_turns(islice(numbers, MOST_ENTRIES)):
-            reader.entry = number
-            yield self._texts.of(seen, number)
-        if not found:
-            reader.entry = max(reader.entry, ledger.newest[0])
+        text, reader.entry = await _entries(ledger, reader.entry, made)
+        yield text
+        text, reader.request = _requests(ledger, reader.request, made)
+        yield text
+        if "stats" not in made:
+            made["stats"], made["faults"] = self._stats(ledger), self._armed()
+        if made["stats"] != reader.stats:
+            reader.stats = made["stats"]
+            yield _message("stats", json.dumps(reader.stats))
+        if made["faults"] != reader.faults:
+            reader.faults = made["faults"]
+            yield _message("faults", json.dumps(reader.faults))
 
     @staticmethod
     def _stats(ledger: Ledger) -> dict[str, Any]:
@@ -240,6 +217,42 @@ class Feed:
 
     def _armed(self) -> list[dict[str, Any]]:
         return self._faults.describe(_MOST_FAULTS)
+
+
+async def _entries(
+    ledger: Ledger, after: int, made: dict[Hashable, Any]
+) -> tuple[str, int]:
+    """Return the message of the next entries, and how far they go."""
+    key = "entries", id(ledger), after
+    if key not in made:
+        found = ledger.log.newest(after, MOST_BEHIND)
+        numbers = (
+            (seen, number)
+            for seen in found
+            for number in range(max(seen.number, after + 1), seen.last_number + 1)
+        )
+        texts, last = [], after
+        async for seen, number in in_turns(islice(numbers, MOST_ENTRIES)):
+            texts.append(json.dumps(entry(seen, number), separators=(",", ":")))
+            last = number
+        # What was forgotten meanwhile holds up nobody.
+        last = last if found else max(after, ledger.newest[0])
+        text = _message("entries", f"[{','.join(texts)}]", last) if texts else ""
+        made[key] = text, last
+    told: tuple[str, int] = made[key]
+    return told
+
+
+def _requests(ledger: Ledger, after: int, made: dict[Hashable, Any]) -> tuple[str, int]:
+    """Return the message of the newest requests, and how far they go."""
+    key = "requests", id(ledger), after
+    if key not in made:
+        found = ledger.requests_after(after, _MOST_REQUESTS)
+        rows = json.dumps(list(map(request_row, found)))
+        last = found[-1].number if found else after
+        made[key] = _message("requests", rows) if found else "", last
+    told: tuple[str, int] = made[key]
+    return told
 
 
 def _skip(reader: _Reader, newest: int) -> dict[str, int] | None:

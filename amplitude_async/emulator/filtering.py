@@ -41,6 +41,7 @@ _PROPERTY = "prop."
 class _Word:
     denied: bool
     holds: _Test
+    deep: bool = False
 
 
 class Filter:
@@ -66,6 +67,11 @@ class Filter:
             raise ValueError(msg)
         self._words = tuple(filter(None, map(_parsed, typed)))
 
+    @property
+    def is_deep(self) -> bool:
+        """Whether it asks for properties, of which an entry has three."""
+        return any(word.deep for word in self._words)
+
     def __bool__(self) -> bool:
         """Whether it asks anything."""
         return bool(self._words)
@@ -90,9 +96,14 @@ def _parsed(typed: str) -> _Word | None:
     key, colon, value = rest.partition(":")
     if not colon or not key or '"' in key:
         test = _bare(rest)
-    else:
-        test = _keyed(key.lower(), value.replace('"', "").lower())
-    return None if test is None else _Word(denied, test)
+        return None if test is None else _Word(denied, test)
+    key, wanted = key.lower(), value.replace('"', "").lower()
+    if not wanted:
+        return None
+    known = _KEYS.get(key)
+    if known is not None:
+        return _Word(denied, known(wanted))
+    return _Word(denied, _property(key.removeprefix(_PROPERTY), wanted), deep=True)
 
 
 def _bare(typed: str) -> _Test | None:
@@ -113,13 +124,7 @@ def _texts(entry: Entry) -> Iterator[str]:
         yield value
 
 
-def _keyed(key: str, wanted: str) -> _Test | None:
-    if not wanted:
-        return None
-    known = _KEYS.get(key)
-    if known is not None:
-        return known(wanted)
-    name = key.removeprefix(_PROPERTY)
+def _property(name: str, wanted: str) -> _Test:
     return lambda _, properties: any(
         _fits(wanted, _plain(value))
         for own, value in properties.items()

@@ -103,7 +103,8 @@ class Inspection:
                     break
                 to = number
                 shown = entry(seen, number)
-                if wanted and not wanted.holds(shown, short_properties(seen, number)):
+                known = short_properties(seen, number) if wanted.is_deep else None
+                if wanted and not wanted.holds(shown, known):
                     continue
                 found.append(shown)
         return _answer(
@@ -142,11 +143,13 @@ class Inspection:
         except ValueError as error:
             return _answer({"error": str(error)}, 400)
         overview = await self._counted_up()
-        return _answer(overview.users(text, limit))
+        async with self._busy:
+            return _answer(await overview.users(text, limit))
 
     async def _types(self, _: web.Request) -> web.Response:
         overview = await self._counted_up()
-        return _answer(overview.types())
+        async with self._busy:
+            return _answer({**overview.counts(), "types": await overview.types()})
 
     async def _counted_up(self) -> Overview:
         """Count what has come since somebody asked last."""

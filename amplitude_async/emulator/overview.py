@@ -9,9 +9,10 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-from .entries import brief, entries_of, properties_of
+from .entries import brief, name_at, properties_of
 from .index import event_keys
 from .seen import Seen
+from .turns import in_turns
 from .users import amount_of, batch_keys
 
 __all__ = ["Overview"]
@@ -92,19 +93,15 @@ class Overview:
         """Count what came next."""
         self.last = seen.last_number
         taken = seen.verdict != "duplicate"
-        for shown in entries_of(seen) if taken else ():
-            self._count_type(seen, shown)
-        if taken:
-            self._count_person(seen)
+        if not taken:
+            return
+        for number in range(seen.number, seen.last_number + 1):
+            self._count_type(seen, number)
+        self._count_person(seen)
 
-    def users(self, text: str, limit: int) -> dict[str, Any]:
+    async def users(self, text: str, limit: int) -> dict[str, Any]:
         """Return users whose id or device has a text in it, the newest first."""
-        text = text.lower()
-        found = [
-            (key, person)
-            for key, person in reversed(self._people.items())
-            if text in key[1].lower() or any(text in d.lower() for d in person.devices)
-        ]
+        found, total = await self._found(text.lower(), limit)
         return {
             "users": [
                 {
@@ -117,21 +114,37 @@ class Overview:
                     "last_at": person.last_at,
                     "last_name": person.last_name,
                 }
-                for (vendor, name), person in found[:limit]
+                for (vendor, name), person in found
             ],
-            "total": len(found),
+            "total": total,
             "missed": self.missed,
             "forgotten": self._people_forgotten,
         }
 
-    def types(self) -> dict[str, Any]:
+    async def _found(
+        self, text: str, limit: int
+    ) -> tuple[list[tuple[tuple[str, str], _Person]], int]:
+        newest = reversed(self._people.items())
+        if not text:
+            return list(islice(newest, limit)), len(self._people)
+        found: list[tuple[tuple[str, str], _Person]] = []
+        total = 0
+        async for key, person in in_turns(list(newest)):
+            named = text in key[1].lower()
+            if named or any(text in device.lower() for device in person.devices):
+                total += 1
+                if len(found) < limit:
+                    found.append((key, person))
+        return found, total
+
+    async def types(self) -> list[dict[str, Any]]:
         """Return all types, the most frequent first."""
         ranked = sorted(self._types.items(), key=lambda one: -one[1].count)
-        return {
-            "types": [self._shown(name, one) for name, one in ranked],
-            "missed": self.missed,
-            "left_out": self._types_left_out,
-        }
+        return [self._shown(name, one) async for name, one in in_turns(ranked)]
+
+    def counts(self) -> dict[str, int]:
+        """Return what the types leave out."""
+        return {"missed": self.missed, "left_out": self._types_left_out}
 
     def _shown(self, name: str, one: _Type) -> dict[str, Any]:
         return {
@@ -152,17 +165,18 @@ class Overview:
             ],
         }
 
-    def _count_type(self, seen: Seen, shown: Mapping[str, Any]) -> None:
-        one = self._types.get(shown["name"])
+    def _count_type(self, seen: Seen, number: int) -> None:
+        name = name_at(seen, number)
+        one = self._types.get(name)
         if one is None:
             if len(self._types) >= _MOST_TYPES:
                 self._types_left_out += 1
                 return
-            one = self._types[shown["name"]] = _Type(seen.received_at)
+            one = self._types[name] = _Type(seen.received_at)
         one.count += 1
         one.rejected += seen.verdict != "stored"
         one.last_at = seen.received_at
-        properties = properties_of(seen, shown["n"])
+        properties = properties_of(seen, number)
         for name, value in islice(properties.items(), _MOST_PROPERTIES):
             _count_property(one.properties, str(name)[:_LONGEST], value)
 
@@ -180,8 +194,7 @@ class Overview:
                     break
                 person.devices.setdefault(device[:_LONGEST])
         person.last_at = seen.received_at
-        newest = list(entries_of(seen))[-1] if batch else None
-        person.last_name = newest["name"] if newest else seen.name[:_LONGEST]
+        person.last_name = name_at(seen, seen.last_number)
         if seen.verdict != "stored":
             person.rejected += 1
             return

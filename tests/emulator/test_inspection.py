@@ -319,7 +319,7 @@ async def test_counts_go_on_where_they_were(page: Page) -> None:
         assert (paid["count"], user["events"]) == (count, count)
 
 
-def test_an_overview_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_overview_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of users it forgets the quietest, of types and properties it takes no more."""
     for name, most in (("USERS", 2), ("TYPES", 2), ("PROPERTIES", 1)):
         monkeypatch.setattr(f"amplitude_async.emulator.overview._MOST_{name}", most)
@@ -331,12 +331,12 @@ def test_an_overview_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger.record(ReceivedRequest("/batch", 200, events=events), judgement)
     for seen in ledger.log.since(0):
         overview.add(seen)
-    users, types = overview.users("", 9), overview.types()
+    users, types = await overview.users("", 9), await overview.types()
     assert [one["id"] for one in users["users"]] == ["user-3", "user-2"]
     assert users["forgotten"] == 2
-    assert [one["name"] for one in types["types"]] == ["e0", "e1"]
-    assert types["left_out"] == 2
-    assert len(types["types"][0]["properties"]) == 1
+    assert [one["name"] for one in types] == ["e0", "e1"]
+    assert overview.counts() == {"missed": 0, "left_out": 2}
+    assert len(types[0]["properties"]) == 1
 
 
 # Requests --------------------------------------------------------------------

@@ -13,7 +13,7 @@ from amplitude_async.emulator import Emulator
 if TYPE_CHECKING:
     from playwright.async_api import Browser, ConsoleMessage, Page
 
-__all__ = ["PHONE", "WIDE", "Opened", "axe", "browser", "opened"]
+__all__ = ["PHONE", "WIDE", "Opened", "axe", "browser", "opened", "rows_of"]
 
 WIDE = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
@@ -75,7 +75,9 @@ def axe() -> str:
     """Return the source of axe-core, or skip and say how to have it."""
     path = os.environ.get("AXE_CORE")
     if not path:
-        pytest.skip("needs axe-core: set AXE_CORE to its axe.min.js; nox -s browser does")
+        pytest.skip(
+            "needs axe-core: set AXE_CORE to its axe.min.js; nox -s browser does"
+        )
     return Path(path).read_text(encoding="utf-8")
 
 

@@ -190,6 +190,8 @@ class Inspector:
         task = self._task
         if task is None or task.done() or self._pid != os.getpid():
             return
+        if task.get_loop() is not asyncio.get_running_loop():
+            return  # the one it ran on was closed
         try:
             await asyncio.wait({task}, timeout=_LAST_SECONDS)
         finally:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from amplitude_async._version import __version__
 
@@ -34,29 +34,8 @@ _MOST_REQUESTS = 100
 _MOST_FAULTS = 100
 _QUIET_SECONDS = 15.0
 _WRITE_SECONDS = 10.0
+_KIND = "text/event-stream"
 _QUIET = b": nothing new\n\n"
-
-
-class _Reader:
-    """One who watches: how far it has been told, and how to wake it."""
-
-    def __init__(self, request: web.Request, woken: asyncio.Event, sign: int) -> None:
-        self.woken = woken
-        self.sign = sign
-        self.entry = 0
-        self.request = 0
-        self.stats: dict[str, Any] | None = None
-        self.faults: list[dict[str, Any]] | None = None
-        self._request = request
-
-    @property
-    def is_gone(self) -> bool:
-        transport = self._request.transport
-        return transport is None or transport.is_closing()
-
-    def hang_up(self) -> None:
-        if self._request.transport is not None:
-            self._request.transport.abort()
 
 
 class _Made:
@@ -71,6 +50,62 @@ class _Made:
         if number != self._round:
             self._round, self._parts = number, {}
         return self._parts
+
+
+class _Reader:
+    """One who watches: how far it has been told, and how to wake it."""
+
+    def __init__(self, request: web.Request, woken: asyncio.Event, sign: int) -> None:
+        self.woken = woken
+        self._sign = sign
+        self._entry = 0
+        self._request_number = 0
+        self._told: dict[str, Any] = {}
+        self._request = request
+
+    @property
+    def is_gone(self) -> bool:
+        transport = self._request.transport
+        return transport is None or transport.is_closing()
+
+    def hang_up(self) -> None:
+        if self._request.transport is not None:
+            self._request.transport.abort()
+
+    def is_behind(self, ledger: Ledger) -> bool:
+        return self._entry < ledger.newest[0]
+
+    def begin(self, ledger: Ledger, after: int | None, state: dict[str, Any]) -> None:
+        newest, self._request_number = ledger.newest
+        # One that is ahead knows another emulator, which was here before.
+        self._entry = newest if after is None else after if after <= newest else 0
+        self._told = dict(state)
+
+    def signs(self, bell: Bell) -> Iterator[str]:
+        for sign, what, details in bell.signs_after(self._sign):
+            self._sign = sign
+            yield _message(what, json.dumps(details))
+
+    def skip(self, newest: int) -> Iterator[str]:
+        """Put it ahead where it is too far behind, and say what it is not told."""
+        if newest - self._entry > MOST_BEHIND:
+            first, self._entry = self._entry + 1, newest - MOST_ENTRIES
+            skipped = {"from": first, "to": self._entry}
+            yield _message("skipped", json.dumps(skipped))
+
+    async def entries(self, ledger: Ledger, made: dict[Hashable, Any]) -> str:
+        text, self._entry = await _entries(ledger, self._entry, made)
+        return text
+
+    def requests(self, ledger: Ledger, made: dict[Hashable, Any]) -> str:
+        text, self._request_number = _requests(ledger, self._request_number, made)
+        return text
+
+    def changes(self, state: dict[str, Any]) -> Iterator[str]:
+        for what, value in state.items():
+            if value != self._told.get(what):
+                self._told[what] = value
+                yield _message(what, json.dumps(value))
 
 
 class Feed:
@@ -130,8 +165,10 @@ class Feed:
             return web.json_response(
                 {"error": str(error)}, status=400, headers=OWN_HEADERS
             )
+        if request.method != hdrs.METH_GET:
+            return web.Response(content_type=_KIND, headers=OWN_HEADERS)
         response = web.StreamResponse(headers=OWN_HEADERS)
-        response.content_type = "text/event-stream"
+        response.content_type = _KIND
         response.charset = "utf-8"
         reader = _Reader(request, self._bell.listen(), self._bell.announced)
         self._readers.add(reader)
@@ -159,10 +196,10 @@ class Feed:
         while not self._ended and not reader.is_gone:
             reader.woken.clear()
             async with self._busy:
-                news = "".join([part async for part in self._news(reader)])
+                news = await self._news(reader)
             if news:
                 await _write(response, news.encode())
-            if reader.entry < self._ledger().newest[0]:
+            if reader.is_behind(self._ledger()):
                 # There is more: as soon as others had their turn.
                 self._bell.ring()
             try:
@@ -172,51 +209,36 @@ class Feed:
                 await _write(response, _QUIET)
 
     def _hello(self, reader: _Reader, after: int | None) -> bytes:
-        ledger = self._ledger()
-        newest, reader.request = ledger.newest
-        reader.entry = newest if after is None else after
-        if reader.entry > newest:
-            # It knows another emulator, which was here before.
-            reader.entry = 0
-        reader.stats, reader.faults = self._stats(ledger), self._armed()
+        ledger, state = self._ledger(), self._state()
+        reader.begin(ledger, after, state)
         hello = {
             "version": __version__,
             "url": self._url(),
             "now": self._clock(),
             "oldest": ledger.log.oldest,
-            "newest": newest,
-            "stats": reader.stats,
-            "faults": reader.faults,
+            "newest": ledger.newest[0],
+            **state,
         }
         return _message("hello", json.dumps(hello)).encode()
 
-    async def _news(self, reader: _Reader) -> AsyncIterator[str]:
-        for sign, what, details in self._bell.signs_after(reader.sign):
-            reader.sign = sign
-            yield _message(what, json.dumps(details))
+    async def _news(self, reader: _Reader) -> str:
+        """Return all that a reader does not know yet, in the order it happened."""
         ledger, made = self._ledger(), self._made.of(self._bell.rounds)
-        skipped = _skip(reader, ledger.newest[0])
-        if skipped:
-            yield _message("skipped", json.dumps(skipped))
-        text, reader.entry = await _entries(ledger, reader.entry, made)
-        yield text
-        text, reader.request = _requests(ledger, reader.request, made)
-        yield text
-        if "stats" not in made:
-            made["stats"], made["faults"] = self._stats(ledger), self._armed()
-        if made["stats"] != reader.stats:
-            reader.stats = made["stats"]
-            yield _message("stats", json.dumps(reader.stats))
-        if made["faults"] != reader.faults:
-            reader.faults = made["faults"]
-            yield _message("faults", json.dumps(reader.faults))
+        if "state" not in made:
+            made["state"] = self._state()
+        return "".join(
+            [
+                *reader.signs(self._bell),
+                *reader.skip(ledger.newest[0]),
+                await reader.entries(ledger, made),
+                reader.requests(ledger, made),
+                *reader.changes(made["state"]),
+            ]
+        )
 
-    @staticmethod
-    def _stats(ledger: Ledger) -> dict[str, Any]:
-        return asdict(ledger.stats)
-
-    def _armed(self) -> list[dict[str, Any]]:
-        return self._faults.describe(_MOST_FAULTS)
+    def _state(self) -> dict[str, Any]:
+        stats = asdict(self._ledger().stats)
+        return {"stats": stats, "faults": self._faults.describe(_MOST_FAULTS)}
 
 
 async def _entries(
@@ -253,14 +275,6 @@ def _requests(ledger: Ledger, after: int, made: dict[Hashable, Any]) -> tuple[st
         made[key] = _message("requests", rows) if found else "", last
     told: tuple[str, int] = made[key]
     return told
-
-
-def _skip(reader: _Reader, newest: int) -> dict[str, int] | None:
-    """Put a reader ahead who is too far behind; return what it is not told."""
-    if newest - reader.entry <= MOST_BEHIND:
-        return None
-    first, reader.entry = reader.entry + 1, newest - MOST_ENTRIES
-    return {"from": first, "to": reader.entry}
 
 
 def _message(what: str, data: str, number: int | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Literal
@@ -64,7 +65,8 @@ class Inspection:
         self._clock = clock
         self._send_test = send_test
         self._overview = Overview()
-        self._counted: Ledger | None = None
+        # Weak: what was reset shall not be kept for the sake of its counts.
+        self._counted: Callable[[], Ledger | None] = lambda: None
         # One at a time: several would share the loop's time with the requests.
         self._busy = asyncio.Lock()
 
@@ -154,14 +156,16 @@ class Inspection:
     async def _counted_up(self) -> Overview:
         """Count what has come since somebody asked last."""
         async with self._busy:
-            ledger = self._book.ledger()
-            if ledger is not self._counted:
-                self._counted = ledger
-                self._overview = Overview(self._overview.names)
-            overview = self._overview
-            overview.missed = ledger.log.forgotten
-            async for seen in in_turns(ledger.log.since(overview.last)):
-                overview.add(seen)
+            return await self._count(self._book.ledger())
+
+    async def _count(self, ledger: Ledger) -> Overview:
+        if ledger is not self._counted():
+            self._counted = weakref.ref(ledger)
+            self._overview = Overview(self._overview.names)
+        overview = self._overview
+        overview.miss(ledger.log.forgotten)
+        async for seen in in_turns(ledger.log.since(overview.last)):
+            overview.add(seen)
         return overview
 
     async def _user(self, request: web.Request) -> web.Response:
@@ -222,11 +226,14 @@ class Inspection:
     # What changes something --------------------------------------------------
 
     async def _clear(self, _: web.Request) -> web.Response:
-        # What is known by then is not new afterwards.
-        await self._counted_up()
+        before = self._book.ledger()
         token = self._book.clear()
         loop = asyncio.get_running_loop()
         loop.call_later(UNDO_SECONDS + 0.1, self._book.let_go)
+        async with self._busy:
+            # What was known by then is not new afterwards.
+            if self._counted() in (None, before):
+                await self._count(before)
         return _answer({"undo": token, "seconds": UNDO_SECONDS})
 
     async def _undo(self, request: web.Request) -> web.Response:

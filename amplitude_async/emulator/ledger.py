@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
@@ -17,6 +17,7 @@ from .log import Log
 from .reading import MAX_WEIGHT, weigh
 from .records import EmulatorStats, ReceivedRequest
 from .seen import Seen, Taken, Verdict, count_of
+from .tally import Tally
 from .users import batch_keys
 from .waiting import Waiters
 
@@ -48,6 +49,11 @@ class Numbers:
         """Return the first of so many numbers that nothing else has."""
         self.seen += count
         return self.seen - count + 1
+
+    def take_request(self) -> int:
+        """Return the next number of a request."""
+        self.requests += 1
+        return self.requests
 
 
 class _Shelf:
@@ -101,6 +107,11 @@ class _Shelf:
             share = weight // len(fresh) if whole else _weight(one.event)
             self._store(one, share + _SEEN_BYTES)
         return fresh
+
+    def keep_rejected(self, seen: Seen, weight: int) -> None:
+        """Keep what was not taken, and count it."""
+        self.rejected += 1
+        self.keep_other(seen, weight)
 
     def keep_other(self, seen: Seen, weight: int) -> None:
         """Keep what was not stored."""
@@ -191,12 +202,7 @@ class Ledger:
         kept = [(shelf.stored, shelf.others) for shelf in self._shelves.values()]
         self.log = Log(self._lock, (*(one for two in kept for one in two), self._local))
         """All that arrived, and what clients told of, in one order."""
-        self._connections_dropped = 0
-        self._by_status: Counter[int] = Counter()
-        self._received: Counter[str] = Counter()
-        self._local_told: Counter[str] = Counter()
-        self._historical_dropped = self._partial_dropped = 0
-        self._bytes = self._faults = 0
+        self._tally = Tally()
 
     @property
     def events(self) -> Taken:
@@ -247,27 +253,17 @@ class Ledger:
         with self._lock:
             events, batches = self._shelves["event"], self._shelves["batch"]
             return EmulatorStats(
-                requests=self._by_status.total(),
-                by_status=dict(self._by_status),
-                events_received=self._received["event"],
+                **self._tally.as_fields(),
                 events_ingested=events.ingested,
                 duplicates=events.duplicates,
-                bytes_received=self._bytes,
-                faults_fired=self._faults,
-                connections_dropped=self._connections_dropped,
-                batches_received=self._received["batch"],
                 batches_ingested=batches.ingested,
                 batch_duplicates=batches.duplicates,
-                historical_dropped=self._historical_dropped,
-                partial_dropped=self._partial_dropped,
                 events_forgotten=events.stored.forgotten,
                 batches_forgotten=batches.stored.forgotten,
                 requests_forgotten=self._requests.forgotten,
                 events_rejected=events.rejected,
                 batches_rejected=batches.rejected,
                 rejected_forgotten=events.others.forgotten + batches.others.forgotten,
-                local_rejected=self._local_told["rejected"],
-                local_dropped=self._local_told["dropped"],
                 local_forgotten=self._local.forgotten,
             )
 
@@ -289,7 +285,7 @@ class Ledger:
     def drop_connections(self, count: int) -> None:
         """Count connections that were closed without an answer."""
         with self._lock:
-            self._connections_dropped += count
+            self._tally.count_connections(count)
         self._changed()
 
     def record(
@@ -308,14 +304,14 @@ class Ledger:
         """
         with self._lock:
             taken = judgement is not None and bool(judgement.accepted)
-            self._numbers.requests += 1
-            request = replace(request, number=self._numbers.requests, taken=taken)
+            number = self._numbers.take_request()
+            request = replace(request, number=number, taken=taken)
             fresh: list[Seen] = []
             if judgement is not None:
                 fresh = self._store(judgement, request)
             self._keep_rejected(request)
             self._count(request)
-            self._connections_dropped += dropped
+            self._tally.count_connections(dropped)
             # Last: whoever wakes shall find everything in its place.
             self._waiting.offer(fresh)
         self._changed()
@@ -333,7 +329,7 @@ class Ledger:
                 number = self._numbers.take(count_of(report.unit, report.event))
                 seen = replace(report, number=number)
                 told.append(seen)
-                self._local_told[seen.verdict] += 1
+                self._tally.count_local(seen)
                 self._local.put(seen, weight + _SEEN_BYTES + len(seen.reason))
         self._changed()
         return told
@@ -345,17 +341,7 @@ class Ledger:
                 shelf.absorb(later._shelves[unit])
             self._requests.extend(later._requests)
             self._local.extend(later._local)
-            self._add_counters(later)
-
-    def _add_counters(self, later: Ledger) -> None:
-        self._connections_dropped += later._connections_dropped
-        self._by_status.update(later._by_status)
-        self._received.update(later._received)
-        self._local_told.update(later._local_told)
-        self._historical_dropped += later._historical_dropped
-        self._partial_dropped += later._partial_dropped
-        self._bytes += later._bytes
-        self._faults += later._faults
+            self._tally.absorb(later._tally)
 
     def _store(self, judgement: Judgement, request: ReceivedRequest) -> list[Seen]:
         def seen(unit: JsonObject, place: int, is_new: bool) -> Seen:  # noqa: FBT001 - its only caller is near
@@ -369,8 +355,7 @@ class Ledger:
             )
 
         shelf = self._shelves[judgement.unit]
-        self._historical_dropped += judgement.too_young
-        self._partial_dropped += judgement.unfit
+        self._tally.count_silent(judgement)
         fresh = shelf.put(judgement, seen, request.received_at, request.weight)
         return fresh if judgement.unit == "event" else []
 
@@ -381,11 +366,10 @@ class Ledger:
         for index, reason in request.reasons.items():
             if index >= len(sent):
                 continue
-            shelf.rejected += 1
             seen = self._seen(
                 request, sent[index], index, reason, verdict="rejected", kind=unit
             )
-            shelf.keep_other(seen, request.weight // len(sent))
+            shelf.keep_rejected(seen, request.weight // len(sent))
 
     def _seen(
         self,
@@ -411,11 +395,7 @@ class Ledger:
 
     def _count(self, request: ReceivedRequest) -> None:
         units = len(request.events) + len(request.batches)
-        self._by_status[request.status] += 1
-        self._received["event"] += len(request.events)
-        self._received["batch"] += len(request.batches)
-        self._bytes += request.body_bytes
-        self._faults += request.fault is not None
+        self._tally.count(request)
         self._requests.put(request, _head_weight(request) + request.weight, units)
 
 

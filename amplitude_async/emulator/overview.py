@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
@@ -39,7 +39,6 @@ _VALUE_KINDS: Mapping[type, str] = MappingProxyType(
 class _Person:
     """One user, or a device that came without one."""
 
-    vendor: str
     devices: dict[str, None] = field(default_factory=dict)
     events: int = 0
     rejected: int = 0
@@ -47,21 +46,86 @@ class _Person:
     last_at: float = 0.0
     last_name: str = ""
 
+    def add(self, seen: Seen, devices: Iterable[str]) -> None:
+        """Count what they did next."""
+        for device in devices:
+            if len(self.devices) < _MOST_DEVICES:
+                self.devices.setdefault(device[:_LONGEST])
+        self.last_at = seen.received_at
+        self.last_name = name_at(seen, seen.last_number)
+        if seen.verdict != "stored":
+            self.rejected += 1
+            return
+        self.events += seen.last_number - seen.number + 1
+        if seen.unit == "event":
+            self.revenue += amount_of(seen.event) or 0.0
+
+    def shown(self) -> dict[str, Any]:
+        """Return what there is to say in a line."""
+        return {
+            "devices": list(self.devices),
+            "events": self.events,
+            "rejected": self.rejected,
+            "revenue": round(self.revenue, 6),
+            "last_at": self.last_at,
+            "last_name": self.last_name,
+        }
+
 
 @dataclass(slots=True)
 class _Property:
+    """One property of a type, with the kinds of values it was seen with."""
+
+    example: str
     kinds: dict[str, None] = field(default_factory=dict)
-    example: str = ""
     count: int = 0
+
+    def add(self, value: object) -> None:
+        """Count its next value."""
+        self.count += 1
+        self.kinds.setdefault(_VALUE_KINDS.get(type(value), "other"))
+
+    def shown(self, name: str) -> dict[str, Any]:
+        """Return it as JSON values."""
+        kinds = list(self.kinds)
+        own = {"kinds": kinds, "example": self.example, "count": self.count}
+        return {"name": name, **own}
 
 
 @dataclass(slots=True)
 class _Type:
+    """One type of events."""
+
     first_at: float
     count: int = 0
     rejected: int = 0
     last_at: float = 0.0
     properties: dict[str, _Property] = field(default_factory=dict)
+
+    def add(self, seen: Seen, properties: Mapping[str, Any]) -> None:
+        """Count the next event."""
+        self.count += 1
+        self.rejected += seen.verdict != "stored"
+        self.last_at = seen.received_at
+        known = self.properties
+        for key, value in islice(properties.items(), _MOST_PROPERTIES):
+            name = str(key)[:_LONGEST]
+            own = known.get(name)
+            if own is None:
+                if len(known) >= _MOST_PROPERTIES:
+                    continue
+                own = known[name] = _Property(brief(value))
+            own.add(value)
+
+    def shown(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "count": self.count,
+            "rejected": self.rejected,
+            "first_at": self.first_at,
+            "last_at": self.last_at,
+            "properties": [own.shown(name) for name, own in self.properties.items()],
+        }
 
 
 class Overview:
@@ -77,8 +141,7 @@ class Overview:
     def __init__(self, known: Collection[str] = ()) -> None:
         self.last = 0
         """The number up to which everything is counted."""
-        self.missed = 0
-        """Events that were gone before anybody asked."""
+        self._missed = 0
         self._known = frozenset(known)
         self._people: OrderedDict[tuple[str, str], _Person] = OrderedDict()
         self._types: dict[str, _Type] = {}
@@ -88,6 +151,10 @@ class Overview:
     def names(self) -> frozenset[str]:
         """The names of all types, those that were known before among them."""
         return frozenset(islice({*self._types, *self._known}, 10 * _MOST_TYPES))
+
+    def miss(self, events: int) -> None:
+        """Note how many events are kept no more, counted or not."""
+        self._missed = events
 
     def add(self, seen: Seen) -> None:
         """Count what came next."""
@@ -104,20 +171,11 @@ class Overview:
         found, total = await self._found(text.lower(), limit)
         return {
             "users": [
-                {
-                    "id": name,
-                    "vendor": vendor,
-                    "devices": list(person.devices),
-                    "events": person.events,
-                    "rejected": person.rejected,
-                    "revenue": round(person.revenue, 6),
-                    "last_at": person.last_at,
-                    "last_name": person.last_name,
-                }
+                {"id": name, "vendor": vendor, **person.shown()}
                 for (vendor, name), person in found
             ],
             "total": total,
-            "missed": self.missed,
+            "missed": self._missed,
             "forgotten": self._people_forgotten,
         }
 
@@ -140,30 +198,14 @@ class Overview:
     async def types(self) -> list[dict[str, Any]]:
         """Return all types, the most frequent first."""
         ranked = sorted(self._types.items(), key=lambda one: -one[1].count)
-        return [self._shown(name, one) async for name, one in in_turns(ranked)]
+        return [
+            {"name": name, "new": name not in self._known, **one.shown()}
+            async for name, one in in_turns(ranked)
+        ]
 
     def counts(self) -> dict[str, int]:
         """Return what the types leave out."""
-        return {"missed": self.missed, "left_out": self._types_left_out}
-
-    def _shown(self, name: str, one: _Type) -> dict[str, Any]:
-        return {
-            "name": name,
-            "count": one.count,
-            "rejected": one.rejected,
-            "first_at": one.first_at,
-            "last_at": one.last_at,
-            "new": name not in self._known,
-            "properties": [
-                {
-                    "name": key,
-                    "kinds": list(own.kinds),
-                    "example": own.example,
-                    "count": own.count,
-                }
-                for key, own in one.properties.items()
-            ],
-        }
+        return {"missed": self._missed, "left_out": self._types_left_out}
 
     def _count_type(self, seen: Seen, number: int) -> None:
         name = name_at(seen, number)
@@ -173,12 +215,7 @@ class Overview:
                 self._types_left_out += 1
                 return
             one = self._types[name] = _Type(seen.received_at)
-        one.count += 1
-        one.rejected += seen.verdict != "stored"
-        one.last_at = seen.received_at
-        properties = properties_of(seen, number)
-        for name, value in islice(properties.items(), _MOST_PROPERTIES):
-            _count_property(one.properties, str(name)[:_LONGEST], value)
+        one.add(seen, properties_of(seen, number))
 
     def _count_person(self, seen: Seen) -> None:
         batch = seen.unit == "batch"
@@ -187,38 +224,17 @@ class Overview:
         if not names:
             return
         vendor = "mparticle" if batch else "amplitude"
-        person = self._person(vendor, names[0][:_LONGEST])
-        for kind, device in keys:
-            if kind == "device" and device != names[0]:
-                if len(person.devices) >= _MOST_DEVICES:
-                    break
-                person.devices.setdefault(device[:_LONGEST])
-        person.last_at = seen.received_at
-        person.last_name = name_at(seen, seen.last_number)
-        if seen.verdict != "stored":
-            person.rejected += 1
-            return
-        person.events += seen.last_number - seen.number + 1
-        person.revenue += (not batch and amount_of(seen.event)) or 0.0
+        devices = (own for kind, own in keys if kind == "device" and own != names[0])
+        self._person(vendor, names[0][:_LONGEST]).add(seen, devices)
 
     def _person(self, vendor: str, name: str) -> _Person:
         key = vendor, name
         person = self._people.get(key)
         if person is None:
-            person = self._people[key] = _Person(vendor)
+            person = self._people[key] = _Person()
             if len(self._people) > _MOST_USERS:
                 self._people.popitem(last=False)
                 self._people_forgotten += 1
         else:
             self._people.move_to_end(key)
         return person
-
-
-def _count_property(known: dict[str, _Property], name: str, value: object) -> None:
-    own = known.get(name)
-    if own is None:
-        if len(known) >= _MOST_PROPERTIES:
-            return
-        own = known[name] = _Property(example=brief(value))
-    own.count += 1
-    own.kinds.setdefault(_VALUE_KINDS.get(type(value), "other"))

@@ -62,8 +62,8 @@ class Emulator(Arrivals):
             that were not taken.
         keep_requests: newest requests kept in `requests`.
         keep_bytes: memory that what is kept of each of the three may take, as it is
-            estimated, and as much for what was not taken of events and batches;
-            `stats` counts what was forgotten.
+            estimated, and as much for what was not taken of events and batches, and
+            for what clients tell of; `stats` counts what was forgotten.
         seed: of the draws for `Fault.rate`.
         allow_remote: allow a host that other machines can reach.
         allowed_hosts: host names by which its own pages may be read, besides IP

@@ -364,6 +364,16 @@ async def test_a_foreign_page_watches_nothing(emulator: Emulator) -> None:
             assert response.status == 403
 
 
+async def test_a_head_is_answered_at_once(emulator: Emulator) -> None:
+    """Who asks only what there is becomes no reader."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.head(f"{emulator.url}/_emulator/feed") as response,
+    ):
+        assert response.content_type == "text/event-stream"
+    assert emulator._book._bell.listeners == 0  # noqa: SLF001 - nobody else knows
+
+
 async def test_an_emulator_with_readers_stops_at_once() -> None:
     """They are let go; nobody has to close a page first."""
     emulator = Emulator()

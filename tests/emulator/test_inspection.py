@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
@@ -308,6 +310,17 @@ async def test_a_type_is_new_that_came_after_the_clear(page: Page) -> None:
     await page.send(event("Old"), event("New"))
     found = (await page.get("types"))["types"]
     assert {one["name"]: one["new"] for one in found} == {"Old": False, "New": True}
+
+
+async def test_what_was_reset_is_not_kept_for_its_counts(page: Page) -> None:
+    """It may be hundreds of megabytes."""
+    await page.send(event("Paid"))
+    await page.get("types")
+    gone = weakref.ref(page.emulator._book.ledger())  # noqa: SLF001 - to see it go
+    page.emulator.reset()
+    gc.collect()
+    assert gone() is None
+    assert (await page.get("types"))["types"] == []
 
 
 async def test_counts_go_on_where_they_were(page: Page) -> None:

@@ -188,6 +188,7 @@ export class Detail {
   hide() {
     this.#load++;
     this.shown = null;
+    delete this.element.dataset.shown;
     this.element.classList.remove("open");
     this.element.parentElement.classList.remove("with-detail");
     this.element.replaceChildren(this.placeholder);
@@ -211,6 +212,7 @@ export class Detail {
         ...view.tags.filter(Boolean), close),
       make("div", { class: "content", tabindex: "0", role: "region", "aria-label": "Detail of what is chosen" },
         ...view.content.filter(Boolean)));
+    this.element.dataset.shown = what;
     this.element.classList.add("open");
     this.element.parentElement.classList.add("with-detail");
   }

@@ -22,6 +22,13 @@ const STATE_NAMES = { stored: "stored", duplicate: "duplicate", rejected: "rejec
 const property = ([name, value]) =>
   make("span", { class: "pair" }, make("bdi", { class: "key" }, brief(name, 40)), " ", make("bdi", {}, brief(value, 60)));
 
+// Of a sale the amount comes first.
+const pairsOf = ({ kind, preview }) => {
+  const pairs = (preview ?? []).slice(0, 3);
+  const amount = kind === "revenue" ? pairs.filter(([name]) => name === "$revenue") : [];
+  return [...amount, ...pairs.filter((pair) => !amount.includes(pair))];
+};
+
 export const stateOf = (entry) =>
   make("span", { class: `state ${STATE_NAMES[entry.state] ?? "dropped"}` }, visible(entry.state));
 
@@ -31,7 +38,7 @@ export const cellsOf = (entry) => [
   make("span", { class: "type", "data-colour": colourOf(entry.name ?? "") },
     make("bdi", {}, brief(entry.name || "(no name)", 80))),
   make("span", { class: whoOf(entry) ? "user" : "user nobody" }, make("bdi", {}, brief(whoOf(entry), 60))),
-  make("span", { class: "pairs" }, ...(entry.preview ?? []).slice(0, 3).map(property)),
+  make("span", { class: "pairs" }, ...pairsOf(entry).map(property)),
   make("span", { class: "states" },
     entry.local && make("span", { class: "state local", title: "Told by the client itself" }, "local"),
     stateOf(entry)),

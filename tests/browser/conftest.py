@@ -1,5 +1,6 @@
 """A real browser for the emulator's page, and axe-core where it is to be had."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +14,7 @@ from amplitude_async.emulator import Emulator
 if TYPE_CHECKING:
     from playwright.async_api import Browser, ConsoleMessage, Page
 
-__all__ = ["PHONE", "WIDE", "Opened", "axe", "browser", "opened", "rows_of"]
+__all__ = ["PHONE", "WIDE", "Opened", "axe", "browser", "opened", "rows_of", "until"]
 
 WIDE = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
@@ -84,3 +85,16 @@ def axe() -> str:
 def rows_of(page: "Page") -> Any:
     """Return the rows of the stream."""
     return page.locator("#stream-rows > .row")
+
+
+async def until(
+    page: "Page", script: str, argument: object = None, *, seconds: float = 60.0
+) -> None:
+    """Wait for a script of the page to be true.
+
+    Not with Playwright's own way, which the page's policy forbids: it evaluates text
+    inside the page.
+    """
+    async with asyncio.timeout(seconds):
+        while not await page.evaluate(script, argument):  # noqa: ASYNC110 - of the page
+            await asyncio.sleep(0.02)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from amplitude_async import Amplitude
 from amplitude_async.emulator import Emulator
-from tests.browser.conftest import Opened, rows_of
+from tests.browser.conftest import Opened, rows_of, until
 from tests.browser.traffic import flood, shop
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ async def test_100_000_events_leave_the_page_smooth(
     categories = ["disabled-by-default-devtools.timeline"]
     await browser.start_tracing(page=page, path=path, categories=categories)
     await flood(emulator, 100_000)
-    await page.wait_for_function(LATEST, timeout=60_000)
+    await until(page, LATEST)
     await browser.stop_tracing()
     assert max(_tasks(json.loads(path.read_bytes()))) < 50
     assert await rows_of(page).count() <= 300
@@ -119,10 +119,13 @@ async def test_older_ones_are_loaded(opened: Opened, emulator: Emulator) -> None
         await scroller.evaluate(TO_THE_END)
         await asyncio.sleep(0.05)
         assert await rows_of(page).count() <= 300
-    await page.wait_for_function("""() => {
+    await until(
+        page,
+        """() => {
       const scroller = document.querySelector("#view-stream .scroller");
       scroller.scrollTop = scroller.scrollHeight;
       return document.querySelector("#stream-rows > .row:last-child").dataset.n === "1";
-    }""")
+    }""",
+    )
     await page.locator(".news", has_text="Newest").click()
     await rows_of(page).first.filter(has_text="999").wait_for()

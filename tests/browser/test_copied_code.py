@@ -9,7 +9,7 @@ from amplitude_async import Amplitude, Identify
 from amplitude_async.emulator import Emulator
 from amplitude_async.mparticle import Batch
 from amplitude_async.testing import capture
-from tests.browser.conftest import Opened, rows_of
+from tests.browser.conftest import Opened, rows_of, until
 from tests.browser.traffic import reject, send_batch, shop
 
 __all__: list[str] = []
@@ -49,9 +49,10 @@ async def test_what_is_copied_runs_and_fits(opened: Opened, emulator: Emulator) 
         row = rows_of(page).nth(number)
         await row.click()
         key = await row.get_attribute("data-key")
-        await page.wait_for_function(
+        await until(
+            page,
             "(key) => document.querySelector('#detail').dataset.shown === key",
-            arg=f"entry:{key}",
+            f"entry:{key}",
         )
         copied = {}
         for name in ("Python", "Test"):

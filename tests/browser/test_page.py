@@ -10,7 +10,7 @@ import aiohttp
 from amplitude_async import Amplitude
 from amplitude_async import emulator as emulator_package
 from amplitude_async.emulator import Emulator
-from tests.browser.conftest import Opened, rows_of
+from tests.browser.conftest import Opened, rows_of, until
 from tests.browser.traffic import reject, shop
 
 if TYPE_CHECKING:
@@ -74,23 +74,17 @@ async def test_a_filter_is_typed_and_kept_in_the_address(
     await page.keyboard.press("/")
     await page.keyboard.type("user:user-1 type:*Paid")
     await page.wait_for_url(re.compile("q=user%3Auser-1"))
-    await page.wait_for_function(
-        "document.querySelectorAll('#stream-rows > .row').length === 1"
-    )
+    await until(page, "document.querySelectorAll('#stream-rows > .row').length === 1")
     await page.keyboard.press("Escape")
     async with Amplitude("test-key", server_url=emulator.httpapi_url) as client:
         await client.track("Search", user_id="user-1")
         await client.track("Order Paid", user_id="user-1")
-    await page.wait_for_function(
-        "document.querySelectorAll('#stream-rows > .row').length === 2"
-    )
+    await until(page, "document.querySelectorAll('#stream-rows > .row').length === 2")
     await page.get_by_role("link", name="Users").click()
     await page.go_back()
     assert await page.locator("#query").input_value() == "user:user-1 type:*Paid"
     await page.reload()
-    await page.wait_for_function(
-        "document.querySelectorAll('#stream-rows > .row').length === 2"
-    )
+    await until(page, "document.querySelectorAll('#stream-rows > .row').length === 2")
 
 
 async def test_a_property_beyond_the_three_shown_is_found(

@@ -41,6 +41,7 @@ const codes = (entry, url) => {
     button.addEventListener("click", async () => {
       for (const one of buttons) one.setAttribute("aria-pressed", String(one === button));
       const text = write();
+      said.textContent = "";
       const code = make("code", {}, text.length > MOST_RAW ? text.slice(0, MOST_RAW) + "…" : text);
       body.replaceChildren(make("pre", { tabindex: "0", "aria-label": `As ${name}` }, code));
       said.textContent = (await copy(text, code)) ? "copied" : "press Ctrl-C to copy";

@@ -1,0 +1,47 @@
+"""The pictures of the docs: `AMPLITUDE_ASYNC_PICTURES=docs/images` keeps them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from amplitude_async.emulator import Emulator
+from tests.browser.conftest import Opened
+from tests.browser.traffic import reject, send_batch, shop
+
+__all__: list[str] = []
+
+ORDER = "stream?open=entry:5"
+PICTURES = {
+    "stream-light": (ORDER, False, False),
+    "stream-dark": (ORDER, True, False),
+    "rejected": ("stream?q=rejected&open=entry:27", False, False),
+    "user": ("users?open=user:user-2", False, False),
+    "types": ("types?open=type:Search", False, False),
+    "faults": ("faults", False, False),
+    "phone": ("stream", True, True),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+async def test_a_picture_is_taken(
+    opened: Opened, emulator: Emulator, tmp_path: Path, name: str
+) -> None:
+    """Of this build, with the events of a small shop, and it is no empty one."""
+    address, dark, phone = PICTURES[name]
+    await shop(emulator)
+    await reject(emulator)
+    await send_batch(emulator)
+    if name == "faults":
+        emulator.faults.add("outage", "throttled")
+    page = await opened(f"#/{address}", dark=dark, phone=phone)
+    await page.locator(".view:not([hidden])").wait_for()
+    if "open" in address:
+        await page.locator("#detail.open").wait_for()
+    # Nothing moves in it, and nothing is half drawn.
+    await page.evaluate("document.fonts.ready")
+    await page.wait_for_timeout(300)
+    # It makes its folder by itself.
+    path = Path(os.environ.get("AMPLITUDE_ASYNC_PICTURES") or tmp_path)
+    taken = await page.screenshot(path=path / f"page-{name}.png", animations="disabled")
+    assert len(taken) > 10_000

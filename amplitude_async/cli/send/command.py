@@ -25,7 +25,8 @@ from amplitude_async.cli.send.mapping import Place, read_settings
 from amplitude_async.cli.send.moments import milliseconds
 from amplitude_async.cli.send.rejections import Rejections
 from amplitude_async.cli.send.rows import csv_rows
-from amplitude_async.cli.send.sending import Checker, ClientSender, Job, send_lines
+from amplitude_async.cli.send.senders import Checker, ClientSender
+from amplitude_async.cli.send.sending import Job, send_lines
 from amplitude_async.cli.send.single import event_of, send_one
 from amplitude_async.cli.send.source import Batches, Source
 from amplitude_async.cli.send.summary import print_summary, progress, summary_json
@@ -328,10 +329,9 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _lines_of(source: Source, options: Options) -> Lines:
+def _lines_of(options: Options) -> Lines:
     if options.format == "csv":
         return CsvLines(
-            source.identity,
             options.map,
             options.settings,
             delimiter=options.delimiter,
@@ -339,11 +339,11 @@ def _lines_of(source: Source, options: Options) -> Lines:
         )
     if options.map or options.only_mapped:
         raise refusal("--map goes with CSV: add --format csv, if that is what it is")
-    return JsonLines(source.identity, options.settings)
+    return JsonLines(options.settings)
 
 
 def _job(source: Source, options: Options, config: Config) -> Job:
-    lines = _lines_of(source, options)
+    lines = _lines_of(options)
     identity = (source.identity or b"").hex()
     fresh = Checkpoint(identity, f"{config.url.partition('?')[0]} {config.fingerprint}")
     begun, file = fresh, None
@@ -374,6 +374,7 @@ def _job(source: Source, options: Options, config: Config) -> Job:
         Rejections() if begun.complete else _rejections(options, begun),
         begun,
         file,
+        new_id=source.derived_id,
         rate=options.rate,
         patience=options.timeout,
     )

@@ -1,6 +1,5 @@
-"""Lines become events, or a reason why they do not."""
+"""Lines become fields of events, or a reason why they do not."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
 
@@ -15,7 +14,7 @@ from amplitude_async.cli.send.moments import milliseconds
 from amplitude_async.cli.send.rows import header_of
 from amplitude_async.cli.send.source import Raw
 
-__all__ = ["CsvLines", "JsonLines", "LineError", "Lines", "derived_id"]
+__all__ = ["CsvLines", "JsonLines", "LineError", "Lines", "made"]
 
 Settings = Sequence[tuple[Place, Any]]
 
@@ -25,10 +24,10 @@ class LineError(ValueError):
 
 
 class Lines(Protocol):
-    """Makes events of lines."""
+    """Makes fields of lines."""
 
-    def event(self, raw: Raw) -> Event | None:
-        """Make an event of a line; None where it holds none.
+    def fields(self, raw: Raw) -> dict[str, Any] | None:
+        """Read the fields of a line's event; None where it holds none.
 
         Raises:
             LineError: it cannot be made.
@@ -42,19 +41,20 @@ class JsonLines:
     """One event a line, in the words of the API, of our own, or of an export.
 
     Args:
-        identity: what ids are made for; None leaves them to the client.
         settings: what events get that have none of their own.
     """
 
-    def __init__(self, identity: bytes | None, settings: Settings = ()) -> None:
-        self._identity = identity
+    def __init__(self, settings: Settings = ()) -> None:
         self._settings = settings
 
-    def event(self, raw: Raw) -> Event | None:
-        """Make an event of a line; None where it is blank."""
+    def fields(self, raw: Raw) -> dict[str, Any] | None:
+        """Read the fields of a line's event; None where it is blank."""
         if not raw.text.strip():
             return None
-        return made(_json_fields(raw), raw, self._identity, self._settings)
+        fields = _json_fields(raw)
+        if self._settings:
+            fill(fields, self._settings)
+        return fields
 
     def skip(self, raw: Raw) -> None:
         """Pass a line over that an earlier run has sent."""
@@ -64,7 +64,6 @@ class CsvLines:
     """One event a row; the first row names the columns.
 
     Args:
-        identity: what ids are made for; None leaves them to the client.
         given: what ``--map`` was given.
         settings: what events get that have none of their own.
         delimiter: what stands between cells.
@@ -73,22 +72,20 @@ class CsvLines:
 
     def __init__(
         self,
-        identity: bytes | None,
         given: Iterable[str] = (),
         settings: Settings = (),
         *,
         delimiter: str = ",",
         only_mapped: bool = False,
     ) -> None:
-        self._identity = identity
         self._given = tuple(given)
         self._settings = settings
         self._delimiter = delimiter
         self._only_mapped = only_mapped
         self._columns: Columns | None = None
 
-    def event(self, raw: Raw) -> Event | None:
-        """Make an event of a row; None where it is blank or the header.
+    def fields(self, raw: Raw) -> dict[str, Any] | None:
+        """Read the fields of a row's event; None where it is blank or the header.
 
         Raises:
             ValueError: the header does not fit what was asked for.
@@ -107,12 +104,13 @@ class CsvLines:
             fields = self._columns.fields(raw.row)
         except ValueError as error:
             raise LineError(str(error)) from None
-        return made(fields, raw, self._identity, self._settings)
+        fill(fields, self._settings)
+        return fields
 
     def skip(self, raw: Raw) -> None:
         """Pass a row over that an earlier run has sent; the header is still read."""
         if self._columns is None:
-            self.event(raw)
+            self.fields(raw)
 
 
 def _json_fields(raw: Raw) -> dict[str, Any]:
@@ -144,27 +142,15 @@ def _json_fields(raw: Raw) -> dict[str, Any]:
 _ARRAY: Final = "a JSON array: one event a line is wanted, as `jq -c '.[]'` makes them"
 
 
-def made(
-    fields: dict[str, Any], raw: Raw, identity: bytes | None, settings: Settings
-) -> Event:
-    """Make the event of a line, with an id that a second run would give it as well.
+def made(fields: dict[str, Any]) -> Event:
+    """Make the event of a line.
 
     Raises:
         LineError: a field is unknown, or a value does not fit.
     """
-    if settings:
-        fill(fields, settings)
-    if identity is not None and not fields.get("insert_id"):
-        fields["insert_id"] = derived_id(identity, raw)
     if "event_type" not in fields:
         raise LineError("event_type is missing: name the event")
     try:
         return Event(**fields)
     except ValidationError as error:
         raise LineError(explain(error)) from None
-
-
-def derived_id(identity: bytes, raw: Raw) -> str:
-    """Make the id of a line, the same in each run: of the file, number and text."""
-    text = b"%d:%b" % (raw.number, raw.text)
-    return hashlib.blake2b(text, digest_size=16, key=identity).hexdigest()

@@ -2,173 +2,26 @@
 
 import asyncio
 import hashlib
-import time
 from collections.abc import Callable
 from contextlib import aclosing
-from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final
 
-from amplitude_async import (
-    Amplitude,
-    Config,
-    DeliveryResult,
-    DeliveryStatus,
-    DropReason,
-)
-from amplitude_async.amplitude.door import AmplitudeDoor
-from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
-from amplitude_async.amplitude.events import Event
 from amplitude_async.cli.send.checkpoint import Checkpoint, CheckpointFile
 from amplitude_async.cli.send.lines import LineError, Lines
 from amplitude_async.cli.send.rejections import Rejections
+from amplitude_async.cli.send.senders import Sender
 from amplitude_async.cli.send.source import Batches, Raw, Reader
-from amplitude_async.cli.send.window import Fate, Line, Window
+from amplitude_async.cli.send.window import Fate, Line, Told, Window
 from amplitude_async.cli.stopping import INCOMPLETE, Stop, stop_on_signals
-from amplitude_async.client.destination import Reduced, Refusal
-from amplitude_async.delivery.clock import LoopClock
-from amplitude_async.delivery.deciding.health import Health
-from amplitude_async.delivery.reporting import Reporter
 
-__all__ = [
-    "Checker",
-    "ClientSender",
-    "Job",
-    "Sender",
-    "Told",
-    "digest_of",
-    "send_lines",
-]
+__all__ = ["Job", "digest_of", "send_lines"]
 
 TICK: Final = 0.2
 SAVE_EVERY: Final = 1.0
 LAST_SECONDS: Final = 5.0
 _SLICE: Final = 0.01
-
-_GIVEN_UP: Final = frozenset({DropReason.RETRIES})
-"""Ends that the event itself has brought about: a later run would meet them again."""
-
-
-class Told(NamedTuple):
-    """What became of one event."""
-
-    fate: Fate
-    reason: str = ""
-    code: int = 0
-
-
-class Sender(Protocol):
-    """Takes events and says what became of each."""
-
-    async def send(self, event: Event, tell: Callable[[Told], None]) -> None:
-        """Take an event; `tell` is called once with what became of it."""
-
-    async def finish(self) -> None:
-        """Wait until everything is decided."""
-
-    async def close(self, timeout: float) -> None:
-        """End, and give up what is undecided by then."""
-
-    @property
-    def trouble(self) -> str:
-        """Why nothing is taken at the moment; no text where all is well."""
-
-
-class ClientSender:
-    """Sends with the client of this package."""
-
-    def __init__(self, config: Config, stop: Stop) -> None:
-        self._client = Amplitude(config)
-        self._stop = stop
-
-    async def send(self, event: Event, tell: Callable[[Told], None]) -> None:
-        """Take an event; `tell` is called once with what became of it."""
-        delivery = await self._client.track(event)
-        delivery.add_done_callback(partial(self._done, tell))
-
-    async def send_one(
-        self, event: Event, timeout: float
-    ) -> tuple[Told, DeliveryResult | None]:
-        """Send an event and wait for what becomes of it, or for so many seconds."""
-        delivery = await self._client.track(event)
-        try:
-            result = await asyncio.wait_for(delivery, timeout)
-        except TimeoutError:
-            why = self.trouble or "the server gives no answer"
-            return Told(Fate.LEFT, f"not within {timeout:g} s: {why}"), None
-        told = self._told(result)
-        return told._replace(code=result.code), result
-
-    def _done(self, tell: Callable[[Told], None], delivery: Any) -> None:
-        told = self._told(delivery.result)
-        if told.fate is Fate.LEFT:
-            self._stop.ask(told.reason, INCOMPLETE)
-        tell(told)
-
-    def _told(self, result: DeliveryResult) -> Told:
-        if result.status is DeliveryStatus.DELIVERED:
-            return _DELIVERED
-        refused = result.code and self._client.health is Health.REFUSED
-        if result.status is DeliveryStatus.REJECTED and not refused:
-            return Told(Fate.REJECTED, result.message, result.code)
-        if result.reason in _GIVEN_UP:
-            return Told(Fate.REJECTED, f"given up: {result.message}", result.code)
-        return Told(Fate.LEFT, result.message, result.code)
-
-    async def finish(self) -> None:
-        """Wait until everything is decided."""
-        while self._client.stats.pending:
-            await self._client.flush(None)
-            await asyncio.sleep(_SLICE)
-
-    async def close(self, timeout: float) -> None:
-        """Shut the client down."""
-        await self._client.shutdown(timeout)
-
-    @property
-    def trouble(self) -> str:
-        """Why nothing is taken at the moment."""
-        if self._client.health is Health.HEALTHY:
-            return ""
-        return self._client.stats.last_error or "the server takes nothing"
-
-
-_DELIVERED: Final = Told(Fate.DELIVERED)
-
-
-class Checker:
-    """Looks at events as the client would, and sends nothing."""
-
-    trouble = ""
-
-    def __init__(self, config: Config) -> None:
-        endpoint = AmplitudeEndpoint(config)
-        reporter = Reporter(config.logger, LoopClock(), endpoint.name, config.redactor)
-        room = endpoint.max_bytes - endpoint.frame_bytes
-        self._door = AmplitudeDoor(config, room, reporter)
-        self._seen = 0
-        self.body = b""
-        """The last event that is good, as it would go on the wire."""
-
-    async def send(self, event: Event, tell: Callable[[Told], None]) -> None:
-        """Look at an event."""
-        self._seen += 1
-        if not self._seen % 100:
-            await asyncio.sleep(0)
-        tell(self.look(event))
-
-    def look(self, event: Event) -> Told:
-        """Say whether the client would take an event."""
-        found = self._door.admit(event, self._seen, time.time())
-        if isinstance(found, Refusal):
-            return Told(Fate.REJECTED, found.message)
-        self.body = (found.record if isinstance(found, Reduced) else found).body
-        return _DELIVERED
-
-    async def finish(self) -> None:
-        """Nothing is undecided."""
-
-    async def close(self, timeout: float) -> None:
-        """Nothing is open."""
+_TURNS: Final = 10
+"""Looks at the oldest lines, between two at all of them."""
 
 
 class Job:
@@ -181,16 +34,19 @@ class Job:
         checkpoint: Checkpoint,
         file: CheckpointFile | None = None,
         *,
+        new_id: Callable[[Raw], str | None] = lambda _: None,
         rate: float | None = None,
         patience: float = 300.0,
     ) -> None:
         self.lines = lines
         self.rejections = rejections
         self.file = file
+        self.new_id = new_id
         self.rate = rate
         self.patience = patience
         self.begun = checkpoint
-        self.window = Window(checkpoint.line)
+        self.window = Window(checkpoint.line, self._look, self.told)
+        self.sender: Sender | None = None
         self.position = 0
         self.taken = 0
         """Events that were taken in by this run."""
@@ -226,11 +82,13 @@ class Job:
             await asyncio.to_thread(self.file.write, now)
             self._saved = now
 
+    def _look(self, line: Line) -> Told | None:
+        return None if self.sender is None else self.sender.told(line)
+
     def told(self, line: Line, told: Told) -> None:
-        """Write down what became of a line."""
+        """Write down why a line was not taken."""
         if told.fate is Fate.REJECTED:
             self.rejections.add(line.raw, told.reason, told.code)
-        self.window.settle(line, told.fate)
 
 
 def digest_of(raw: Raw) -> str:
@@ -255,6 +113,8 @@ async def send_lines(
         EOFError: a packed file ends too early.
     """
     reader = Reader(batches)
+    job.sender = sender
+    await sender.start()
     with stop_on_signals(job.stop):
         feeding = asyncio.create_task(_feed_all(job, reader, sender))
         watching = asyncio.create_task(_watch(job, sender, show))
@@ -268,8 +128,7 @@ async def send_lines(
                 task.cancel()
             found = await asyncio.gather(*tasks, return_exceptions=True)
             await sender.close(LAST_SECONDS)
-            # What became of the last ones is told in the loop's next turn.
-            await asyncio.sleep(0)
+            job.window.sweep_all()
             await job.save()
     for result in found:
         if isinstance(result, Exception):
@@ -278,25 +137,48 @@ async def send_lines(
 
 
 async def _feed_all(job: Job, reader: Reader, sender: Sender) -> None:
-    pace = _Pace(job.rate)
+    pace, window, number = _Pace(job.rate), job.window, 0
     async with aclosing(reader.lists()) as lists:
         async for batch in lists:
             for raw in batch:
                 if raw.number <= job.begun.line:
                     _skip(job, raw)
-                elif job.window.is_full:
-                    await job.window.room()
-                    await _feed(job, raw, sender, pace)
-                else:
-                    await _feed(job, raw, sender, pace)
+                    continue
+                if window.is_full:
+                    await _room(window)
+                await _feed(job, raw, sender, pace)
             job.position = batch[-1].position
+            window.sweep()
             # Lines that hold no event suspend nowhere.
             await asyncio.sleep(0)
-    if job.window.line < job.begun.line:
+            number = batch[-1].number
+    if number < job.begun.line:
         raise ValueError(_SHORTER)
     job.is_read = True
-    await sender.finish()
-    await job.window.drained()
+    sender.hasten()
+    await _drained(window)
+
+
+async def _room(window: Window) -> None:
+    """Wait until there is room for a line.
+
+    By looking now and then: to be told of each event would cost as much as to send it.
+    """
+    turn = 0
+    window.sweep()
+    while window.is_full:
+        turn += 1
+        if not turn % _TURNS:
+            window.sweep_all()
+        await asyncio.sleep(_SLICE)
+        window.sweep()
+
+
+async def _drained(window: Window) -> None:
+    window.sweep()
+    while window.open:
+        await asyncio.sleep(_SLICE)
+        window.sweep()
 
 
 def _skip(job: Job, raw: Raw) -> None:
@@ -318,17 +200,20 @@ _SHORTER: Final = (
 async def _feed(job: Job, raw: Raw, sender: Sender, pace: "_Pace") -> None:
     line = job.window.take(raw)
     try:
-        event = job.lines.event(raw)
+        fields = job.lines.fields(raw)
+        if fields is None:
+            job.window.settle(line, _BLANK)
+            return
+        if pace.rate:
+            await pace.wait()
+        await sender.send(line, fields, job.new_id(raw))
     except LineError as error:
-        job.told(line, Told(Fate.REJECTED, str(error)))
+        job.window.settle(line, Told(Fate.REJECTED, str(error)))
         return
-    if event is None:
-        job.window.settle(line, Fate.BLANK)
-        return
-    if pace.rate:
-        await pace.wait()
     job.taken += 1
-    await sender.send(event, partial(job.told, line))
+
+
+_BLANK: Final = Told(Fate.BLANK)
 
 
 class _Pace:
@@ -356,6 +241,7 @@ async def _watch(job: Job, sender: Sender, show: Callable[[Job], None]) -> None:
         await asyncio.sleep(TICK)
         now = loop.time()
         job.trouble = sender.trouble
+        job.window.sweep_all()
         if job.window.settled != settled or not job.window.open:
             settled, moved = job.window.settled, now
         elif now - moved > job.patience:

@@ -12,8 +12,8 @@ from amplitude_async import Config
 from amplitude_async.amplitude.events import Event
 from amplitude_async.amplitude.leniency import explain
 from amplitude_async.cli.connection import without_path
-from amplitude_async.cli.send.sending import Checker, ClientSender, Told
-from amplitude_async.cli.send.window import Fate
+from amplitude_async.cli.send.senders import Checker, ClientSender
+from amplitude_async.cli.send.window import Fate, Told
 from amplitude_async.cli.stopping import DONE, IN_PART, INCOMPLETE, Stop
 from amplitude_async.cli.terminal import printable, refusal
 

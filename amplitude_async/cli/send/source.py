@@ -77,6 +77,7 @@ class Source:
                 self.identity = _digest(self._file)
                 self.size = self._file.tell()
                 self._file.seek(0)
+        self._prefix = (self.identity or b"").hex()
         self._unpacked = self._unpack()
 
     def _unpack(self) -> io.BufferedIOBase:
@@ -89,6 +90,20 @@ class Source:
         if head.startswith(_GZIP):
             return gzip.GzipFile(fileobj=self._file)
         return self._file
+
+    def derived_id(self, raw: Raw) -> str | None:
+        """Make the insert_id of a line that has none: the same in each run.
+
+        Of a file it is of all its bytes and the number of the line; of standard input,
+        of which the bytes are not known before, of its name, the number and the line.
+        """
+        if self.identity is None:
+            return None
+        if self.path is not None:
+            # What all ids of a file share is compressed away, and random text is not.
+            return f"{self._prefix}-{raw.number}"
+        text = b"%d:%b" % (raw.number, raw.text)
+        return hashlib.blake2b(text, digest_size=16, key=self.identity).hexdigest()
 
     @property
     def is_resumable(self) -> bool:

@@ -1,13 +1,13 @@
 """Lines on their way, in their order: what is known up to where."""
 
-import asyncio
 from collections import deque
+from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from amplitude_async.cli.send.source import Raw
 
-__all__ = ["Fate", "Line", "Window"]
+__all__ = ["Fate", "Line", "Told", "Window"]
 
 # More than the requests in flight can carry, and less than a client's memory holds.
 _MOST: Final = 8_000
@@ -25,81 +25,101 @@ class Fate(Enum):
     """Given up by this run: the next one sends it again."""
 
 
+class Told(NamedTuple):
+    """What became of an event, as it is told to a person."""
+
+    fate: Fate
+    reason: str = ""
+    code: int = 0
+
+
 class Line:
     """One line on its way."""
 
-    __slots__ = ("fate", "raw")
+    __slots__ = ("fate", "on_its_way", "raw")
 
     def __init__(self, raw: Raw) -> None:
         self.raw = raw
         self.fate = Fate.OPEN
+        self.on_its_way: Any = None
+        """What the sender knows it by."""
 
 
 class Window:
-    """The lines from the first one that is undecided on."""
+    """The lines from the first one that is undecided on.
 
-    def __init__(self, line: int = 0) -> None:
+    Args:
+        line: the outcome of this line and of all before it is known.
+        look: says what became of a line, or None while that is open.
+        tell: hears of each line that is decided, once.
+    """
+
+    def __init__(
+        self,
+        line: int,
+        look: Callable[[Line], Told | None],
+        tell: Callable[[Line, Told], None],
+    ) -> None:
         self.line = line
-        """The outcome of this line and of all before it is known."""
         self.last: Raw | None = None
+        """That line, where it is one of this run."""
         self.counts = dict.fromkeys(Fate, 0)
         """Outcomes up to that line."""
         self.settled = 0
         """Outcomes in all, also of lines behind one that is undecided."""
+        self.open = 0
+        """How many lines are undecided, as far as was looked."""
+        self._look = look
+        self._tell = tell
         self._lines: deque[Line] = deque()
-        self._open = 0
         self._bytes = 0
-        self._room = asyncio.Event()
-        self._room.set()
-        self._empty = asyncio.Event()
-
-    @property
-    def open(self) -> int:
-        """How many lines are undecided."""
-        return self._open
 
     @property
     def is_full(self) -> bool:
-        """True where no further line should be taken."""
-        return self._open >= _MOST or self._bytes >= _MOST_BYTES
-
-    async def room(self) -> None:
-        """Wait until there is room for a line."""
-        while self.is_full:
-            self._room.clear()
-            await self._room.wait()
-
-    async def drained(self) -> None:
-        """Wait until no line is undecided."""
-        while self._open:
-            self._empty.clear()
-            await self._empty.wait()
+        """True where no further line should be taken before one is decided."""
+        return self.open >= _MOST or self._bytes >= _MOST_BYTES
 
     def take(self, raw: Raw) -> Line:
         """Take the next line in."""
         line = Line(raw)
         self._lines.append(line)
-        self._open += 1
+        self.open += 1
         self._bytes += len(raw.text)
         return line
 
-    def settle(self, line: Line, fate: Fate) -> None:
-        """Write down what became of a line."""
-        if line.fate is not Fate.OPEN:
-            return
-        line.fate = fate
-        self.settled += 1
-        self._open -= 1
-        self._bytes -= len(line.raw.text)
-        if not self._room.is_set() and not self.is_full:
-            self._room.set()
-        if not self._open:
-            self._empty.set()
+    def sweep(self) -> None:
+        """Look at the oldest lines, up to the first one that is undecided."""
         lines = self._lines
-        while lines and lines[0].fate not in _UNKNOWN:
-            done = lines.popleft()
-            self.counts[done.fate] += 1
-            self.line, self.last = done.raw.number, done.raw
+        while lines:
+            first = lines[0]
+            if first.fate is Fate.OPEN:
+                self._ask(first)
+            if first.fate in _UNKNOWN:
+                return
+            lines.popleft()
+            self.counts[first.fate] += 1
+            self.line, self.last = first.raw.number, first.raw
+
+    def sweep_all(self) -> None:
+        """Look at all lines, as one that is held may have others behind it."""
+        for line in self._lines:
+            if line.fate is Fate.OPEN:
+                self._ask(line)
+        self.sweep()
+
+    def _ask(self, line: Line) -> None:
+        told = self._look(line)
+        if told is not None:
+            self.settle(line, told)
+
+    def settle(self, line: Line, told: Told) -> None:
+        """Write down what became of a line."""
+        line.fate = told.fate
+        line.on_its_way = None
+        self.settled += 1
+        self.open -= 1
+        self._bytes -= len(line.raw.text)
+        self._tell(line, told)
 
 
 _UNKNOWN: Final = frozenset({Fate.OPEN, Fate.LEFT})

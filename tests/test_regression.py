@@ -27,6 +27,9 @@ from amplitude_async.testing.transport import ScriptedTransport
 
 __all__: list[str] = []
 
+# Counted is what a service does, where no guard of a test is asked.
+pytestmark = pytest.mark.amplitude(live=True)
+
 PACKAGE = str(Path(amplitude_async.__file__).parent)
 TESTING = str(Path(PACKAGE) / "testing")
 

@@ -155,6 +155,11 @@ class EngineDestination(Plugin):
         """True where accepting an event never needs to await a storage."""
         return self._engine.plain
 
+    @property
+    def is_watched(self) -> bool:
+        """True where a test takes the events, or its guard would reject them."""
+        return self._engine.is_watched
+
     def has_room(self, events: int, size: int) -> bool:
         """Say whether so many more events would find places now; from any thread."""
         return self._engine.has_room(events, size)

@@ -115,6 +115,11 @@ class Engine:
         """True where accepting an event never needs to await a storage."""
         return not self._parts.journal.writes and self._flush_keeper.running
 
+    @property
+    def is_watched(self) -> bool:
+        """True where a test takes the events, or its guard would reject them."""
+        return self._site.gate.is_watched
+
     def has_room(self, events: int, size: int) -> bool:
         """Say whether so many more events would find places now; from any thread."""
         return self._parts.room.has_room(events, size)

@@ -5,11 +5,13 @@ cannot hand anything to a client that an application makes by itself. Without te
 nothing is ever put here, and an event asks one attribute.
 """
 
+import os
 from collections.abc import Callable
 from threading import RLock
 from typing import Final, Protocol
 
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.guard import Place, guard_of, place_of_caller, speak_for
 from amplitude_async.delivery.outcome import DeliveryStatus, Outcome
 from amplitude_async.storage.base import Record
 
@@ -55,14 +57,18 @@ class Guard(Protocol):
 
 
 class Interception:
-    """Who takes the events of every client of this process, instead of the network."""
+    """Who takes the events of every client of this process, instead of the network.
 
-    def __init__(self) -> None:
-        self.active = False
+    Args:
+        guard: watches what nobody takes.
+    """
+
+    def __init__(self, guard: Guard | None = None) -> None:
+        self.active = guard is not None
         """True where anybody is here: all that an event has to ask."""
         self._lock = RLock()
         self._takers: tuple[Taker, ...] = ()
-        self._guard: Guard | None = None
+        self._guard = guard
         self._clocks: tuple[Callable[[], Clock], ...] = ()
 
     @property
@@ -90,6 +96,11 @@ class Interception:
             self._guard = guard
             self._note()
 
+    @property
+    def guard(self) -> Guard | None:
+        """What watches; None: nobody."""
+        return self._guard
+
     def _note(self) -> None:
         self.active = bool(self._takers) or self._guard is not None
 
@@ -109,6 +120,20 @@ class Interception:
         """Make the clock of a new client; None: its own."""
         clocks = self._clocks
         return clocks[-1]() if clocks else None
+
+    # Callers on other threads ------------------------------------------------
+
+    def locate(self) -> Place | None:
+        """Find the line that calls, where a guard would want to name it."""
+        return None if self._guard is None else place_of_caller()
+
+    def speak_for(self, place: Place | None) -> None:
+        """Name that line for what follows in this context, which is another thread's.
+
+        Args:
+            place: of the caller, as ``locate`` has found it there.
+        """
+        speak_for(place)
 
     # What they say -----------------------------------------------------------
 
@@ -159,10 +184,20 @@ class Gate:
     def __init__(self, url: str, *, reaches_network: bool) -> None:
         self._url = url if reaches_network else None
 
+    @property
+    def is_watched(self) -> bool:
+        """True where something would become of an event instead of being sent."""
+        if INTERCEPTION.capturing:
+            return True
+        return self._url is not None and INTERCEPTION.forbids(self._url) is not None
+
     def verdict_on(self, record: Record) -> Outcome | None:
         """Say what becomes of an event instead of being sent; None: nothing does."""
         return INTERCEPTION.verdict_on(record, self._url)
 
 
-INTERCEPTION: Final = Interception()
-"""The switch of this process; a forked child inherits who is there."""
+INTERCEPTION: Final = Interception(guard_of(os.environ))
+"""The switch of this process; a forked child inherits who is there.
+
+A process that a test has started is guarded from its first import on.
+"""

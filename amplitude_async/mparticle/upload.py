@@ -9,10 +9,11 @@ from dataclasses import replace
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.health import JITTER_FLOOR
 from amplitude_async.delivery.endpoint import Response, describe_failure, retry_after
-from amplitude_async.delivery.interception import CAPTURED, INTERCEPTION
+from amplitude_async.delivery.interception import CAPTURED, INTERCEPTION, Gate
 from amplitude_async.delivery.observing import Observers
+from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.sender import Post
-from amplitude_async.delivery.transport import Transport
+from amplitude_async.delivery.transport import AiohttpTransport, Transport
 from amplitude_async.mparticle.config import MParticleConfig
 from amplitude_async.mparticle.door import Piece
 from amplitude_async.mparticle.endpoint import (
@@ -27,6 +28,7 @@ from amplitude_async.mparticle.endpoint import (
 )
 from amplitude_async.mparticle.result import UploadResult
 from amplitude_async.redaction import Body
+from amplitude_async.storage.base import Record
 
 __all__ = ["Parcel", "Uploader", "pack"]
 
@@ -90,6 +92,8 @@ class Uploader:
             observers=observers,
             clock=clock,
         )
+        reaches_network = isinstance(transport, AiohttpTransport)
+        self._watched = Gate(endpoint.base_url, reaches_network=reaches_network)
         self._clock = clock
         self._rng = rng
         self._closed_until: float | None = None
@@ -136,8 +140,10 @@ class Uploader:
 
     async def upload(self, path: str, parcel: Parcel, *, bulk: bool) -> UploadResult:
         """Send one request until it succeeds, is refused or the retries are spent."""
-        if INTERCEPTION.capturing:
-            return _captured(parcel)
+        if INTERCEPTION.active:
+            result = self._intercepted(parcel)
+            if result is not None:
+                return result
         body = Body(b"[%b]" % b",".join(parcel.bodies) if bulk else parcel.bodies[0])
         self._active += 1
         try:
@@ -146,6 +152,16 @@ class Uploader:
             self._active -= 1
             if not self._active:
                 self._idle.set()
+
+    def _intercepted(self, parcel: Parcel) -> UploadResult | None:
+        """Say what becomes of batches in a test; None: they are sent."""
+        if INTERCEPTION.capturing:
+            return _captured(parcel)
+        verdict = None
+        for body, request_id in zip(parcel.bodies, parcel.ids, strict=True):
+            record = Record(0, body, "", None, None, request_id, 0.0)
+            verdict = self._watched.verdict_on(record)
+        return None if verdict is None else _kept_here(parcel, verdict)
 
     async def _persist(
         self, path: str, body: bytes, ids: tuple[str, ...]
@@ -268,6 +284,17 @@ def _captured(parcel: Parcel) -> UploadResult:
         status=202,
         message=CAPTURED.message,
         attempts=1,
+        source_request_ids=parcel.ids,
+    )
+
+
+def _kept_here(parcel: Parcel, verdict: Outcome) -> UploadResult:
+    """Fail at once: trying again would change nothing."""
+    return UploadResult(
+        ok=False,
+        status=0,
+        message=verdict.message,
+        attempts=0,
         source_request_ids=parcel.ids,
     )
 

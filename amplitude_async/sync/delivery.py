@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from amplitude_async.delivery.guard import Place
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.delivery.outcome import DeliveryResult, DropReason, Outcome
 from amplitude_async.delivery.reporting import log_quietly
@@ -107,6 +108,11 @@ class SyncDelivery:
     def has_caller(self) -> bool:
         """True where the verb waits until the event is accepted."""
         return self._reply is not None
+
+    @property
+    def caller(self) -> Place | None:
+        """The line whose verb waits, where a test's guard would want to name it."""
+        return None if self._reply is None else self._reply.caller
 
     def wait_for_reply(self) -> None:
         """Wait until the event is accepted; raises why it is not."""

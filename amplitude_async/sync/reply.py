@@ -3,6 +3,8 @@
 import threading
 from typing import Generic, TypeVar, cast
 
+from amplitude_async.delivery.interception import INTERCEPTION
+
 __all__ = ["Reply"]
 
 T = TypeVar("T")
@@ -17,7 +19,7 @@ class Reply(Generic[T]):
     may leave it locked. Here nobody holds anything, in no step.
     """
 
-    __slots__ = ("_error", "_gate", "_value", "done")
+    __slots__ = ("_error", "_gate", "_value", "caller", "done")
 
     def __init__(self) -> None:
         self._gate = threading.Lock()
@@ -26,6 +28,8 @@ class Reply(Generic[T]):
         self._error: BaseException | None = None
         self.done = False
         """True once it was given."""
+        self.caller = INTERCEPTION.locate() if INTERCEPTION.active else None
+        """The line that waits, where a test's guard would want to name it."""
 
     def give(self, value: T) -> None:
         """Let the waiter go on; the first to give or fail decides."""

@@ -30,6 +30,10 @@ class Seat(Protocol):
     def patience(self) -> float | None:
         """Seconds that a shutdown takes at most; None: no limit."""
 
+    @property
+    def is_watched(self) -> bool:
+        """True where a test takes the events, or its guard would reject them."""
+
     def has_room(self, events: int, size: int) -> bool:
         """Say whether so many events would find places now; from any thread."""
 
@@ -78,6 +82,11 @@ class SeatedClient(BaseClient):
     def patience(self) -> float | None:
         """Seconds that a shutdown takes at most; None: no limit."""
         return self._config.shutdown_timeout
+
+    @property
+    def is_watched(self) -> bool:
+        """True where a test takes the events, or its guard would reject them."""
+        return self._own.is_watched
 
     def has_room(self, events: int, size: int) -> bool:
         """Say whether so many events would find places now."""

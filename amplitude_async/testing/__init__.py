@@ -6,6 +6,7 @@ from amplitude_async.testing.clock import FakeClock
 from amplitude_async.testing.events import CapturedEvents
 from amplitude_async.testing.masks import PERSONAL, Mask
 from amplitude_async.testing.recording import RecordingAmplitude
+from amplitude_async.testing.shared_clock import SharedClock
 from amplitude_async.testing.transport import Answer, ScriptedTransport, SentRequest
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "RecordingAmplitude",
     "ScriptedTransport",
     "SentRequest",
+    "SharedClock",
     "capture",
 ]

@@ -4,11 +4,11 @@ import asyncio
 import contextvars
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from amplitude_async.shown import shown
 
-__all__ = ["FakeClock"]
+__all__ = ["FakeClock", "FakeTimer"]
 
 # Enough for any chain of tasks that wake each other, few enough to end at once.
 _MOST_ROUNDS = 1_000
@@ -19,22 +19,30 @@ _MOST_TIMERS_AT_ONCE = 10_000
 _ROUNDING = 1e-9
 
 
-class _FakeTimer:
-    __slots__ = ("_callback", "_context", "due")
+class FakeTimer:
+    """A timer of virtual time."""
+
+    __slots__ = ("_callback", "_context", "due", "loop")
 
     def __init__(self, due: float, callback: Callable[[], object]) -> None:
         self.due = due
+        """When it fires."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where it fires; None: wherever time passes."""
         self._callback: Callable[[], object] | None = callback
         self._context = contextvars.copy_context()
 
     @property
     def cancelled(self) -> bool:
+        """True where it will not fire any more."""
         return self._callback is None
 
     def cancel(self) -> None:
+        """Make it not fire."""
         self._callback = None
 
     def fire(self) -> None:
+        """Call back, once, in the context that has set it."""
         callback, self._callback = self._callback, None
         if callback is not None:
             self._context.run(callback)
@@ -51,7 +59,7 @@ class FakeClock:
         self._now = now
         # The epoch is a difference, so that both readings move together.
         self._epoch = wall - now
-        self._timers: list[tuple[float, int, _FakeTimer]] = []
+        self._timers: list[tuple[float, int, FakeTimer]] = []
         self._tickets = itertools.count()
 
     def now(self) -> float:
@@ -62,9 +70,9 @@ class FakeClock:
         """Virtual seconds since the epoch."""
         return self._epoch + self._now
 
-    def call_later(self, delay: float, callback: Callable[[], object]) -> _FakeTimer:
+    def call_later(self, delay: float, callback: Callable[[], object]) -> FakeTimer:
         """Set a timer; it fires inside ``advance``."""
-        timer = _FakeTimer(self._now + max(delay, 0.0), callback)
+        timer = FakeTimer(self._now + max(delay, 0.0), callback)
         heapq.heappush(self._timers, (timer.due, next(self._tickets), timer))
         return timer
 
@@ -81,11 +89,18 @@ class FakeClock:
             ValueError: time cannot go back.
             RuntimeError: timers keep firing while time stands still.
         """
+        for timer in self._due_within(seconds):
+            if timer is not None:
+                self._fire(timer)
+            await self.settle()
+
+    def _due_within(self, seconds: float) -> Iterator[FakeTimer | None]:
+        """Let time pass, and stop at each timer; None where only tasks may be due."""
         if seconds < 0:
             raise ValueError(f"seconds={shown(seconds)} must not be negative")
         target = self._now + seconds
         standing = 0
-        await self.settle()
+        yield None
         while (timer := self._pop_due(target)) is not None:
             standing = standing + 1 if timer.due <= self._now else 0
             if standing > _MOST_TIMERS_AT_ONCE:
@@ -94,10 +109,12 @@ class FakeClock:
                     "spins; look for a delay that is computed as zero"
                 )
             self._now = max(self._now, timer.due)
-            timer.fire()
-            await self.settle()
+            yield timer
         self._now = max(self._now, target)
-        await self.settle()
+        yield None
+
+    def _fire(self, timer: FakeTimer) -> None:
+        timer.fire()
 
     async def settle(self) -> None:
         """Let every task run that can run without time going on."""
@@ -114,7 +131,7 @@ class FakeClock:
         while self._timers and self._timers[0][2].cancelled:
             heapq.heappop(self._timers)
 
-    def _pop_due(self, target: float) -> _FakeTimer | None:
+    def _pop_due(self, target: float) -> FakeTimer | None:
         self._forget_cancelled()
         if not self._timers or self._timers[0][0] > target + _ROUNDING:
             return None

@@ -234,7 +234,7 @@ async def test_captures_may_overlap(connect: Connect) -> None:
         await client.track("One", user_id="user-1")
         INTERCEPTION.end(second)
     assert (len(first.seen), len(second.seen)) == (1, 2)
-    assert not INTERCEPTION.active
+    assert not INTERCEPTION.capturing
 
 
 async def test_a_loop_that_is_captured_gives_others_turns(

@@ -227,6 +227,7 @@ def test_a_request_that_is_collected_outside_its_loop_logs_nothing(
     assert caplog.records == []
 
 
+@pytest.mark.amplitude(live=True)  # it fails before any address is looked at
 async def test_a_session_of_a_closed_loop_breaks_requests() -> None:
     """RuntimeError out of aiohttp is no crash of ours."""
 

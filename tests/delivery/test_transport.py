@@ -26,6 +26,10 @@ from amplitude_async.delivery.transport import AiohttpTransport, gzip_body
 
 __all__: list[str] = []
 
+# Requests are made here by themselves, to names that only a proxy or session of the
+# test has ever heard of.
+pytestmark = pytest.mark.amplitude(live=True)
+
 KEY = "0123456789abcdef-secret"
 BODY = b'{"api_key":"%b","events":[]}' % KEY.encode()
 HEADERS = {"Content-Type": "application/json"}

@@ -267,6 +267,7 @@ def _silent() -> logging.Logger:
 
 
 def _send_file(path: Path | None, options: Options, asked: Asked) -> int:
+    _refuse_half_a_name(path, options)
     config = config_of(
         asked,
         needs_key=not options.dry_run,
@@ -286,6 +287,18 @@ def _send_file(path: Path | None, options: Options, asked: Asked) -> int:
             return _nothing_left(job, _name_of(source), options)
         with closing(job.rejections):
             return _run(job, source, options, config)
+
+
+def _refuse_half_a_name(path: Path | None, options: Options) -> None:
+    if path is not None and options.name is not None:
+        raise refusal("--name goes with standard input: a file is known by its bytes")
+    if path is None and options.name is None and options.checkpoint is not None:
+        raise refusal(
+            "--checkpoint needs a --name for standard input, by which another run "
+            "knows it again"
+        )
+    if options.name is not None and options.checkpoint is None and not options.dry_run:
+        raise refusal("--name goes with --checkpoint, where it is noted how far it is")
 
 
 def _run(job: Job, source: Source, options: Options, config: Config) -> int:
@@ -346,20 +359,16 @@ def _job(source: Source, options: Options, config: Config) -> Job:
     lines = _lines_of(options)
     identity = (source.identity or b"").hex()
     fresh = Checkpoint(identity, f"{config.url.partition('?')[0]} {config.fingerprint}")
-    begun, file = fresh, None
-    path = options.checkpoint or _beside(source)
+    earlier, file = None, None
+    path = options.checkpoint if source.is_resumable else None
+    path = path or _beside(source)
     if path is not None and not options.dry_run:
-        if not source.is_resumable:
-            raise refusal(
-                "--checkpoint needs a --name for standard input, by which another run "
-                "knows it again"
-            )
         file = CheckpointFile(path)
         try:
             if not options.restart:
-                begun = file.read(fresh.source, fresh.destination) or fresh
+                earlier = file.read(fresh.source, fresh.destination)
             # Written at once: where it cannot be written, nothing is sent.
-            file.write(begun)
+            file.write(earlier or fresh)
         except CheckpointError as error:
             raise refusal(str(error)) from None
         except OSError as error:
@@ -367,11 +376,10 @@ def _job(source: Source, options: Options, config: Config) -> Job:
                 f"the checkpoint {path} cannot be written ({error.strerror or error}): "
                 "name another with --checkpoint"
             ) from None
-    elif options.name is not None and not options.dry_run:
-        raise refusal("--name goes with --checkpoint, where it is noted how far it is")
+    begun = earlier or fresh
     return Job(
         lines,
-        Rejections() if begun.complete else _rejections(options, begun),
+        Rejections() if begun.complete else _rejections(options, earlier),
         begun,
         file,
         new_id=source.derived_id,
@@ -380,10 +388,10 @@ def _job(source: Source, options: Options, config: Config) -> Job:
     )
 
 
-def _rejections(options: Options, begun: Checkpoint) -> Rejections:
+def _rejections(options: Options, earlier: Checkpoint | None) -> Rejections:
     path = options.rejected
     try:
-        return Rejections(path, begun.line)
+        return Rejections(path, None if earlier is None else earlier.line)
     except FileExistsError:
         raise refusal(f"--rejected {path} exists: choose a new name") from None
     except OSError as error:

@@ -29,21 +29,21 @@ class Rejections:
 
     Args:
         path: where to write them.
-        resumed: the line up to which an earlier run wrote to that file.
+        resumed: up to which line an earlier run came; None: there was none.
 
     Raises:
         FileExistsError: the file is there, and no earlier run is gone on with.
         OSError: it cannot be written.
     """
 
-    def __init__(self, path: Path | None = None, resumed: int = 0) -> None:
+    def __init__(self, path: Path | None = None, resumed: int | None = None) -> None:
         self.first: list[Rejection] = []
         self.count = 0
         self._file: TextIO | None = None
         if path is None:
             return
-        kept = _written(path, resumed) if resumed else []
-        if resumed:
+        kept = [] if resumed is None else _written(path, resumed)
+        if resumed is not None:
             with suppress(FileNotFoundError):
                 path.unlink()
         # For this user alone from the first instant on: events tell about people.

@@ -16,7 +16,7 @@ from amplitude_async import (
 from amplitude_async.amplitude.door import AmplitudeDoor
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.amplitude.events import Event
-from amplitude_async.cli.send.lines import made
+from amplitude_async.cli.send.lines import LineError, made
 from amplitude_async.cli.send.window import Fate, Line, Told
 from amplitude_async.cli.stopping import INCOMPLETE, Stop
 from amplitude_async.client.destination import Reduced, Refusal
@@ -94,7 +94,11 @@ class LineClient(Amplitude):
             fields["event_type"] = event_type
         if given is not None:
             fields["insert_id"] = given
-        return await self.track(made(fields))
+        try:
+            return await self.track(made(fields))
+        except ValueError as error:
+            # Strict, as it is: the door says why in an error.
+            raise LineError(str(error)) from None
 
 
 def _is_plain(insert_id: object) -> bool:
@@ -136,7 +140,10 @@ class ClientSender:
         self, event: Event, timeout: float
     ) -> tuple[Told, DeliveryResult | None]:
         """Send an event and wait for what becomes of it, or for so many seconds."""
-        delivery = await self._client.track(event)
+        try:
+            delivery = await self._client.track(event)
+        except ValueError as error:
+            return Told(Fate.REJECTED, str(error)), None
         try:
             result = await asyncio.wait_for(delivery, timeout)
         except TimeoutError:

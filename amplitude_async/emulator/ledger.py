@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Literal
 
 from .index import Identities, UserIndex, event_keys
 from .judgement import JsonObject, Judgement
 from .kept import Kept
+from .log import Log
 from .reading import MAX_WEIGHT, weigh
 from .records import EmulatorStats, ReceivedRequest
-from .seen import Seen, Taken, Verdict
+from .seen import Seen, Taken, Verdict, count_of
 from .users import batch_keys
 from .waiting import Waiters
 
-__all__ = ["Ledger", "Unit"]
+__all__ = ["Ledger", "Numbers", "Unit"]
 
 Unit = Literal["event", "batch"]
 """What a vendor takes: Amplitude events, mParticle batches."""
@@ -33,6 +35,19 @@ _SEEN_BYTES = 256
 _LONG_KEY = 250
 # Without a bound a long soak run would fill the memory with keys.
 _DEDUP_KEYS = 1_000_000
+
+
+class Numbers:
+    """The last numbers given to what arrives; no ledger begins anew with them."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.requests = 0
+
+    def take(self, count: int) -> int:
+        """Return the first of so many numbers that nothing else has."""
+        self.seen += count
+        return self.seen - count + 1
 
 
 class _Shelf:
@@ -91,6 +106,16 @@ class _Shelf:
         """Keep what was not stored."""
         self.others.put(seen, weight + _SEEN_BYTES + len(seen.reason))
 
+    def absorb(self, later: _Shelf) -> None:
+        """Take over what another one was sent later."""
+        self.stored.extend(later.stored)
+        self.others.extend(later.others)
+        self.ingested += later.ingested
+        self.duplicates += later.duplicates
+        self.rejected += later.rejected
+        self._known.update(later._known)
+        self._index = None
+
     def _store(self, seen: Seen, weight: int) -> None:
         gone = self.stored.put(seen, weight)
         if self._index is not None:
@@ -129,6 +154,8 @@ class Ledger:
             taken of each, may take, each, as it is estimated; the newest of them
             stays, however large.
         waiting: who waits for events, and the lock that all share.
+        numbers: the last ones given, where another ledger was before.
+        changed: is told of each change, by whoever made it.
     """
 
     def __init__(
@@ -137,6 +164,9 @@ class Ledger:
         keep_requests: int,
         keep_bytes: int = 2**28,
         waiting: Waiters | None = None,
+        *,
+        numbers: Numbers | None = None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         for name, value in (
             ("keep", keep_events),
@@ -155,11 +185,18 @@ class Ledger:
         self._requests: Kept[ReceivedRequest] = Kept(
             keep_requests, keep_events, keep_bytes
         )
+        self._local: Kept[Seen] = Kept(keep_events, keep_events, keep_bytes)
+        self._numbers = Numbers() if numbers is None else numbers
+        self._changed = changed
+        kept = [(shelf.stored, shelf.others) for shelf in self._shelves.values()]
+        self.log = Log(self._lock, (*(one for two in kept for one in two), self._local))
+        """All that arrived, and what clients told of, in one order."""
         self._connections_dropped = 0
         self._by_status: Counter[int] = Counter()
         self._received: Counter[str] = Counter()
+        self._local_told: Counter[str] = Counter()
         self._historical_dropped = self._partial_dropped = 0
-        self._bytes = self._faults = self._numbered = 0
+        self._bytes = self._faults = 0
 
     @property
     def events(self) -> Taken:
@@ -229,12 +266,31 @@ class Ledger:
                 events_rejected=events.rejected,
                 batches_rejected=batches.rejected,
                 rejected_forgotten=events.others.forgotten + batches.others.forgotten,
+                local_rejected=self._local_told["rejected"],
+                local_dropped=self._local_told["dropped"],
+                local_forgotten=self._local.forgotten,
             )
+
+    @property
+    def newest(self) -> tuple[int, int]:
+        """The last number given to an event, and to a request."""
+        return self._numbers.seen, self._numbers.requests
+
+    def requests_after(self, number: int, most: int) -> list[ReceivedRequest]:
+        """Return the newest requests after a number, in order of being judged."""
+        found = []
+        with self._lock:
+            for request in islice(reversed(self._requests.items), most):
+                if request.number <= number:
+                    break
+                found.append(request)
+        return found[::-1]
 
     def drop_connections(self, count: int) -> None:
         """Count connections that were closed without an answer."""
         with self._lock:
             self._connections_dropped += count
+        self._changed()
 
     def record(
         self,
@@ -252,8 +308,8 @@ class Ledger:
         """
         with self._lock:
             taken = judgement is not None and bool(judgement.accepted)
-            number = self._by_status.total() + 1
-            request = replace(request, number=number, taken=taken)
+            self._numbers.requests += 1
+            request = replace(request, number=self._numbers.requests, taken=taken)
             fresh: list[Seen] = []
             if judgement is not None:
                 fresh = self._store(judgement, request)
@@ -262,6 +318,44 @@ class Ledger:
             self._connections_dropped += dropped
             # Last: whoever wakes shall find everything in its place.
             self._waiting.offer(fresh)
+        self._changed()
+
+    def record_local(self, reports: Iterable[Seen], weight: int) -> list[Seen]:
+        """Keep what a client rejected or dropped by itself.
+
+        Args:
+            reports: without numbers.
+            weight: about what each of them takes.
+        """
+        told = []
+        with self._lock:
+            for report in reports:
+                number = self._numbers.take(count_of(report.unit, report.event))
+                seen = replace(report, number=number)
+                told.append(seen)
+                self._local_told[seen.verdict] += 1
+                self._local.put(seen, weight + _SEEN_BYTES + len(seen.reason))
+        self._changed()
+        return told
+
+    def absorb(self, later: Ledger) -> None:
+        """Take over what another ledger wrote down later."""
+        with self._lock:
+            for unit, shelf in self._shelves.items():
+                shelf.absorb(later._shelves[unit])
+            self._requests.extend(later._requests)
+            self._local.extend(later._local)
+            self._add_counters(later)
+
+    def _add_counters(self, later: Ledger) -> None:
+        self._connections_dropped += later._connections_dropped
+        self._by_status.update(later._by_status)
+        self._received.update(later._received)
+        self._local_told.update(later._local_told)
+        self._historical_dropped += later._historical_dropped
+        self._partial_dropped += later._partial_dropped
+        self._bytes += later._bytes
+        self._faults += later._faults
 
     def _store(self, judgement: Judgement, request: ReceivedRequest) -> list[Seen]:
         def seen(unit: JsonObject, place: int, is_new: bool) -> Seen:  # noqa: FBT001 - its only caller is near
@@ -271,6 +365,7 @@ class Ledger:
                 place,
                 "" if is_new else "a copy of one that was stored before",
                 verdict="stored" if is_new else "duplicate",
+                kind=judgement.unit,
             )
 
         shelf = self._shelves[judgement.unit]
@@ -287,7 +382,9 @@ class Ledger:
             if index >= len(sent):
                 continue
             shelf.rejected += 1
-            seen = self._seen(request, sent[index], index, reason, verdict="rejected")
+            seen = self._seen(
+                request, sent[index], index, reason, verdict="rejected", kind=unit
+            )
             shelf.keep_other(seen, request.weight // len(sent))
 
     def _seen(
@@ -298,10 +395,10 @@ class Ledger:
         reason: str,
         *,
         verdict: Verdict,
+        kind: Unit,
     ) -> Seen:
-        self._numbered += 1
         return Seen(
-            number=self._numbered,
+            number=self._numbers.take(count_of(kind, unit)),
             received_at=request.received_at,
             verdict=verdict,
             reason=reason,
@@ -309,6 +406,7 @@ class Ledger:
             request=request.number,
             index=index,
             event=unit,
+            unit=kind,
         )
 
     def _count(self, request: ReceivedRequest) -> None:

@@ -23,4 +23,18 @@ def main() -> None:
             f'The command line needs {error.name}: pip install "amplitude-async[cli]"\n'
         )
         raise SystemExit(2) from None
-    app()
+    try:
+        app()
+    except (BrokenPipeError, SystemExit) as ended:
+        # Known here only: what lies between takes it for a failure of the command.
+        from amplitude_async.cli.pipes import (  # noqa: PLC0415
+            PIPE_CLOSED,
+            nobody_reads,
+            silence,
+        )
+
+        failed = isinstance(ended, BrokenPipeError) or ended.code == 1
+        if not (failed and nobody_reads()):
+            raise
+        silence()
+        raise SystemExit(PIPE_CLOSED) from None

@@ -24,8 +24,10 @@ from amplitude_async.cli.demo.purchases import (
 from amplitude_async.cli.demo.report import Report, print_report
 from amplitude_async.cli.demo.run import run_demo
 from amplitude_async.cli.demo.service_process import ServiceProcessError
+from amplitude_async.cli.doctor.command import doctor
 from amplitude_async.cli.emulator import serve
 from amplitude_async.cli.send.command import send
+from amplitude_async.cli.tail.command import tail
 from amplitude_async.cli.terminal import progress_bar, refusal
 from amplitude_async.emulator import Emulator
 
@@ -174,6 +176,8 @@ def _crash_report(
 
 
 app.command()(send)
+app.command()(tail)
+app.command()(doctor)
 
 if sys.platform != "win32":
     # Spools rest on file locks that Windows does not have.

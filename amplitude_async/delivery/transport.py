@@ -249,7 +249,7 @@ class AiohttpTransport:
         if self._injected is not None or not self._trust_env:
             return None
         if url not in self._proxies:
-            proxy = _proxy_of(URL(url, encoded=True))
+            proxy = proxy_of(URL(url, encoded=True))
             if proxy is not None:
                 self._redact = self._redact.knowing(secrets_of_url(proxy))
                 proxy = masked_url(proxy)
@@ -285,7 +285,7 @@ class AiohttpTransport:
         return self._injected is not None
 
 
-def _proxy_of(target: URL) -> str | None:
+def proxy_of(target: URL) -> str | None:
     """Read the environment: the proxy for an address, None where it goes directly."""
     proxy = getproxies_environment().get(target.scheme)
     # NO_PROXY may name a host alone or one of its ports.

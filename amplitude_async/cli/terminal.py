@@ -29,9 +29,9 @@ def refusal(message: str) -> typer.Exit:
 
 
 def printable(text: str, longest: int = 80) -> str:
-    """Keep what others sent from steering the terminal or flooding it.
+    r"""Keep what others sent from steering the terminal or flooding it.
 
-    Controls, direction marks and line ends are spelt out, as in ``\\x1b``.
+    Controls, direction marks and line ends are spelt out, as in ``\x1b``.
     """
     shown = spelt_out(text[: longest + 1])
     return shown if len(shown) <= longest else f"{shown[:longest]}..."

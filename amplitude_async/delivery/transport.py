@@ -25,7 +25,7 @@ from amplitude_async.redaction import (
 )
 from amplitude_async.shown import shown
 
-__all__ = ["AiohttpTransport", "Transport", "gzip_body"]
+__all__ = ["AiohttpTransport", "Transport", "gzip_body", "proxy_of"]
 
 GZIP_THRESHOLD = 2048
 # Compressing 32 KiB at level 1 takes a third of a millisecond: the loop gets its turn.

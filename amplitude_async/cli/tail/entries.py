@@ -38,14 +38,15 @@ class Wanted(NamedTuple):
         """Say whether an entry is shown."""
         if self.rejected and entry.get("state") not in {"rejected", "dropped"}:
             return False
-        if self.name is not None and not fnmatchcase(_of(entry, "name"), self.name):
+        name = str(entry.get("name") or "")
+        if self.name is not None and not fnmatchcase(name, self.name):
             return False
         if self.user is not None and self.user not in {
             entry.get("user"),
             entry.get("device"),
         }:
             return False
-        return self.words is None or self.words.holds(entry)
+        return self.words is None or self.words.holds(entry, dict(_pairs(entry)))
 
 
 def as_line(entry: Mapping[str, Any]) -> str:
@@ -85,7 +86,12 @@ def _of(entry: Mapping[str, Any], name: str) -> str:
 
 
 def _preview(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in _pairs(entry):
+        yield printable(name, 40), printable(value, 60)
+
+
+def _pairs(entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     preview = entry.get("preview")
     for pair in preview if isinstance(preview, list) else ():
         if isinstance(pair, list) and len(pair) == 2:
-            yield printable(str(pair[0]), 40), printable(str(pair[1]), 60)
+            yield str(pair[0]), str(pair[1])

@@ -6,23 +6,31 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-__all__ = ["PIPE_CLOSED", "nobody_reads", "silence"]
+__all__ = ["PIPE_CLOSED", "nobody_reads", "silence", "standard_output"]
 
 PIPE_CLOSED: Final = 141
 """The exit code of a command whose reader went away: as SIGPIPE would leave it."""
 
 
-def nobody_reads() -> bool:
-    """Tell whether standard output is a pipe whose other end is closed."""
-    poll = getattr(select, "poll", None)  # Windows has none
-    if poll is None:
-        return False
+def standard_output() -> int | None:
+    """Give a second handle on standard output; None where there is none.
+
+    The first one may be turned elsewhere by whoever finds that nobody reads.
+    """
     try:
-        asked = poll()
-        asked.register(sys.stdout.fileno(), 0)
-        return any(found & select.POLLERR for _, found in asked.poll(0))
-    except (OSError, ValueError):
-        return False  # closed, or no file at all
+        return os.dup(sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):
+        return None  # closed, or no file at all
+
+
+def nobody_reads(handle: int | None) -> bool:
+    """Tell whether a handle is a pipe whose other end is closed."""
+    poll = getattr(select, "poll", None)  # Windows has none
+    if poll is None or handle is None:
+        return False
+    asked = poll()
+    asked.register(handle, 0)
+    return any(found & select.POLLERR for _, found in asked.poll(0))
 
 
 def silence() -> None:

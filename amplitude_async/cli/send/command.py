@@ -165,11 +165,11 @@ def send(  # noqa: PLR0913 - each is an option
 ) -> None:
     """Send a file of events, each once, or one event.
 
-    A file is JSON Lines, an export of Amplitude (also .gz) or CSV. After Ctrl-C or a
-    kill the same command goes on where it was.
+    A file is JSON Lines, an export of Amplitude (also .gz) or CSV.
+    After Ctrl-C or a kill the same command goes on where it was.
 
-    Exit codes: 0 all delivered, 1 some rejected, 2 nothing done: the command is wrong,
-    3 incomplete: the server did not take it, 130 interrupted.
+    Exit codes: 0 all delivered, 1 some rejected, 2 wrong command, nothing done,
+    3 not all of it was taken, 130 interrupted.
     """
     words = words or []
     asked = Asked.of(api_key, zone, server_url, batch, min_id_length)

@@ -12,7 +12,7 @@ from rich.console import Console
 from yarl import URL
 
 from amplitude_async.cli.connection import is_local, without_path
-from amplitude_async.cli.pipes import nobody_reads, silence
+from amplitude_async.cli.pipes import nobody_reads, silence, standard_output
 from amplitude_async.cli.stopping import DONE, INCOMPLETE, Stop, stop_on_signals
 from amplitude_async.cli.tail.entries import Wanted, as_line, as_text
 from amplitude_async.cli.tail.stream import FeedError, messages
@@ -63,8 +63,7 @@ def tail(
 ) -> None:
     """Follow a running emulator: each event with what became of it, until Ctrl-C.
 
-    Exit codes: 0 it was followed until one of both ended, 2 the command is wrong,
-    3 there is no emulator.
+    Exit codes: 0 followed until one of both ended, 2 wrong command, 3 no emulator.
     """
     base = _base(url)
     try:
@@ -157,7 +156,8 @@ class _Following:
 
     async def _stopped(self) -> None:
         """Wait for a signal, or until nobody reads what is printed."""
-        while not self._stop.asked.is_set() and not nobody_reads():
+        output = standard_output()
+        while not self._stop.asked.is_set() and not nobody_reads(output):
             try:
                 async with asyncio.timeout(_TICK):
                     await self._stop.asked.wait()

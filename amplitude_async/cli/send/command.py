@@ -26,12 +26,12 @@ from amplitude_async.cli.send.moments import milliseconds
 from amplitude_async.cli.send.rejections import Rejections
 from amplitude_async.cli.send.rows import csv_rows
 from amplitude_async.cli.send.senders import Checker, ClientSender
-from amplitude_async.cli.send.sending import Job, send_lines
+from amplitude_async.cli.send.sending import Job, Run
 from amplitude_async.cli.send.single import event_of, send_one
 from amplitude_async.cli.send.source import Batches, Source
 from amplitude_async.cli.send.summary import print_summary, progress, summary_json
 from amplitude_async.cli.send.target import Target, fields_of, target_of
-from amplitude_async.cli.stopping import DONE, IN_PART, INCOMPLETE
+from amplitude_async.cli.stopping import DONE, IN_PART, INCOMPLETE, Stop
 from amplitude_async.cli.terminal import refusal
 
 __all__ = ["send"]
@@ -306,28 +306,28 @@ def _run(job: Job, source: Source, options: Options, config: Config) -> int:
     batches: Batches = source.lines()
     if options.format == "csv":
         batches = csv_rows(batches, options.delimiter)
-    started = time.monotonic()
+    started, run = time.monotonic(), Run(job, Stop())
     with progress(Console(stderr=True), source.size) as show:
 
-        async def run() -> None:
+        async def send_all() -> None:
             sender = (
-                Checker(config) if options.dry_run else ClientSender(config, job.stop)
+                Checker(config) if options.dry_run else ClientSender(config, run.stop)
             )
-            await send_lines(job, batches, sender, show)
+            await run.send(batches, sender, show)
 
         try:
-            asyncio.run(run())
+            asyncio.run(send_all())
         except ValueError as error:
             raise refusal(f"{name}: {error}") from None
         except (OSError, EOFError) as error:
-            job.stop.ask(_reason(error), INCOMPLETE)
-    code = job.stop.code or (IN_PART if job.checkpoint().rejected else DONE)
+            run.stop.ask(_reason(error), INCOMPLETE)
+    code = run.stop.code or (IN_PART if run.checkpoint().rejected else DONE)
     seconds = time.monotonic() - started
     if options.as_json:
-        typer.echo(json.dumps(summary_json(job, name, seconds, code), indent=2))
+        typer.echo(json.dumps(summary_json(run, name, seconds, code), indent=2))
     else:
         kept = None if options.rejected is None else str(options.rejected)
-        print_summary(job, name, seconds, dry_run=options.dry_run, rejected_to=kept)
+        print_summary(run, name, seconds, dry_run=options.dry_run, rejected_to=kept)
     return code
 
 
@@ -409,7 +409,7 @@ def _nothing_left(job: Job, name: str, options: Options) -> int:
     code = IN_PART if job.begun.rejected else DONE
     if options.as_json:
         # Complete as it was: nothing was read this time.
-        shown = summary_json(job, name, 0.0, code) | {"complete": True}
+        shown = summary_json(Run(job, Stop()), name, 0.0, code) | {"complete": True}
         typer.echo(json.dumps(shown, indent=2))
         return code
     typer.echo(

@@ -123,11 +123,11 @@ class ClientSender:
         self, line: Line, fields: dict[str, Any], insert_id: str | None
     ) -> None:
         """Take the event of a line."""
-        line.on_its_way = await self._client.take(fields, insert_id)
+        line.hand_over(await self._client.take(fields, insert_id))
 
     def told(self, line: Line) -> Told | None:
         """Say what became of a line; a run that is of no use any more is stopped."""
-        delivery = line.on_its_way
+        delivery = line.token
         result = None if delivery is None else delivery.result
         if result is None:
             return None
@@ -204,11 +204,11 @@ class Checker:
         """Look at the event of a line."""
         if insert_id is not None and not fields.get("insert_id"):
             fields["insert_id"] = insert_id
-        line.on_its_way = self.look(made(fields))
+        line.hand_over(self.look(made(fields)))
 
     def told(self, line: Line) -> Told | None:
         """Say what would become of a line."""
-        told: Told | None = line.on_its_way
+        told: Told | None = line.token
         return told
 
     def look(self, event: Event) -> Told:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Final
 
 from amplitude_async.cli.send.checkpoint import Checkpoint, CheckpointFile
@@ -14,7 +15,7 @@ from amplitude_async.cli.send.source import Batches, Raw, Reader
 from amplitude_async.cli.send.window import Fate, Line, Told, Window
 from amplitude_async.cli.stopping import INCOMPLETE, Stop, stop_on_signals
 
-__all__ = ["Job", "digest_of", "send_lines"]
+__all__ = ["Job", "Run"]
 
 TICK: Final = 0.2
 SAVE_EVERY: Final = 1.0
@@ -24,139 +25,191 @@ _TURNS: Final = 10
 """Looks at the oldest lines, between two at all of them."""
 
 
+@dataclass(frozen=True)
 class Job:
+    """What is to be done with one input."""
+
+    lines: Lines
+    rejections: Rejections
+    begun: Checkpoint
+    """How far an earlier run came."""
+    file: CheckpointFile | None = None
+    new_id: Callable[[Raw], str | None] = lambda _: None
+    """Makes the insert_id of a line that has none."""
+    rate: float | None = None
+    """Most events a second."""
+    patience: float = 60.0
+    """Seconds without an outcome after which the run is of no use."""
+
+
+class Run:
     """One input on its way: what is known of it, and when to write that down."""
 
-    def __init__(
-        self,
-        lines: Lines,
-        rejections: Rejections,
-        checkpoint: Checkpoint,
-        file: CheckpointFile | None = None,
-        *,
-        new_id: Callable[[Raw], str | None] = lambda _: None,
-        rate: float | None = None,
-        patience: float = 300.0,
-    ) -> None:
-        self.lines = lines
-        self.rejections = rejections
-        self.file = file
-        self.new_id = new_id
-        self.rate = rate
-        self.patience = patience
-        self.begun = checkpoint
-        self.window = Window(checkpoint.line, self._look, self.told)
-        self.sender: Sender | None = None
+    def __init__(self, job: Job, stop: Stop) -> None:
+        self.job = job
+        self.stop = stop
         self.position = 0
+        """How many bytes of the input were read."""
         self.taken = 0
         """Events that were taken in by this run."""
-        self.stop = Stop()
-        self.is_read = False
         self.trouble = ""
-        self._saved = checkpoint
+        """Why nothing is taken at the moment."""
+        self._sender: Sender | None = None
+        self._is_read = False
+        self._saved = job.begun
+        self.window = Window(job.begun.line, self._look, self._tell)
 
     def checkpoint(self) -> Checkpoint:
         """Say how far it is, earlier runs included."""
-        counts, begun = self.window.counts, self.begun
-        last = self.window.last
+        counts, begun, last = self.window.counts, self.job.begun, self.window.last
         return begun.moved(
             line=self.window.line,
-            last=begun.last if last is None else digest_of(last),
+            last=begun.last if last is None else _digest_of(last),
             delivered=begun.delivered + counts[Fate.DELIVERED],
             rejected=begun.rejected + counts[Fate.REJECTED],
             blank=begun.blank + counts[Fate.BLANK],
-            complete=self.is_complete,
+            complete=self._is_complete,
         )
 
     @property
-    def is_complete(self) -> bool:
-        """True where every line has been read and has its outcome."""
-        return self.is_read and not self.window.open and not self.stop.asked.is_set()
+    def _is_complete(self) -> bool:
+        return self._is_read and not self.window.open and not self.stop.asked.is_set()
 
-    async def save(self) -> None:
-        """Write down how far it is."""
-        now = self.checkpoint()
-        if self.file is not None and now != self._saved:
-            # What is passed must be in the file of rejections before.
-            self.rejections.flush()
-            await asyncio.to_thread(self.file.write, now)
-            self._saved = now
+    async def send(
+        self, batches: Batches, sender: Sender, show: Callable[["Run"], None]
+    ) -> None:
+        """Send every line, or as many as there is time for.
+
+        Args:
+            batches: the lines, read in a thread of its own.
+            sender: where they go.
+            show: called a few times a second.
+
+        Raises:
+            ValueError: the input is not what the command line or the checkpoint says.
+            OSError: it cannot be read, or the checkpoint cannot be written.
+            EOFError: a packed file ends too early.
+        """
+        reader = Reader(batches)
+        self._sender = sender
+        await sender.start()
+        with stop_on_signals(self.stop):
+            feeding = asyncio.create_task(self._feed_all(reader, sender))
+            watching = asyncio.create_task(self._watch(sender, show))
+            stopping = asyncio.create_task(self.stop.asked.wait())
+            tasks = {feeding, watching, stopping}
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                reader.close()
+                for task in tasks:
+                    task.cancel()
+                found = await asyncio.gather(*tasks, return_exceptions=True)
+                await sender.close(LAST_SECONDS)
+                self.window.sweep_all()
+                await self._save()
+        for result in found:
+            if isinstance(result, Exception):
+                raise result
+        show(self)
+
+    # Lines ---------------------------------------------------------------------
+
+    async def _feed_all(self, reader: Reader, sender: Sender) -> None:
+        pace, window, number = _Pace(self.job.rate), self.window, 0
+        async with aclosing(reader.lists()) as lists:
+            async for batch in lists:
+                for raw in batch:
+                    if raw.number <= self.job.begun.line:
+                        self._skip(raw)
+                        continue
+                    if window.is_full:
+                        await _room(window)
+                    await self._feed(raw, sender, pace)
+                self.position, number = batch[-1].position, batch[-1].number
+                window.sweep()
+                # Lines that hold no event suspend nowhere.
+                await asyncio.sleep(0)
+        if number < self.job.begun.line:
+            raise ValueError(_SHORTER)
+        self._is_read = True
+        sender.hasten()
+        await _drained(window)
+
+    def _skip(self, raw: Raw) -> None:
+        self.job.lines.skip(raw)
+        begun = self.job.begun
+        if raw.number == begun.line and _digest_of(raw) != begun.last:
+            msg = (
+                f"line {raw.number} is not the one that the checkpoint tells of: the "
+                "input has changed; --restart sends all of it"
+            )
+            raise ValueError(msg)
+
+    async def _feed(self, raw: Raw, sender: Sender, pace: "_Pace") -> None:
+        line = self.window.take(raw)
+        try:
+            fields = self.job.lines.fields(raw)
+            if fields is None:
+                self.window.settle(line, _BLANK)
+                return
+            if pace.rate:
+                await pace.wait()
+            await sender.send(line, fields, self.job.new_id(raw))
+        except LineError as error:
+            self.window.settle(line, Told(Fate.REJECTED, str(error)))
+            return
+        self.taken += 1
 
     def _look(self, line: Line) -> Told | None:
-        return None if self.sender is None else self.sender.told(line)
+        return None if self._sender is None else self._sender.told(line)
 
-    def told(self, line: Line, told: Told) -> None:
-        """Write down why a line was not taken."""
+    def _tell(self, line: Line, told: Told) -> None:
         if told.fate is Fate.REJECTED:
-            self.rejections.add(line.raw, told.reason, told.code)
+            self.job.rejections.add(line.raw, told.reason, told.code)
+
+    # Now and then --------------------------------------------------------------
+
+    async def _watch(self, sender: Sender, show: Callable[["Run"], None]) -> None:
+        loop = asyncio.get_running_loop()
+        saved = moved = loop.time()
+        settled, patience = 0, self.job.patience
+        while True:
+            await asyncio.sleep(TICK)
+            now = loop.time()
+            self.trouble = sender.trouble
+            self.window.sweep_all()
+            if self.window.settled != settled or not self.window.open:
+                settled, moved = self.window.settled, now
+            elif now - moved > patience:
+                why = self.trouble or "the server gives no answer"
+                text = f"nothing was taken for {patience:g} s: {why}"
+                self.stop.ask(text, INCOMPLETE)
+            if now - saved >= SAVE_EVERY:
+                await self._save()
+                saved = now
+            show(self)
+
+    async def _save(self) -> None:
+        """Write down how far it is."""
+        now, file = self.checkpoint(), self.job.file
+        if file is not None and now != self._saved:
+            # What is passed must be in the file of rejections before.
+            self.job.rejections.flush()
+            await asyncio.to_thread(file.write, now)
+            self._saved = now
 
 
-def digest_of(raw: Raw) -> str:
+_BLANK: Final = Told(Fate.BLANK)
+_SHORTER: Final = (
+    "the input ends before the line that the checkpoint tells of: it has changed; "
+    "--restart sends all of it"
+)
+
+
+def _digest_of(raw: Raw) -> str:
     """Tell a line from others, without telling what is in it."""
     return hashlib.blake2b(raw.text, digest_size=16, person=b"last").hexdigest()
-
-
-async def send_lines(
-    job: Job, batches: Batches, sender: Sender, show: Callable[[Job], None]
-) -> None:
-    """Send every line, or as many as there is time for.
-
-    Args:
-        job: what to do, and what comes of it.
-        batches: the lines, read in a thread of its own.
-        sender: where they go.
-        show: called a few times a second.
-
-    Raises:
-        ValueError: the input is not what the command line or the checkpoint says.
-        OSError: it cannot be read, or the checkpoint cannot be written.
-        EOFError: a packed file ends too early.
-    """
-    reader = Reader(batches)
-    job.sender = sender
-    await sender.start()
-    with stop_on_signals(job.stop):
-        feeding = asyncio.create_task(_feed_all(job, reader, sender))
-        watching = asyncio.create_task(_watch(job, sender, show))
-        stopping = asyncio.create_task(job.stop.asked.wait())
-        tasks = {feeding, watching, stopping}
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            reader.close()
-            for task in tasks:
-                task.cancel()
-            found = await asyncio.gather(*tasks, return_exceptions=True)
-            await sender.close(LAST_SECONDS)
-            job.window.sweep_all()
-            await job.save()
-    for result in found:
-        if isinstance(result, Exception):
-            raise result
-    show(job)
-
-
-async def _feed_all(job: Job, reader: Reader, sender: Sender) -> None:
-    pace, window, number = _Pace(job.rate), job.window, 0
-    async with aclosing(reader.lists()) as lists:
-        async for batch in lists:
-            for raw in batch:
-                if raw.number <= job.begun.line:
-                    _skip(job, raw)
-                    continue
-                if window.is_full:
-                    await _room(window)
-                await _feed(job, raw, sender, pace)
-            job.position = batch[-1].position
-            window.sweep()
-            # Lines that hold no event suspend nowhere.
-            await asyncio.sleep(0)
-            number = batch[-1].number
-    if number < job.begun.line:
-        raise ValueError(_SHORTER)
-    job.is_read = True
-    sender.hasten()
-    await _drained(window)
 
 
 async def _room(window: Window) -> None:
@@ -181,41 +234,6 @@ async def _drained(window: Window) -> None:
         window.sweep()
 
 
-def _skip(job: Job, raw: Raw) -> None:
-    job.lines.skip(raw)
-    if raw.number == job.begun.line and digest_of(raw) != job.begun.last:
-        msg = (
-            f"line {raw.number} is not the one that the checkpoint tells of: the input "
-            "has changed; --restart sends all of it"
-        )
-        raise ValueError(msg)
-
-
-_SHORTER: Final = (
-    "the input ends before the line that the checkpoint tells of: it has changed; "
-    "--restart sends all of it"
-)
-
-
-async def _feed(job: Job, raw: Raw, sender: Sender, pace: "_Pace") -> None:
-    line = job.window.take(raw)
-    try:
-        fields = job.lines.fields(raw)
-        if fields is None:
-            job.window.settle(line, _BLANK)
-            return
-        if pace.rate:
-            await pace.wait()
-        await sender.send(line, fields, job.new_id(raw))
-    except LineError as error:
-        job.window.settle(line, Told(Fate.REJECTED, str(error)))
-        return
-    job.taken += 1
-
-
-_BLANK: Final = Told(Fate.BLANK)
-
-
 class _Pace:
     """Lets so many a second pass."""
 
@@ -231,23 +249,3 @@ class _Pace:
         self._next = max(self._next, now - _SLICE) + 1 / self.rate
         if self._next > now + _SLICE:
             await asyncio.sleep(self._next - now)
-
-
-async def _watch(job: Job, sender: Sender, show: Callable[[Job], None]) -> None:
-    loop = asyncio.get_running_loop()
-    saved = moved = loop.time()
-    settled = 0
-    while True:
-        await asyncio.sleep(TICK)
-        now = loop.time()
-        job.trouble = sender.trouble
-        job.window.sweep_all()
-        if job.window.settled != settled or not job.window.open:
-            settled, moved = job.window.settled, now
-        elif now - moved > job.patience:
-            why = job.trouble or "the server gives no answer"
-            job.stop.ask(f"nothing was taken for {job.patience:g} s: {why}", INCOMPLETE)
-        if now - saved >= SAVE_EVERY:
-            await job.save()
-            saved = now
-        show(job)

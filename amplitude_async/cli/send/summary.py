@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from amplitude_async.cli.send.checkpoint import Checkpoint
-from amplitude_async.cli.send.sending import Job
+from amplitude_async.cli.send.sending import Run
 from amplitude_async.cli.send.window import Fate
 from amplitude_async.cli.terminal import printable
 
@@ -21,7 +21,7 @@ _BAR: Final = 16
 
 
 @contextmanager
-def progress(console: Console, size: int) -> Iterator[Callable[[Job], None]]:
+def progress(console: Console, size: int) -> Iterator[Callable[[Run], None]]:
     """Show how far a run is, on a terminal only, and say once when it gets stuck.
 
     Yields:
@@ -41,74 +41,75 @@ def progress(console: Console, size: int) -> Iterator[Callable[[Job], None]]:
     )
     task = bar.add_task("", total=size or None, told="")
 
-    def show(job: Job) -> None:
-        counts = job.window.counts
+    def show(run: Run) -> None:
+        counts = run.window.counts
         told = f"{counts[Fate.DELIVERED]:,} sent"
-        if job.rejections.count:
-            told += f", {job.rejections.count:,} rejected"
-        rate = job.window.settled / max(time.monotonic() - started, 0.001)
-        bar.update(task, completed=job.position, told=f"{told}, {rate:,.0f}/s")
+        if run.job.rejections.count:
+            told += f", {run.job.rejections.count:,} rejected"
+        rate = run.window.settled / max(time.monotonic() - started, 0.001)
+        bar.update(task, completed=run.position, told=f"{told}, {rate:,.0f}/s")
         bar.refresh()
-        if bool(job.trouble) != bool(stuck):
-            stuck[:] = [job.trouble] if job.trouble else []
-            text = f"waiting: {job.trouble}" if job.trouble else "it goes on"
+        if bool(run.trouble) != bool(stuck):
+            stuck[:] = [run.trouble] if run.trouble else []
+            text = f"waiting: {run.trouble}" if run.trouble else "it goes on"
             console.print(printable(text, _LONGEST), markup=False, highlight=False)
 
     with bar:
         yield show
 
 
-def summary_json(job: Job, name: str, seconds: float, code: int) -> dict[str, Any]:
+def summary_json(run: Run, name: str, seconds: float, code: int) -> dict[str, Any]:
     """Return what a run came to as JSON values."""
-    now = job.checkpoint()
+    now = run.checkpoint()
     return {
         "input": name,
         "complete": now.complete,
         "exit_code": code,
-        "stopped": job.stop.why or None,
+        "stopped": run.stop.why or None,
         "line": now.line,
         "delivered": now.delivered,
         "rejected": now.rejected,
         "blank": now.blank,
-        "resumed_after_line": job.begun.line,
-        "sent_by_this_run": job.taken,
+        "resumed_after_line": run.job.begun.line,
+        "sent_by_this_run": run.taken,
         "seconds": round(seconds, 3),
-        "rejections": [one._asdict() for one in job.rejections.first],
+        "rejections": [one._asdict() for one in run.job.rejections.first],
     }
 
 
 def print_summary(
-    job: Job, name: str, seconds: float, *, dry_run: bool, rejected_to: str | None
+    run: Run, name: str, seconds: float, *, dry_run: bool, rejected_to: str | None
 ) -> None:
     """Say on standard output what a run came to, and why lines were rejected."""
-    now = job.checkpoint()
-    for line in _lines(job, now, name, seconds, dry_run=dry_run):
+    now = run.checkpoint()
+    for line in _lines(run, now, name, seconds, dry_run=dry_run):
         typer.echo(printable(line, _LONGEST))
-    for one in job.rejections.first:
+    for one in run.job.rejections.first:
         code = f"HTTP {one.code}, " if one.code else ""
         typer.echo(f"  line {one.line:,}: {code}{one.reason}")
-    more = job.rejections.count - len(job.rejections.first)
+    more = run.job.rejections.count - len(run.job.rejections.first)
     if more > 0:
         where = f"see {rejected_to}" if rejected_to else "--rejected FILE keeps all"
         typer.echo(printable(f"  and {more:,} more: {where}", _LONGEST))
 
 
 def _lines(
-    job: Job, now: Checkpoint, name: str, seconds: float, *, dry_run: bool
+    run: Run, now: Checkpoint, name: str, seconds: float, *, dry_run: bool
 ) -> Iterator[str]:
-    rate = job.window.settled / max(seconds, 0.001)
+    rate = run.window.settled / max(seconds, 0.001)
     verb = "would be sent" if dry_run else "delivered"
     yield (
         f"{name}: {now.delivered:,} {verb}, {now.rejected:,} rejected, "
         f"{seconds:.1f} s, {rate:,.0f} lines a second"
     )
-    if job.begun.line:
-        yield f"It went on after line {job.begun.line:,}, and counts what was before."
-    if job.stop.why:
-        yield f"Stopped: {job.stop.why}"
+    if run.job.begun.line:
+        line = run.job.begun.line
+        yield f"It went on after line {line:,}, and counts what was before."
+    if run.stop.why:
+        yield f"Stopped: {run.stop.why}"
     if not now.complete:
         yield f"Everything is known up to line {now.line:,}."
-        if job.file is not None:
+        if run.job.file is not None:
             yield "The same command goes on there."
-    if job.rejections.first:
+    if run.job.rejections.first:
         yield "Rejected:"

@@ -36,13 +36,21 @@ class Told(NamedTuple):
 class Line:
     """One line on its way."""
 
-    __slots__ = ("fate", "on_its_way", "raw")
+    __slots__ = ("fate", "raw", "token")
 
     def __init__(self, raw: Raw) -> None:
         self.raw = raw
         self.fate = Fate.OPEN
-        self.on_its_way: Any = None
+        self.token: Any = None
         """What the sender knows it by."""
+
+    def hand_over(self, token: object) -> None:
+        """Keep what the sender knows it by."""
+        self.token = token
+
+    def settle(self, fate: Fate) -> None:
+        """Write down what became of it."""
+        self.fate, self.token = fate, None
 
 
 class Window:
@@ -114,8 +122,7 @@ class Window:
 
     def settle(self, line: Line, told: Told) -> None:
         """Write down what became of a line."""
-        line.fate = told.fate
-        line.on_its_way = None
+        line.settle(told.fate)
         self.settled += 1
         self.open -= 1
         self._bytes -= len(line.raw.text)

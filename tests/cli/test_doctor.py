@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -249,16 +250,18 @@ def test_each_answer_has_its_verdict(
 @pytest.mark.parametrize(
     ("header", "verdict", "text"),
     [
-        (dated(), "ok", "it agrees"),
-        (dated(minutes=2), "warn", "s behind the server's"),
-        (dated(hours=-3), "trouble", "s ahead of the server's"),
-        ("Date: noon", "skipped", "did not say"),
-        ("X: y", "skipped", "did not say"),
+        (dated, "ok", "it agrees"),
+        (partial(dated, minutes=2), "warn", "s behind the server's"),
+        (partial(dated, hours=-3), "trouble", "s ahead of the server's"),
+        (lambda: "Date: noon", "skipped", "did not say"),
+        (lambda: "X: y", "skipped", "did not say"),
     ],
 )
-def test_the_clock_is_compared(header: str, verdict: str, text: str) -> None:
+def test_the_clock_is_compared(
+    header: Callable[[], str], verdict: str, text: str
+) -> None:
     """A clock that is wrong gives events a wrong time."""
-    with server(response("405 No", header)) as port:
+    with server(response("405 No", header())) as port:
         clock = found(f"http://127.0.0.1:{port}/2/httpapi")["clock"]
 
     assert clock["verdict"] == verdict

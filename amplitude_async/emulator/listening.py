@@ -19,6 +19,8 @@ _ENTER = "enter `async with Emulator()` first, or `with` in synchronous code"
 _READ_BUFFER = 1 << 20
 # Every handler is ended by `stop` itself; this is for one stuck in user code.
 _STOP_TIMEOUT = 1.0
+# A connection is taken up in steps: in so many turns of the loop it can be dropped.
+_TURNS_TO_ENTER = 4
 
 
 class Listener:
@@ -100,7 +102,7 @@ class Listener:
             return
         self._stopping.set()
         await self._cancel_relisten()
-        self._site = None
+        await self._shut_door()
         self._drop_connections(runner)
         await runner.cleanup()
         if self._reserved is not None:
@@ -117,8 +119,7 @@ class Listener:
         runner = self._running()
         await self._cancel_relisten()
         if self._site is not None:
-            site, self._site = self._site, None
-            await site.stop()
+            await self._shut_door()
             # A bound socket that does not listen refuses connections, and keeps
             # other programs from taking the port meanwhile.
             await self._reserve()
@@ -174,6 +175,14 @@ class Listener:
             # Nobody else would close it.
             self._site, self._reserved = None, reserved
             raise
+
+    async def _shut_door(self) -> None:
+        """Let nobody in any more; afterwards all who were let in can be dropped."""
+        site, self._site = self._site, None
+        if site is not None:
+            await site.stop()
+            for _ in range(_TURNS_TO_ENTER):
+                await asyncio.sleep(0)
 
     async def _listen_after(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PHONE", "WIDE", "Opened", "axe", "browser", "opened", "rows_of", "until"]
 
-WIDE = {"width": 1280, "height": 800}
-PHONE = {"width": 390, "height": 844}
+WIDE = (1280, 800)
+PHONE = (390, 844)
 START_SECONDS = 60_000
 
 Opened = Callable[..., Awaitable["Page"]]
@@ -54,8 +54,9 @@ async def opened(browser: "Browser", emulator: Emulator) -> AsyncIterator[Opened
     async def open_page(
         address: str = "#/stream", *, dark: bool = False, phone: bool = False
     ) -> "Page":
+        width, height = PHONE if phone else WIDE
         context = await browser.new_context(
-            viewport=PHONE if phone else WIDE,  # type: ignore[arg-type]
+            viewport={"width": width, "height": height},
             color_scheme="dark" if dark else "light",
             reduced_motion="reduce",
             permissions=["clipboard-read", "clipboard-write"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import gzip
 import io
 import json
@@ -16,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from amplitude_async.emulator import Emulator
+from amplitude_async.emulator import Emulator, listening
 
 __all__: list[str] = []
 
@@ -401,3 +402,24 @@ async def test_where_the_help_says_to_send_is_somewhere(
     url = getattr(emulator, name) + ("/events" if name == "mparticle_url" else "")
     status, _ = await post(session, url, body(event()))
     assert status in (200, 401)
+
+
+# asyncio leaves a socket to the collector whose server is closed while it takes it up.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("turns", range(6))
+async def test_whoever_comes_in_at_the_end_holds_up_no_stop(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that arrives at the stop, and whose body is missing, is dropped."""
+    monkeypatch.setattr(listening, "_STOP_TIMEOUT", 3600.0)
+    emulator = Emulator()
+    await emulator.start()
+    with socket.create_connection(("127.0.0.1", emulator.port)) as late:
+        late.sendall(
+            b"POST /2/httpapi HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+        )
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(30.0):
+            await emulator.stop()
+    gc.collect()

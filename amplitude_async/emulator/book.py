@@ -127,5 +127,5 @@ class Book:
         return before
 
     def _tell_cleared(self, undo: str | None) -> None:
-        details = {"before": self._numbers.seen, "undo": undo}
+        details = {"before": self._numbers.seen + 1, "undo": undo}
         self._bell.announce("cleared", details)

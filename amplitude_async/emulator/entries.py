@@ -12,6 +12,7 @@ from json.encoder import encode_basestring
 from types import MappingProxyType
 from typing import Any, TypeGuard
 
+from .index import listed_id
 from .judgement import JsonObject
 from .reading import text_of
 from .records import ReceivedRequest
@@ -172,7 +173,7 @@ def _of_batch(batch: JsonObject, event: JsonObject) -> dict[str, Any]:
         "vendor": "mparticle",
         "name": _batch_name(event, kind)[:_LONGEST_NAME],
         "kind": kind[:_LONGEST_NAME],
-        "user": keys[0][1][:_LONGEST_NAME] if keys else None,
+        "user": listed_id(keys[0][1]) if keys else None,
         "device": _id(batch.get("mp_deviceid")),
         "groups": None,
         "preview": _preview(_batch_properties(batch, event)),
@@ -245,7 +246,7 @@ def _groups(groups: object) -> dict[str, str] | None:
 
 
 def _id(value: object) -> str | None:
-    return text_of(value)[:_LONGEST_NAME] or None
+    return listed_id(text_of(value)) or None
 
 
 def _is_object(value: object) -> TypeGuard[Mapping[str, Any]]:

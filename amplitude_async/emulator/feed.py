@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -133,6 +134,7 @@ class Feed:
         self._bell = bell
         self._url = url
         self._clock = clock
+        self._start = secrets.token_hex(8)
         self._readers: set[_Reader] = set()
         self._made = _Made()
         # One makes what all are told; together they would hold the loop for long.
@@ -213,6 +215,8 @@ class Feed:
         reader.begin(ledger, after, state)
         hello = {
             "version": __version__,
+            # Of another one the numbers mean other events.
+            "start": self._start,
             "url": self._url(),
             "now": self._clock(),
             "oldest": ledger.log.oldest,

@@ -84,7 +84,7 @@ class Filter:
             properties: all properties as short JSON, None for those of the preview.
         """
         if properties is None:
-            properties = dict(entry.get("preview") or ())
+            properties = dict(_previewed(entry))
         return all(
             word.holds(entry, properties) is not word.denied for word in self._words
         )
@@ -118,10 +118,17 @@ def _bare(typed: str) -> _Test | None:
 def _texts(entry: Entry) -> Iterator[str]:
     """Return what a person sees of an entry, apart from its state."""
     for field in ("name", "user", "device"):
-        yield entry.get(field) or ""
-    for name, value in entry.get("preview") or ():
-        yield name
-        yield value
+        yield _text(entry.get(field))
+    for pair in _previewed(entry):
+        yield from pair
+
+
+def _previewed(entry: Entry) -> Iterator[tuple[str, str]]:
+    """Return what the preview holds; an entry from elsewhere may hold anything."""
+    preview = entry.get("preview")
+    for pair in preview if isinstance(preview, list) else ():
+        if isinstance(pair, list) and len(pair) == 2:
+            yield _text(pair[0]), _text(pair[1])
 
 
 def _property(name: str, wanted: str) -> _Test:
@@ -147,7 +154,9 @@ def _field(name: str) -> Callable[[str], _Test]:
 
 def _group(wanted: str) -> _Test:
     def holds(entry: Entry, _: Mapping[str, str]) -> bool:
-        return any(_fits(wanted, name) for name in (entry.get("groups") or {}).values())
+        groups = entry.get("groups")
+        names = groups.values() if isinstance(groups, Mapping) else ()
+        return any(_fits(wanted, _text(name)) for name in names)
 
     return holds
 

@@ -8,7 +8,10 @@ from .judgement import JsonObject
 from .reading import text_of
 from .seen import Seen
 
-__all__ = ["Identities", "Key", "UserIndex", "event_keys"]
+__all__ = ["LONGEST_ID", "Identities", "Key", "UserIndex", "event_keys", "listed_id"]
+
+LONGEST_ID = 200
+"""Characters of an id that are shown, and by which it is found."""
 
 Key = tuple[str, str]
 """What an id is ("user", "device" or "alone") and the id.
@@ -60,6 +63,11 @@ class UserIndex:
             if found:
                 return list(found.values())
         return []
+
+
+def listed_id(name: str) -> str:
+    """Return an id as lists have it: what is listed can be looked up."""
+    return name[:LONGEST_ID]
 
 
 def event_keys(event: JsonObject) -> Iterator[Key]:

@@ -22,7 +22,7 @@ from .entries import (
     short_properties,
 )
 from .filtering import Filter
-from .index import event_keys
+from .index import event_keys, listed_id
 from .judgement import JsonObject
 from .ledger import Ledger
 from .overview import Overview
@@ -186,13 +186,14 @@ class Inspection:
 
     async def _of_user(self, name: str, units: Iterable[str]) -> list[Seen]:
         """Return all of one user, in order; of both vendors only one's."""
+        wanted = listed_id(name)
         exact: dict[str, list[Seen]] = {unit: [] for unit in units}
         device: dict[str, list[Seen]] = {unit: [] for unit in units}
         async for seen in in_turns(self._book.ledger().log.since(0)):
             if seen.unit not in exact:
                 continue
             keys = (batch_keys if seen.unit == "batch" else event_keys)(seen.event)
-            kinds = {kind for kind, own in keys if own == name}
+            kinds = {kind for kind, own in keys if listed_id(own) == wanted}
             if "user" in kinds:
                 exact[seen.unit].append(seen)
             elif kinds:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from .entries import brief, name_at, properties_of
-from .index import event_keys
+from .index import event_keys, listed_id
 from .seen import Seen
 from .turns import in_turns
 from .users import amount_of, batch_keys
@@ -50,7 +50,7 @@ class _Person:
         """Count what they did next."""
         for device in devices:
             if len(self.devices) < _MOST_DEVICES:
-                self.devices.setdefault(device[:_LONGEST])
+                self.devices.setdefault(listed_id(device))
         self.last_at = seen.received_at
         self.last_name = name_at(seen, seen.last_number)
         if seen.verdict != "stored":
@@ -225,7 +225,7 @@ class Overview:
             return
         vendor = "mparticle" if batch else "amplitude"
         devices = (own for kind, own in keys if kind == "device" and own != names[0])
-        self._person(vendor, names[0][:_LONGEST]).add(seen, devices)
+        self._person(vendor, listed_id(names[0])).add(seen, devices)
 
     def _person(self, vendor: str, name: str) -> _Person:
         key = vendor, name

@@ -47,8 +47,9 @@ async def opened(browser: "Browser", emulator: Emulator) -> AsyncIterator[Opened
     problems: list[str] = []
 
     def note(said: "ConsoleMessage") -> None:
-        # What is not there any more is told in the page itself.
-        if said.type == "error" and "status of 404" not in said.text:
+        # What is not there any more is told in the page itself, as is its server.
+        told = "status of 404" in said.text or "net::ERR_" in said.text
+        if said.type == "error" and not told:
             problems.append(said.text)
 
     async def open_page(

@@ -129,3 +129,17 @@ async def test_older_ones_are_loaded(opened: Opened, emulator: Emulator) -> None
     )
     await page.locator(".news", has_text="Newest").click()
     await rows_of(page).first.filter(has_text="999").wait_for()
+
+
+async def test_another_emulator_is_noticed(opened: Opened, emulator: Emulator) -> None:
+    """One at the same address has other events, even where it has more of them."""
+    async with Amplitude("test-key", server_url=emulator.httpapi_url) as client:
+        await client.track("Old", user_id="user-1")
+    page = await opened()
+    await rows_of(page).filter(has_text="Old").wait_for()
+    await emulator.stop()
+    async with Emulator(port=emulator.port) as other:
+        await flood(other, 5)
+        await rows_of(page).nth(4).wait_for()
+        assert await rows_of(page).count() == 5
+        assert await rows_of(page).filter(has_text="Old").count() == 0

@@ -102,6 +102,18 @@ async def test_it_says_hello_first(emulator: Emulator) -> None:
     assert hello["version"]
 
 
+async def test_another_emulator_is_told_apart(emulator: Emulator) -> None:
+    """Its numbers count other events, however many it has; a stop changes nothing."""
+    starts = []
+    async with Emulator() as other:
+        for one in (emulator, emulator, other):
+            async with watching(one) as reader:
+                starts.append((await reader.next("hello"))[1]["start"])
+            await one.stop()
+            await one.start()
+    assert starts[0] == starts[1] != starts[2]
+
+
 async def test_what_comes_is_told(emulator: Emulator) -> None:
     """Entries, the request they came in and the counters, without being asked."""
     async with watching(emulator) as reader:
@@ -306,13 +318,13 @@ async def test_clear_and_undo_are_told(emulator: Emulator) -> None:
         await reader.next("hello")
         token = (await ask(emulator, "POST", "clear", {}))["undo"]
         cleared = (await reader.next("cleared"))[1]
-        assert cleared == {"before": 1, "undo": token}
+        assert cleared == {"before": 2, "undo": token}
         await send(emulator, "two")
         assert [one["n"] for one in await reader.entries(1)] == [2]
         await ask(emulator, "POST", "undo", {"undo": token})
         assert (await reader.next("restored"))[1] == {"oldest": 1, "newest": 2}
         emulator.reset()
-        assert (await reader.next("cleared"))[1] == {"before": 2, "undo": None}
+        assert (await reader.next("cleared"))[1] == {"before": 3, "undo": None}
 
 
 async def test_there_is_room_for_twenty(emulator: Emulator) -> None:

@@ -51,6 +51,16 @@ def test_a_filter_has_bounds() -> None:
         Filter("a" * 501)
 
 
+@pytest.mark.parametrize("word", ["total:9.5", "Paid", "group:Acme", "is:local"])
+@pytest.mark.parametrize(
+    "preview", [None, 7, "total", {"total": 9.5}, [7], [["total"]], [[{}, 9.5]]]
+)
+def test_an_entry_from_elsewhere_may_hold_anything(word: str, preview: object) -> None:
+    """One that makes no sense is not what is wanted, and breaks nothing."""
+    entry = {"name": 7, "user": ["Paid?"], "groups": preview, "preview": preview}
+    assert Filter(word).holds(entry) is (word == "Paid")
+
+
 def test_stars_cost_no_more_than_letters() -> None:
     """No pattern makes it look for a long time."""
     entry = {"name": "a" * 200}

@@ -259,6 +259,19 @@ async def test_any_id_can_be_looked_up(page: Page, name: str) -> None:
     assert found["id"] == f"user {name}"
 
 
+async def test_a_long_id_is_found_as_it_is_listed(page: Page) -> None:
+    """Lists show the beginning of it, which is enough; the whole id is as well."""
+    long = "user-" + "x" * 400
+    await page.send(event("Paid", long, device_id=f"device-{long}"))
+    (user,) = (await page.get("users"))["users"]
+    (entry,) = (await page.get("entries"))["entries"]
+    assert user["id"] == entry["user"] == long[:200]
+    assert user["devices"] == [entry["device"]]
+    for name in (user["id"], entry["device"], long):
+        assert (await page.get(f"users/{name}"))["events"] == 1
+    await page.get(f"users/{long[:199]}", status=404)
+
+
 async def test_an_mparticle_user_is_there_as_well(page: Page) -> None:
     """By any identity, with its attributes after all batches."""
     for plan in ("free", "paid"):

@@ -275,9 +275,8 @@ async def test_control_lists_batches(
     url = emulator.mparticle_url + "/bulkevents"
     await post(session, url, [batch(mpid=1), batch(mpid=2)])
     texts = []
-    for page in ("batches?after=1", "requests", "stats", ""):
-        path = f"/_emulator/{page}" if page else "/"
-        async with session.get(emulator.url + path) as response:
+    for page in ("batches?after=1", "requests", "stats", "page/page.js"):
+        async with session.get(f"{emulator.url}/_emulator/{page}") as response:
             texts.append(await response.text())
     listed, requests, stats = (json.loads(text) for text in texts[:3])
     assert listed == {"batches": [batch(mpid=2)], "total": 2}

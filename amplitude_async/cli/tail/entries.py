@@ -46,7 +46,7 @@ class Wanted(NamedTuple):
             entry.get("device"),
         }:
             return False
-        return self.words is None or self.words.holds(entry, dict(_pairs(entry)))
+        return self.words is None or self.words.holds(entry)
 
 
 def as_line(entry: Mapping[str, Any]) -> str:

@@ -227,6 +227,7 @@ const tellStats = () => {
 };
 
 let newest = 0;
+let begun = "";
 let started = false;
 let refresh = 0;
 // Lists of sums follow at a distance, and only while they are looked at.
@@ -266,8 +267,10 @@ const feed = new Feed({
     stats = hello.stats;
     tellStats();
     faults.show(hello.faults);
-    if (hello.newest < newest) {
-      // It was started anew and counts from 1 again.
+    const known = begun;
+    begun = hello.start;
+    if ((known && known !== begun) || hello.newest < newest) {
+      // It is another one, which counts from 1 again.
       newest = hello.newest;
       void reload();
       feed.open(newest);

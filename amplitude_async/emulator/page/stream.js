@@ -165,10 +165,10 @@ export class Stream {
   }
 
   /** Forget what came up to an entry; an open detail stays. */
-  clear(last) {
-    this.#waiting = this.#waiting.filter((one) => (one.entry?.n ?? one.n) > last);
+  clear(before) {
+    this.#waiting = this.#waiting.filter((one) => (one.entry?.n ?? one.n) >= before);
     for (const row of [...this.list.element.children]) {
-      if (Number(row.dataset.n) <= last) row.remove();
+      if (Number(row.dataset.n) < before) row.remove();
     }
     this.#more = false;
     this.#tidy();

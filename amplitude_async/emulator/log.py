@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
@@ -69,13 +70,19 @@ class Log:
 
     def find(self, number: int) -> Seen | None:
         """Return what has this number, or holds the event that has it."""
-        for part in self._parts(0):
-            at = bisect_right(part, number, key=_number)
-            if at and number <= part[at - 1].last_number:
-                return part[at - 1]
+        with self._lock:
+            for kept in self._kept:
+                at = bisect_right(kept.items, number, key=_number)
+                if at and number <= kept.items[at - 1].last_number:
+                    return kept.items[at - 1]
         return None
 
     def _parts(self, after: int) -> list[list[Seen]]:
         with self._lock:
-            parts = [list(kept.items) for kept in self._kept]
-        return [part[bisect_right(part, after, key=_number) :] for part in parts]
+            return [_later(kept.items, after) for kept in self._kept]
+
+
+def _later(items: deque[Seen], after: int) -> list[Seen]:
+    """Copy what came after a number: of all that is kept mostly a few."""
+    count = len(items) - bisect_right(items, after, key=_number)
+    return list(islice(reversed(items), count))[::-1]

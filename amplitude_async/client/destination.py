@@ -5,6 +5,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from amplitude_async.client.inspecting import Inspector
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.health import Health
@@ -13,6 +14,7 @@ from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.handle import CombinedDelivery, Delivery
 from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import Outcome
+from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import Transport
 from amplitude_async.exceptions import ConfigurationError
@@ -285,6 +287,7 @@ class EngineDestination(Plugin):
 
     async def start(self) -> None:
         """Open the storage and start the engine's tasks."""
+        self.observers.begin()
         await self._engine.start()
 
     async def opened(self) -> None:
@@ -301,7 +304,9 @@ class EngineDestination(Plugin):
 
     async def shutdown(self, timeout: float | None) -> Stats:
         """Drain until the deadline and settle the rest."""
-        return await self._engine.shutdown(timeout)
+        stats = await self._engine.shutdown(timeout)
+        await self.observers.finish()
+        return stats
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user."""
@@ -356,6 +361,8 @@ def engine_destination(
         max_age=max_age,
         client_id=client_id,
     )
+    reporter = Reporter(config.logger, clock, endpoint.name, config.redactor)
+    engine.observers.call(Inspector(endpoint.name, clock, reporter))
     return EngineDestination(endpoint.name, door, engine, clock, strict=config.strict)
 
 

@@ -7,6 +7,7 @@ from amplitude_async.delivery.flushes import Flushes
 from amplitude_async.delivery.handle import Delivery, Ledger, Principal
 from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.journal import Journal
+from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import (
     QUIET_REASONS,
     DeliveryResult,
@@ -38,9 +39,9 @@ class Books:
         principal: Principal,
         clock: Clock,
         callbacks: CallbackRunner | None,
-        patience: float,
+        observers: Observers,
     ) -> None:
-        self._patience = patience
+        self._observers = observers
         self._endpoint = endpoint
         self._reporter = reporter
         self._journal = journal
@@ -83,7 +84,7 @@ class Books:
     async def wait_to_tell(self) -> None:
         """Wait until one more result has its place with the callback, not too long."""
         if self.callbacks is not None:
-            await self.callbacks.room(self._patience)
+            await self.callbacks.room()
 
     def settle_record(
         self, record: Record, outcome: Outcome, *, must_tell: bool
@@ -125,6 +126,8 @@ class Books:
         elif isinstance(source, Record) and self._journal.keeps_dead_letters:
             self._bury([(source, outcome)])
             self._journal.settle_soon([])
+        if self._observers.hear_ends:
+            self._observers.ended(source, outcome)
         if delivery.result is not None:
             self._hand_over(delivery.result, must_tell=must_tell)
         if outcome.status is not DeliveryStatus.DELIVERED:
@@ -176,6 +179,8 @@ class Books:
             self._journal.settle_soon(
                 [r.id for r, outcome in settlements if not _stays(outcome)]
             )
+        if self._observers.hear_ends:
+            self._observers.all_ended(settlements)
         # Last: a logging handler is user code, and may look at the account.
         self._report_all(tally)
 

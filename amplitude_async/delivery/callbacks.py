@@ -76,7 +76,9 @@ class CallbackRunner:
         reporter: Reporter,
         client_id: int,
         on_room: Callable[[], None],
+        patience: float,
     ) -> None:
+        self._patience = patience
         self._callback = callback
         self._places = _Places(capacity)
         self._clock = clock
@@ -120,8 +122,8 @@ class CallbackRunner:
         if id(self) in inside_user_code.get() and self._places.open():
             self._on_room()
 
-    async def room(self, timeout: float) -> None:
-        """Wait until a result has room, at most so many seconds; fair.
+    async def room(self) -> None:
+        """Wait until a result has room, but not too long; fair.
 
         Not in the callback itself: it would wait for its own end.
         """
@@ -129,7 +131,7 @@ class CallbackRunner:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        timer = self._clock.call_later(timeout, waiter.cancel)
+        timer = self._clock.call_later(self._patience, waiter.cancel)
         try:
             await asyncio.wait({waiter})
         finally:

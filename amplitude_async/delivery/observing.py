@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
+from amplitude_async.delivery.outcome import Outcome, Settlement
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.tasks import is_theirs
 
-__all__ = ["Answered", "Observer", "Observers"]
+__all__ = ["Answered", "Observer", "Observers", "Witness"]
 
 SHARE = 200
 
@@ -55,11 +57,27 @@ class Observer:
         """
 
 
+class Witness(Protocol):
+    """Hears how events end; it may not wait, and harms nobody."""
+
+    def begin(self) -> bool:
+        """Say whether it wants to hear, where a destination starts."""
+
+    def note(self, source: object, outcome: Outcome) -> None:
+        """Hear how an event, or its record, ended."""
+
+    async def end(self) -> None:
+        """Finish, soon."""
+
+
 class Observers:
     """All that observe one destination; their faults are their own."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
+        self._witness: Witness | None = None
+        self.hear_ends = False
+        """True while somebody wants to hear of each event: all that one has to ask."""
         # Never changed, only replaced: whoever is called may add and end others.
         self._all: dict[object, Observer] = {}
 
@@ -76,6 +94,35 @@ class Observers:
             self._all = {p: one for p, one in self._all.items() if p is not place}
 
         return end
+
+    # The ends of events -----------------------------------------------------
+
+    def call(self, witness: Witness) -> None:
+        """Have a witness, who may want to hear of events from the start on."""
+        self._witness = witness
+
+    def begin(self) -> None:
+        """Ask the witness whether it wants to hear."""
+        if self._witness is not None:
+            self.hear_ends = self._witness.begin()
+
+    def ended(self, source: object, outcome: Outcome) -> None:
+        """Tell the witness how an event, or its record, ended."""
+        if self._witness is not None:
+            self._witness.note(source, outcome)
+
+    def all_ended(self, settlements: Sequence[Settlement]) -> None:
+        """Tell the witness how many events ended."""
+        for record, outcome in settlements:
+            self.ended(record, outcome)
+
+    async def finish(self) -> None:
+        """Let the witness finish what it has heard; it hears no more."""
+        hears, self.hear_ends = self.hear_ends, False
+        if hears and self._witness is not None:
+            await self._witness.end()
+
+    # Requests ----------------------------------------------------------------
 
     def enter(self) -> list[AbstractContextManager[object]]:
         """Enter what each of them gives for a request that begins."""

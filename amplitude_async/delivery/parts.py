@@ -92,7 +92,7 @@ class Parts:
             principal=principal,
             clock=clock,
             callbacks=_callbacks(site, alarm),
-            patience=config.overflow_timeout,
+            observers=site.observers,
         )
         intake = Intake(
             config,
@@ -165,4 +165,5 @@ def _callbacks(site: Site, alarm: Alarm) -> CallbackRunner | None:
         reporter=site.reporter,
         client_id=site.client_id,
         on_room=alarm.ring,
+        patience=config.overflow_timeout,
     )

@@ -60,6 +60,11 @@ class AmplitudeApi:
             raise ValueError(msg)  # noqa: TRY004 - a bad value, like the others
         self._api_keys = None if api_keys is None else frozenset(api_keys)
 
+    @property
+    def some_key(self) -> str:
+        """A key that it takes, for events of the emulator's own."""
+        return "emulator" if self._api_keys is None else min(self._api_keys, default="")
+
     def body_limit(self, path: str) -> int | None:
         """Return the most bytes a decoded body may have, None for a foreign path."""
         return _BODY_LIMITS.get(path)

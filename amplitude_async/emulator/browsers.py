@@ -29,12 +29,21 @@ OWN_HEADERS: Mapping[str, str] = MappingProxyType(
         # Events are not to be trusted: nothing may run them as a script.
         "X-Content-Type-Options": "nosniff",
         "Cross-Origin-Resource-Policy": "same-origin",
+        "Content-Security-Policy": (
+            "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; "
+            "form-action 'none'"
+        ),
+        "Referrer-Policy": "no-referrer",
+        "X-Frame-Options": "DENY",
     }
 )
 """Of every answer on the emulator's own pages."""
 
 _FIELD_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z, -]{1,1000}")
 _PREFLIGHT_SECONDS = "600"
+# Asked by a page that is not on this machine: its browser wants to be told.
+_ASKS_PRIVATE = "Access-Control-Request-Private-Network"
+_GRANTS_PRIVATE = "Access-Control-Allow-Private-Network"
 
 
 class Guard:
@@ -119,11 +128,13 @@ def preflight(request: web.BaseRequest) -> web.Response | None:
     asks = hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
     if request.method != hdrs.METH_OPTIONS or not asks:
         return None
-    headers = {
+    headers: dict[str, str] = {
         hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*",
         hdrs.ACCESS_CONTROL_ALLOW_METHODS: hdrs.METH_POST,
         hdrs.ACCESS_CONTROL_MAX_AGE: _PREFLIGHT_SECONDS,
     }
+    if _ASKS_PRIVATE in request.headers:
+        headers[_GRANTS_PRIVATE] = "true"
     # By name: a star would not cover the credentials that mParticle wants.
     wanted = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
     if _FIELD_NAMES.fullmatch(wanted):

@@ -1,4 +1,4 @@
-"""The emulator's own pages: what arrived, counters, faults, reset."""
+"""What programs ask of the emulator: what was stored, counters, faults, reset."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from aiohttp import web
 
 from .browsers import OWN_HEADERS, refuse_other_json
 from .ledger import Ledger
-from .page import PAGE
-from .records import ReceivedRequest
 from .script import FaultScript, parse_faults
 from .seen import Seen
 
@@ -23,17 +21,11 @@ _Item = TypeVar("_Item")
 _DEFAULT_LIMIT = 100
 _MAX_LIMIT = 10_000
 _MAX_ANSWER = 8_000_000
-# The page is one file: whatever it would load from elsewhere is a mistake.
-_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "connect-src 'self'; img-src data:; "
-    # Or another page could lay itself over this one and have its button pressed.
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
+_MOST_FAULTS = 1_000
 
 
 class Control:
-    """Answers the requests under `/_emulator` and the page at `/`."""
+    """Answers requests under `/_emulator` for what was stored, counters and faults."""
 
     def __init__(
         self,
@@ -48,20 +40,15 @@ class Control:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes to add to the application."""
         return [
-            web.get("/", self._page),
             web.get("/_emulator/events", self._events),
             web.get("/_emulator/batches", self._batches),
-            web.get("/_emulator/requests", self._requests),
             web.get("/_emulator/stats", self._stats),
             web.get("/_emulator/faults", self._list_faults),
             web.post("/_emulator/faults", self._add_faults),
             web.delete("/_emulator/faults", self._clear_faults),
+            web.delete(r"/_emulator/faults/{number:\d{1,15}}", self._remove_fault),
             web.post("/_emulator/reset", self._post_reset),
         ]
-
-    async def _page(self, _: web.Request) -> web.Response:
-        headers = {**OWN_HEADERS, "Content-Security-Policy": _POLICY}
-        return web.Response(text=PAGE, content_type="text/html", headers=headers)
 
     async def _events(self, request: web.Request) -> web.Response:
         ledger = self._ledger()
@@ -74,11 +61,6 @@ class Control:
         total = ledger.stats.batches_ingested
         kept = ledger.stored("batch")
         return _listing(request, "batches", kept, total, show=_as_sent)
-
-    async def _requests(self, request: web.Request) -> web.Response:
-        ledger = self._ledger()
-        total = ledger.stats.requests
-        return _listing(request, "requests", ledger.requests, total, show=_summary)
 
     async def _stats(self, _: web.Request) -> web.Response:
         return _json(asdict(self._ledger().stats))
@@ -94,12 +76,22 @@ class Control:
             faults = parse_faults(_document(await request.read()))
         except ValueError as error:
             return _json({"error": str(error)}, status=400)
+        if len(self._faults.pending) + len(faults) > _MOST_FAULTS:
+            full = f"more than {_MOST_FAULTS:,} faults are armed: remove some first"
+            return _json({"error": full}, status=400)
         self._faults.add(*faults)
         return _json({"faults": self._faults.describe()})
 
     async def _clear_faults(self, _: web.Request) -> web.Response:
         self._faults.clear()
         return _json({"faults": []})
+
+    async def _remove_fault(self, request: web.Request) -> web.Response:
+        number = int(request.match_info["number"])
+        if not self._faults.remove(number):
+            error = f"fault {number} is armed no more: GET /_emulator/faults has ids"
+            return _json({"error": error}, status=404)
+        return _json({"faults": self._faults.describe()})
 
     async def _post_reset(self, request: web.Request) -> web.Response:
         refusal = refuse_other_json(request)
@@ -111,21 +103,6 @@ class Control:
 
 def _as_sent(seen: Seen) -> object:
     return seen.event
-
-
-def _summary(request: ReceivedRequest) -> dict[str, Any]:
-    # No headers: they may hold credentials.
-    return {
-        "path": request.path,
-        "status": request.status,
-        "events": len(request.events),
-        "batches": len(request.batches),
-        "body_bytes": request.body_bytes,
-        "decoded_bytes": request.decoded_bytes,
-        "received_at": request.received_at,
-        "fault": request.fault,
-        "note": request.note,
-    }
 
 
 def _listing(

@@ -41,6 +41,16 @@ class Kept(Generic[_Item]):
             gone.append(self._forget_oldest())
         return gone
 
+    def extend(self, later: Kept[_Item]) -> None:
+        """Keep what somebody else kept later, and forget the oldest likewise."""
+        self.items.extend(later.items)
+        self._sizes.extend(later._sizes)
+        self._units += later._units
+        self._bytes += later._bytes
+        self.forgotten += later.forgotten
+        while len(self.items) > 1 and self._has_too_much():
+            self._forget_oldest()
+
     def _has_too_much(self) -> bool:
         has = (len(self.items), self._units, self._bytes)
         return any(map(gt, has, self._most))

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from typing import Literal
 
 from .index import Identities, UserIndex, event_keys
 from .judgement import JsonObject, Judgement
 from .kept import Kept
+from .log import Log
 from .reading import MAX_WEIGHT, weigh
 from .records import EmulatorStats, ReceivedRequest
-from .seen import Seen, Taken, Verdict
+from .seen import Seen, Taken, Verdict, count_of
+from .tally import Tally
 from .users import batch_keys
 from .waiting import Waiters
 
-__all__ = ["Ledger", "Unit"]
+__all__ = ["Ledger", "Numbers", "Unit"]
 
 Unit = Literal["event", "batch"]
 """What a vendor takes: Amplitude events, mParticle batches."""
@@ -33,6 +36,24 @@ _SEEN_BYTES = 256
 _LONG_KEY = 250
 # Without a bound a long soak run would fill the memory with keys.
 _DEDUP_KEYS = 1_000_000
+
+
+class Numbers:
+    """The last numbers given to what arrives; no ledger begins anew with them."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self.requests = 0
+
+    def take(self, count: int) -> int:
+        """Return the first of so many numbers that nothing else has."""
+        self.seen += count
+        return self.seen - count + 1
+
+    def take_request(self) -> int:
+        """Return the next number of a request."""
+        self.requests += 1
+        return self.requests
 
 
 class _Shelf:
@@ -87,9 +108,24 @@ class _Shelf:
             self._store(one, share + _SEEN_BYTES)
         return fresh
 
+    def keep_rejected(self, seen: Seen, weight: int) -> None:
+        """Keep what was not taken, and count it."""
+        self.rejected += 1
+        self.keep_other(seen, weight)
+
     def keep_other(self, seen: Seen, weight: int) -> None:
         """Keep what was not stored."""
         self.others.put(seen, weight + _SEEN_BYTES + len(seen.reason))
+
+    def absorb(self, later: _Shelf) -> None:
+        """Take over what another one was sent later."""
+        self.stored.extend(later.stored)
+        self.others.extend(later.others)
+        self.ingested += later.ingested
+        self.duplicates += later.duplicates
+        self.rejected += later.rejected
+        self._known.update(later._known)
+        self._index = None
 
     def _store(self, seen: Seen, weight: int) -> None:
         gone = self.stored.put(seen, weight)
@@ -129,6 +165,8 @@ class Ledger:
             taken of each, may take, each, as it is estimated; the newest of them
             stays, however large.
         waiting: who waits for events, and the lock that all share.
+        numbers: the last ones given, where another ledger was before.
+        changed: is told of each change, by whoever made it.
     """
 
     def __init__(
@@ -137,6 +175,9 @@ class Ledger:
         keep_requests: int,
         keep_bytes: int = 2**28,
         waiting: Waiters | None = None,
+        *,
+        numbers: Numbers | None = None,
+        changed: Callable[[], None] = lambda: None,
     ) -> None:
         for name, value in (
             ("keep", keep_events),
@@ -155,11 +196,13 @@ class Ledger:
         self._requests: Kept[ReceivedRequest] = Kept(
             keep_requests, keep_events, keep_bytes
         )
-        self._connections_dropped = 0
-        self._by_status: Counter[int] = Counter()
-        self._received: Counter[str] = Counter()
-        self._historical_dropped = self._partial_dropped = 0
-        self._bytes = self._faults = self._numbered = 0
+        self._local: Kept[Seen] = Kept(keep_events, keep_events, keep_bytes)
+        self._numbers = Numbers() if numbers is None else numbers
+        self._changed = changed
+        kept = [(shelf.stored, shelf.others) for shelf in self._shelves.values()]
+        self.log = Log(self._lock, (*(one for two in kept for one in two), self._local))
+        """All that arrived, and what clients told of, in one order."""
+        self._tally = Tally()
 
     @property
     def events(self) -> Taken:
@@ -210,31 +253,40 @@ class Ledger:
         with self._lock:
             events, batches = self._shelves["event"], self._shelves["batch"]
             return EmulatorStats(
-                requests=self._by_status.total(),
-                by_status=dict(self._by_status),
-                events_received=self._received["event"],
+                **self._tally.as_fields(),
                 events_ingested=events.ingested,
                 duplicates=events.duplicates,
-                bytes_received=self._bytes,
-                faults_fired=self._faults,
-                connections_dropped=self._connections_dropped,
-                batches_received=self._received["batch"],
                 batches_ingested=batches.ingested,
                 batch_duplicates=batches.duplicates,
-                historical_dropped=self._historical_dropped,
-                partial_dropped=self._partial_dropped,
                 events_forgotten=events.stored.forgotten,
                 batches_forgotten=batches.stored.forgotten,
                 requests_forgotten=self._requests.forgotten,
                 events_rejected=events.rejected,
                 batches_rejected=batches.rejected,
                 rejected_forgotten=events.others.forgotten + batches.others.forgotten,
+                local_forgotten=self._local.forgotten,
             )
+
+    @property
+    def newest(self) -> tuple[int, int]:
+        """The last number given to an event, and to a request."""
+        return self._numbers.seen, self._numbers.requests
+
+    def requests_after(self, number: int, most: int) -> list[ReceivedRequest]:
+        """Return the newest requests after a number, in order of being judged."""
+        found = []
+        with self._lock:
+            for request in islice(reversed(self._requests.items), most):
+                if request.number <= number:
+                    break
+                found.append(request)
+        return found[::-1]
 
     def drop_connections(self, count: int) -> None:
         """Count connections that were closed without an answer."""
         with self._lock:
-            self._connections_dropped += count
+            self._tally.count_connections(count)
+        self._changed()
 
     def record(
         self,
@@ -252,16 +304,44 @@ class Ledger:
         """
         with self._lock:
             taken = judgement is not None and bool(judgement.accepted)
-            number = self._by_status.total() + 1
+            number = self._numbers.take_request()
             request = replace(request, number=number, taken=taken)
             fresh: list[Seen] = []
             if judgement is not None:
                 fresh = self._store(judgement, request)
             self._keep_rejected(request)
             self._count(request)
-            self._connections_dropped += dropped
+            self._tally.count_connections(dropped)
             # Last: whoever wakes shall find everything in its place.
             self._waiting.offer(fresh)
+        self._changed()
+
+    def record_local(self, reports: Iterable[Seen], weight: int) -> list[Seen]:
+        """Keep what a client rejected or dropped by itself.
+
+        Args:
+            reports: without numbers.
+            weight: about what each of them takes.
+        """
+        told = []
+        with self._lock:
+            for report in reports:
+                number = self._numbers.take(count_of(report.unit, report.event))
+                seen = replace(report, number=number)
+                told.append(seen)
+                self._tally.count_local(seen)
+                self._local.put(seen, weight + _SEEN_BYTES + len(seen.reason))
+        self._changed()
+        return told
+
+    def absorb(self, later: Ledger) -> None:
+        """Take over what another ledger wrote down later."""
+        with self._lock:
+            for unit, shelf in self._shelves.items():
+                shelf.absorb(later._shelves[unit])
+            self._requests.extend(later._requests)
+            self._local.extend(later._local)
+            self._tally.absorb(later._tally)
 
     def _store(self, judgement: Judgement, request: ReceivedRequest) -> list[Seen]:
         def seen(unit: JsonObject, place: int, is_new: bool) -> Seen:  # noqa: FBT001 - its only caller is near
@@ -271,11 +351,11 @@ class Ledger:
                 place,
                 "" if is_new else "a copy of one that was stored before",
                 verdict="stored" if is_new else "duplicate",
+                kind=judgement.unit,
             )
 
         shelf = self._shelves[judgement.unit]
-        self._historical_dropped += judgement.too_young
-        self._partial_dropped += judgement.unfit
+        self._tally.count_silent(judgement)
         fresh = shelf.put(judgement, seen, request.received_at, request.weight)
         return fresh if judgement.unit == "event" else []
 
@@ -286,9 +366,10 @@ class Ledger:
         for index, reason in request.reasons.items():
             if index >= len(sent):
                 continue
-            shelf.rejected += 1
-            seen = self._seen(request, sent[index], index, reason, verdict="rejected")
-            shelf.keep_other(seen, request.weight // len(sent))
+            seen = self._seen(
+                request, sent[index], index, reason, verdict="rejected", kind=unit
+            )
+            shelf.keep_rejected(seen, request.weight // len(sent))
 
     def _seen(
         self,
@@ -298,10 +379,10 @@ class Ledger:
         reason: str,
         *,
         verdict: Verdict,
+        kind: Unit,
     ) -> Seen:
-        self._numbered += 1
         return Seen(
-            number=self._numbered,
+            number=self._numbers.take(count_of(kind, unit)),
             received_at=request.received_at,
             verdict=verdict,
             reason=reason,
@@ -309,15 +390,12 @@ class Ledger:
             request=request.number,
             index=index,
             event=unit,
+            unit=kind,
         )
 
     def _count(self, request: ReceivedRequest) -> None:
         units = len(request.events) + len(request.batches)
-        self._by_status[request.status] += 1
-        self._received["event"] += len(request.events)
-        self._received["batch"] += len(request.batches)
-        self._bytes += request.body_bytes
-        self._faults += request.fault is not None
+        self._tally.count(request)
         self._requests.put(request, _head_weight(request) + request.weight, units)
 
 

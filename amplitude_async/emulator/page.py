@@ -160,7 +160,7 @@ const poll = async () => {
       [get("stats"), get("requests?limit=20"), get("events?limit=50"),
        get("batches?limit=20")]);
     counters(stats);
-    fill("requests", requests.requests.reverse().map(requestRow));
+    fill("requests", requests.requests.map(requestRow));
     fill("events", events.events.reverse().map(eventRow));
     fill("batches", batches.batches.reverse().map(batchRow));
     byId("state").textContent = "live";

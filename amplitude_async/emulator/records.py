@@ -141,3 +141,12 @@ class EmulatorStats:
 
     rejected_forgotten: int = 0
     """Events and batches that were not taken, or copies, and are no longer kept."""
+
+    local_rejected: int = 0
+    """Events and batches that clients told they rejected by themselves."""
+
+    local_dropped: int = 0
+    """Likewise, that they dropped."""
+
+    local_forgotten: int = 0
+    """What clients told of and is no longer kept."""

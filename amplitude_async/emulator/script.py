@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import math
 import random
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import fields
 from threading import RLock
@@ -16,7 +18,7 @@ from .admission import Admission
 from .faults import Fault
 from .records import ReceivedRequest
 
-__all__ = ["FaultScript", "Turn", "describe", "parse_faults"]
+__all__ = ["FaultScript", "Turn", "describe", "in_words", "parse_faults"]
 
 _KINDS = (
     "throttle",
@@ -35,10 +37,11 @@ _FIELDS = frozenset(one.name for one in fields(Fault)) - {"when"}
 class _Entry:
     """A fault, how often it may still fire, and for whom it does not."""
 
-    __slots__ = ("admission", "fault", "left")
+    __slots__ = ("admission", "fault", "left", "number")
 
-    def __init__(self, fault: Fault) -> None:
+    def __init__(self, fault: Fault, number: int) -> None:
         self.fault = fault
+        self.number = number
         self.left = fault.count
         per_second, at_once = fault.requests_per_second, fault.at_once
         busy = per_second is not None or at_once is not None
@@ -52,9 +55,14 @@ class FaultScript:
 
     Args:
         seed: of the draws for `Fault.rate`, so that a run can be repeated.
+        changed: is told when a fault was added, fired or went.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(
+        self, seed: int = 0, changed: Callable[[], None] = lambda: None
+    ) -> None:
+        self._changed = changed
+        self._numbers = itertools.count(1)
         self._seed = seed
         self._random = random.Random(seed)
         self._entries: list[_Entry] = []
@@ -73,23 +81,41 @@ class FaultScript:
             ValueError: there is no preset of such a name; none is added.
             TypeError: something else is no fault, likewise.
         """
-        entries = [_Entry(_fault(one)) for one in faults]
+        entries = [_Entry(_fault(one), next(self._numbers)) for one in faults]
         with self._lock:
             self._entries.extend(entries)
+        self._changed()
+
+    def remove(self, number: int) -> bool:
+        """Remove the fault whose `id` this is; False where it is there no more."""
+        with self._lock:
+            found = [one for one in self._entries if one.number == number]
+            for entry in found:
+                self._entries.remove(entry)
+        self._changed()
+        return bool(found)
 
     def clear(self) -> None:
         """Remove all faults and start the draws anew."""
         with self._lock:
             self._entries.clear()
             self._random.seed(self._seed)
+        self._changed()
 
     def turn(self) -> Turn:
         """Begin choosing a fault for one request."""
         return Turn(self, iter(self._all()))
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Return the pending faults as JSON objects."""
-        return [describe(entry.fault, entry.left) for entry in self._all()]
+    def describe(self, most: int | None = None) -> list[dict[str, Any]]:
+        """Return the pending faults as JSON objects, at most so many."""
+        return [
+            {
+                "id": entry.number,
+                "text": in_words(entry.fault, entry.left),
+                **describe(entry.fault, entry.left),
+            }
+            for entry in self._all()[:most]
+        ]
 
     def _all(self) -> tuple[_Entry, ...]:
         with self._lock:
@@ -114,6 +140,7 @@ class FaultScript:
                 entry.left -= 1
                 if entry.left == 0:
                     self._entries.remove(entry)
+        self._changed()
         return True
 
 
@@ -196,6 +223,41 @@ def describe(fault: Fault, left: int | None) -> dict[str, Any]:
         if one.name not in ("name", "count", "body") and plain and value != one.default:
             shown[one.name] = str(value) if value == float("inf") else value
     return shown
+
+
+def in_words(fault: Fault, left: int | None) -> str:
+    """Say what a fault does, to whom, and how often it still does."""
+    what = "; ".join(filter(None, _deeds(fault))) or "changes nothing"
+    if fault.name:
+        what = f"{fault.name[:80]}: {what}"
+    whom = f", on {fault.path[:80]}" if fault.path else ""
+    chance = f", {fault.rate:.0%} of the time" if fault.rate < 1 else ""
+    some = ", where its condition holds" if fault.when else ""
+    if left is None:
+        often = ", until it is removed"
+    else:
+        often = f", {left:,} more {'time' if left == 1 else 'times'}"
+    return what + whom + chance + some + often
+
+
+def _deeds(fault: Fault) -> Iterator[str]:
+    if fault.requests_per_second is not None:
+        yield f"takes {fault.requests_per_second:g} requests a second"
+    if fault.at_once is not None:
+        yield f"takes {fault.at_once:,} requests at once"
+    if fault.delay:
+        endless = math.isinf(fault.delay)
+        yield "never answers" if endless else f"waits {fault.delay:g} s"
+    if fault.status is not None:
+        yield f"answers {fault.status}"
+    if fault.hang_up:
+        yield f"hangs up {fault.hang_up} the answer"
+    if fault.trickle:
+        yield f"{fault.trickle:g} s between bytes"
+    if fault.endless:
+        yield "an answer without end"
+    if fault.ingest:
+        yield "stores the events all the same"
 
 
 def parse_faults(value: object) -> list[Fault]:

@@ -9,9 +9,9 @@ from typing import Literal, overload
 from .judgement import JsonObject
 from .reading import text_of
 
-__all__ = ["Seen", "Taken", "Verdict"]
+__all__ = ["Seen", "Taken", "Verdict", "count_of"]
 
-Verdict = Literal["stored", "duplicate", "rejected"]
+Verdict = Literal["stored", "duplicate", "rejected", "dropped"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -19,13 +19,15 @@ class Seen:
     """One event, or mParticle batch, that arrived, and what became of it."""
 
     number: int
-    """Counts what arrived from 1, in order of arrival."""
+    """Counts what arrived from 1, in order of arrival; a batch counts its events."""
 
     received_at: float
     """Seconds since the epoch, on the emulator's clock."""
 
     verdict: Verdict
-    """Whether it was stored, is a copy of one that was, or was not taken."""
+    """Whether it was stored, is a copy of one that was, or was not taken.
+
+    Only a client drops events, and tells so where it is asked to."""
 
     reason: str
     """Why it was not taken, in words the vendor would not send."""
@@ -41,6 +43,17 @@ class Seen:
 
     event: JsonObject = field(compare=False)
     """The event, or batch, as it was sent."""
+
+    unit: Literal["event", "batch"] = "event"
+    """What it is: an Amplitude event, or an mParticle batch."""
+
+    local: bool = False
+    """Whether it never came: a client told what it rejected or dropped by itself."""
+
+    @property
+    def last_number(self) -> int:
+        """The number of its last event, its own where it is no batch."""
+        return self.number + count_of(self.unit, self.event) - 1
 
     @property
     def name(self) -> str:
@@ -61,6 +74,14 @@ class Seen:
         """Say what became of it, without what is in it."""
         why = f" {self.status}: {self.reason}" if self.reason else ""
         return f"<Seen {self.number} {self.name[:80]!r} {self.verdict}{why}>"
+
+
+def count_of(unit: Literal["event", "batch"], sent: JsonObject) -> int:
+    """Return how many numbers it takes: a batch one for each of its events."""
+    if unit == "event":
+        return 1
+    events = sent.get("events")
+    return max(1, len(events)) if isinstance(events, list) else 1
 
 
 class Taken(list[JsonObject]):

@@ -7,16 +7,20 @@ import warnings
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from aiohttp import web
 
 from .amplitude_api import BATCH_PATH, HTTP_API_PATH, AmplitudeApi
 from .arrivals import Arrivals
+from .assets import Assets
+from .bell import Bell
 from .book import Book
 from .browsers import Guard
 from .control import Control
 from .exchange import Exchange, find_vendor
+from .feed import Feed
+from .inspection import Inspection
 from .judgement import Vendor
 from .ledger import Ledger
 from .listening import Listener, is_loopback
@@ -24,6 +28,7 @@ from .mparticle_api import MPARTICLE_PATH, MParticleApi
 from .own_loop import OwnLoop
 from .rates import RateMeter
 from .script import FaultScript
+from .trial import Trial
 from .waiting import Waiters
 from .wire import meet_expectation
 
@@ -58,8 +63,8 @@ class Emulator(Arrivals):
             that were not taken.
         keep_requests: newest requests kept in `requests`.
         keep_bytes: memory that what is kept of each of the three may take, as it is
-            estimated, and as much for what was not taken of events and batches;
-            `stats` counts what was forgotten.
+            estimated, and as much for what was not taken of events and batches, and
+            for what clients tell of; `stats` counts what was forgotten.
         seed: of the draws for `Fault.rate`.
         allow_remote: allow a host that other machines can reach.
         allowed_hosts: host names by which its own pages may be read, besides IP
@@ -100,17 +105,26 @@ class Emulator(Arrivals):
             raise ValueError(msg)  # noqa: TRY004 - a bad value, like the others
         mparticle = MParticleApi(mparticle_keys, bulk_partial=bulk_partial)
         meter = None if eps_threshold is None else RateMeter(eps_threshold, eps_window)
+        amplitude = AmplitudeApi(api_keys)
         vendors = (
-            Vendor(AmplitudeApi(api_keys), meter),
+            Vendor(amplitude, meter),
             Vendor(mparticle, _batch_meter(rate_limit_per_second)),
         )
-        self.faults = FaultScript(seed)
+        bell = Bell()
+        self.faults = FaultScript(seed, bell.ring)
         """The faults to come: `add`, `clear`, `pending`."""
         waiters = Waiters()
         new_ledger = partial(Ledger, keep, keep_requests, keep_bytes, waiters)
         # The thread of `with` holds these and not the emulator itself, which can so
         # be collected where nobody ends it.
-        super().__init__(Book(new_ledger, waiters, self.faults, vendors), waiters)
+        book = Book(
+            new_ledger,
+            waiting=waiters,
+            faults=self.faults,
+            vendors=vendors,
+            bell=bell,
+        )
+        super().__init__(book, waiters)
         self._listener = _listener(
             host,
             port,
@@ -119,6 +133,8 @@ class Emulator(Arrivals):
             vendors=vendors,
             clock=clock,
             allowed_hosts=allowed_hosts,
+            bell=bell,
+            test_key=amplitude.some_key,
         )
         self._own: OwnLoop | None = None
 
@@ -272,7 +288,7 @@ class Emulator(Arrivals):
         return ended
 
 
-def _listener(
+def _listener(  # noqa: PLR0913 - its parts, each once
     host: str,
     port: int,
     *,
@@ -281,6 +297,8 @@ def _listener(
     vendors: Sequence[Vendor],
     clock: Callable[[], float],
     allowed_hosts: Collection[str],
+    bell: Bell,
+    test_key: str,
 ) -> Listener:
     """Put together what answers requests."""
 
@@ -290,20 +308,45 @@ def _listener(
     def ingests(path: str) -> bool:
         return find_vendor(vendors, path) is not None
 
-    control = Control(book.ledger, faults, book.reset)
+    def url() -> str:
+        return listener.url
+
+    feed = Feed(book.ledger, faults, bell, url=url, clock=clock)
+    trial = Trial(url, HTTP_API_PATH, test_key, clock)
+    rooms = (
+        Assets(),
+        feed,
+        Inspection(book, clock, trial.send),
+        Control(book.ledger, faults, book.reset),
+    )
     exchange = Exchange(
         vendors=vendors, ledger=book.ledger, faults=faults, clock=clock, pause=pause
     )
     guard = Guard((host, *allowed_hosts), ingests)
     listener = Listener(
-        host, port, partial(_application, control, exchange, guard), book.count_dropped
+        host,
+        port,
+        partial(_application, rooms, feed, exchange, guard),
+        book.count_dropped,
     )
     return listener
 
 
-def _application(control: Control, exchange: Exchange, guard: Guard) -> web.Application:
+class _Room(Protocol):
+    """Answers some of the emulator's own routes."""
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes to add to the application."""
+
+
+def _application(
+    rooms: Sequence[_Room], feed: Feed, exchange: Exchange, guard: Guard
+) -> web.Application:
     app = web.Application(middlewares=[guard.middleware])
-    routes = [*control.routes(), web.route("*", "/{path:.*}", exchange.receive)]
+    feed.begin()
+    app.on_shutdown.append(feed.end)
+    own = [route for room in rooms for route in room.routes()]
+    routes = [*own, web.route("*", "/{path:.*}", exchange.receive)]
     for route in routes:
         route.kwargs["expect_handler"] = meet_expectation
     app.add_routes(routes)

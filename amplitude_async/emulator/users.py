@@ -16,9 +16,12 @@ from .reading import text_of
 from .seen import Seen
 
 __all__ = [
+    "BatchPortrait",
+    "Portrait",
     "SeenMParticleUser",
     "SeenUser",
     "UnknownUserError",
+    "amount_of",
     "batch_keys",
     "picture",
     "picture_of_batches",
@@ -113,42 +116,75 @@ def unknown_user(
     )
 
 
-def picture(name: str, found: Sequence[Seen]) -> SeenUser:
-    """Return what the events of one user make of it."""
-    events = tuple(seen.event for seen in found)
-    properties = Properties()
-    groups: dict[str, tuple[str, ...]] = {}
-    for event in events:
+class Portrait:
+    """What the events of one Amplitude user make of it, one after the other."""
+
+    def __init__(self) -> None:
+        self.properties = Properties()
+        self.groups: dict[str, tuple[str, ...]] = {}
+        self.devices: dict[str, None] = {}
+        self._amounts: list[float] = []
+
+    def add(self, seen: Seen) -> None:
+        """Add the next event, in order of arrival."""
+        event = seen.event
         kind = event.get("event_type")
         if kind == _IDENTIFY:
-            properties.apply(event.get("user_properties"))
-            groups.update(_groups(event.get("groups")))
+            self.properties.apply(event.get("user_properties"))
+            self.groups.update(_groups(event.get("groups")))
         elif kind != _GROUP_IDENTIFY:
-            properties.put(event.get("user_properties"))
-    devices = (seen.device_id for seen in found)
+            self.properties.put(event.get("user_properties"))
+        if seen.device_id:
+            self.devices.setdefault(seen.device_id)
+        amount = amount_of(event)
+        if amount:
+            self._amounts.append(amount)
+
+    @property
+    def revenue(self) -> float:
+        """Sum over all events with an amount."""
+        return _sum(self._amounts)
+
+
+class BatchPortrait:
+    """What the batches of one mParticle user make of it, likewise."""
+
+    def __init__(self) -> None:
+        self.attributes = Properties()
+        self.identities: dict[str, str] = {}
+
+    def add(self, batch: JsonObject) -> None:
+        """Add the next batch, in order of arrival."""
+        self.attributes.drop(batch.get("deleted_user_attributes"))
+        self.attributes.put(batch.get("user_attributes"))
+        self.identities.update(_identities(batch))
+
+
+def picture(name: str, found: Sequence[Seen]) -> SeenUser:
+    """Return what the events of one user make of it."""
+    portrait = Portrait()
+    for seen in found:
+        portrait.add(seen)
     return SeenUser(
         id=name,
-        properties=properties.as_dict(),
-        groups=groups,
-        revenue=_sum(filter(None, map(_amount, events))),
-        events=events,
-        devices=tuple(dict.fromkeys(filter(None, devices))),
+        properties=portrait.properties.as_dict(),
+        groups=portrait.groups,
+        revenue=portrait.revenue,
+        events=tuple(seen.event for seen in found),
+        devices=tuple(portrait.devices),
     )
 
 
 def picture_of_batches(name: str, found: Sequence[Seen]) -> SeenMParticleUser:
     """Return what the batches of one mParticle user make of it."""
     batches = tuple(seen.event for seen in found)
-    attributes = Properties()
-    identities: dict[str, str] = {}
+    portrait = BatchPortrait()
     for batch in batches:
-        attributes.drop(batch.get("deleted_user_attributes"))
-        attributes.put(batch.get("user_attributes"))
-        identities.update(_identities(batch))
+        portrait.add(batch)
     return SeenMParticleUser(
         id=name,
-        attributes=attributes.as_dict(),
-        identities=identities,
+        attributes=portrait.attributes.as_dict(),
+        identities=portrait.identities,
         batches=batches,
         events=tuple(event for batch in batches for event in batch.get("events") or ()),
     )
@@ -181,7 +217,7 @@ def _groups(groups: object) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield str(kind), tuple(text_of(name) for name in listed if text_of(name))
 
 
-def _amount(event: JsonObject) -> float | None:
+def amount_of(event: JsonObject) -> float | None:
     """Return the revenue of one event, None where it has none."""
     properties = event.get("event_properties")
     inside = properties if isinstance(properties, Mapping) else {}

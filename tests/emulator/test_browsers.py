@@ -22,6 +22,11 @@ OWN_PATHS = (
     "/_emulator/requests",
     "/_emulator/stats",
     "/_emulator/faults",
+    "/_emulator/entries",
+    "/_emulator/entries/1",
+    "/_emulator/users",
+    "/_emulator/users/user-1",
+    "/_emulator/types",
 )
 SAFE = "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"
 
@@ -65,8 +70,11 @@ async def test_only_json_changes_anything(
     [
         ("POST", "/_emulator/faults"),
         ("DELETE", "/_emulator/faults"),
+        ("DELETE", "/_emulator/faults/1"),
         ("POST", "/_emulator/reset"),
+        ("POST", "/_emulator/clear"),
         ("GET", "/_emulator/events"),
+        ("GET", "/_emulator/feed"),
         ("POST", "/elsewhere"),
     ],
 )
@@ -197,6 +205,20 @@ async def test_a_browser_may_ask_whether_it_may_send(
     assert headers["Access-Control-Allow-Headers"] == "authorization,content-type"
     assert emulator.stats.requests == 0
     assert emulator.faults.pending
+
+
+async def test_a_page_of_another_machine_may_be_granted_too(
+    session: aiohttp.ClientSession,
+) -> None:
+    """A browser asks first whether a local server wants to hear from the outside."""
+    asked = {
+        "Origin": ELSEWHERE,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    async with session.options("/2/httpapi", headers=asked) as response:
+        assert response.status == 204
+        assert response.headers["Access-Control-Allow-Private-Network"] == "true"
 
 
 async def test_no_preflight_is_granted_elsewhere(

@@ -200,6 +200,9 @@ async def test_it_is_armed_by_the_control_route(
         assert shown == {
             "faults": [
                 {
+                    "id": 1,
+                    "text": "busy: takes 1 requests a second; takes 3 requests at "
+                    "once; answers 429, until it is removed",
                     "name": "busy",
                     "left": None,
                     "status": 429,

@@ -262,8 +262,21 @@ def test_script_describes_itself() -> None:
     script = FaultScript()
     script.add(Fault(503, count=3), Fault(delay=math.inf, path="/batch", count=None))
     assert script.describe() == [
-        {"name": "status 503", "left": 3, "status": 503},
-        {"name": "delay", "left": None, "delay": "inf", "path": "/batch"},
+        {
+            "id": 1,
+            "text": "answers 503, 3 more times",
+            "name": "status 503",
+            "left": 3,
+            "status": 503,
+        },
+        {
+            "id": 2,
+            "text": "never answers, on /batch, until it is removed",
+            "name": "delay",
+            "left": None,
+            "delay": "inf",
+            "path": "/batch",
+        },
     ]
 
 

@@ -192,9 +192,18 @@ class AmplitudeDoor:
             )
 
     def admit_fields(
-        self, event_type: str, fields: Mapping[str, Any], record_id: int, wall: float
+        self,
+        event_type: str,
+        fields: Mapping[str, Any],
+        record_id: int,
+        wall: float,
+        *,
+        insert_id: str | None = None,
     ) -> Record | None:
-        """Encode an event from keyword fields; None where it must become a model."""
+        """Encode an event from keyword fields; None where it must become a model.
+
+        An ``insert_id`` that is given needs no escape in JSON; without one it is new.
+        """
         user_id, device_id = fields.get("user_id"), fields.get("device_id")
         if (
             type(user_id) is not str
@@ -208,7 +217,7 @@ class AmplitudeDoor:
         body = encode_fields(event_type, fields, self._policy)
         if body is None or len(body) > self._short_bytes:
             return None
-        insert_id, members = self._new_id(), self._defaults.members
+        insert_id, members = insert_id or self._new_id(), self._defaults.members
         if "time" not in fields:
             members = b',"time":%d%b' % (unix_ms(wall), members)
         members = b',"insert_id":"%b"%b' % (insert_id.encode(), members)

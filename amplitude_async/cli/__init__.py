@@ -2,6 +2,13 @@
 
 import sys
 
+from amplitude_async.cli.pipes import (
+    PIPE_CLOSED,
+    nobody_reads,
+    silence,
+    standard_output,
+)
+
 __all__ = ["main"]
 
 _EXTRA = frozenset({"click", "rich", "typer"})
@@ -23,4 +30,13 @@ def main() -> None:
             f'The command line needs {error.name}: pip install "amplitude-async[cli]"\n'
         )
         raise SystemExit(2) from None
-    app()
+    output = standard_output()
+    try:
+        app()
+    except (BrokenPipeError, SystemExit) as ended:
+        # Known here only: what lies between takes it for a failure of the command.
+        failed = isinstance(ended, BrokenPipeError) or ended.code == 1
+        if not (failed and nobody_reads(output)):
+            raise
+        silence()
+        raise SystemExit(PIPE_CLOSED) from None

@@ -24,7 +24,10 @@ from amplitude_async.cli.demo.purchases import (
 from amplitude_async.cli.demo.report import Report, print_report
 from amplitude_async.cli.demo.run import run_demo
 from amplitude_async.cli.demo.service_process import ServiceProcessError
+from amplitude_async.cli.doctor.command import doctor
 from amplitude_async.cli.emulator import serve
+from amplitude_async.cli.send.command import send
+from amplitude_async.cli.tail.command import tail
 from amplitude_async.cli.terminal import progress_bar, refusal
 from amplitude_async.emulator import Emulator
 
@@ -32,9 +35,9 @@ __all__ = ["app"]
 
 app = typer.Typer(
     name="amplitude-async",
-    help="A local server and a demo, for a start; and a look into spools.",
+    help="A local server, events by hand or from files, and a look into spools.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     # A traceback with the values of locals could show a key.
     pretty_exceptions_enable=False,
 )
@@ -171,6 +174,10 @@ def _crash_report(
         except ServiceProcessError as error:
             raise refusal(str(error)) from None
 
+
+app.command()(send)
+app.command()(tail)
+app.command()(doctor)
 
 if sys.platform != "win32":
     # Spools rest on file locks that Windows does not have.

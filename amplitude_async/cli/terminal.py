@@ -13,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from amplitude_async.shown import printable as spelt_out
+
 __all__ = ["printable", "progress_bar", "refusal"]
 
 _LONGEST = 1_000
@@ -27,8 +29,11 @@ def refusal(message: str) -> typer.Exit:
 
 
 def printable(text: str, longest: int = 80) -> str:
-    """Keep what others sent from steering the terminal or flooding it."""
-    shown = "".join(one if one.isprintable() else "?" for one in text)
+    r"""Keep what others sent from steering the terminal or flooding it.
+
+    Controls, direction marks and line ends are spelt out, as in ``\x1b``.
+    """
+    shown = spelt_out(text[: longest + 1])
     return shown if len(shown) <= longest else f"{shown[:longest]}..."
 
 

@@ -25,7 +25,7 @@ from amplitude_async.redaction import (
 )
 from amplitude_async.shown import shown
 
-__all__ = ["AiohttpTransport", "Transport", "gzip_body"]
+__all__ = ["AiohttpTransport", "Transport", "gzip_body", "proxy_of"]
 
 GZIP_THRESHOLD = 2048
 # Compressing 32 KiB at level 1 takes a third of a millisecond: the loop gets its turn.
@@ -249,7 +249,7 @@ class AiohttpTransport:
         if self._injected is not None or not self._trust_env:
             return None
         if url not in self._proxies:
-            proxy = _proxy_of(URL(url, encoded=True))
+            proxy = proxy_of(URL(url, encoded=True))
             if proxy is not None:
                 self._redact = self._redact.knowing(secrets_of_url(proxy))
                 proxy = masked_url(proxy)
@@ -288,7 +288,7 @@ class AiohttpTransport:
         return self._injected is not None
 
 
-def _proxy_of(target: URL) -> str | None:
+def proxy_of(target: URL) -> str | None:
     """Read the environment: the proxy for an address, None where it goes directly."""
     proxy = getproxies_environment().get(target.scheme)
     # NO_PROXY may name a host alone or one of its ports.

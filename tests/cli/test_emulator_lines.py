@@ -70,7 +70,7 @@ async def test_each_request_is_news_once(emulator: Emulator) -> None:
         ),
         (
             ReceivedRequest("/\x1b[31m" + "x" * 100, 404),
-            " 404 /?[31m" + "x" * 74 + "... 0 events, 0 bytes",
+            " 404 /\\x1b[31m" + "x" * 71 + "... 0 events, 0 bytes",
         ),
     ],
 )

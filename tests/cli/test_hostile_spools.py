@@ -224,7 +224,7 @@ def test_the_name_of_a_directory_steers_nothing(tmp_path: Path, command: str) ->
     """An error names it in one piece, with its controls escaped."""
     result = run(command, str(tmp_path / "\x1b[2J[/x]"))
     assert result.exit_code == 2
-    assert "?[2J[/x] does not exist" in result.stderr
+    assert r"\x1b[2J[/x] does not exist" in result.stderr
 
 
 def test_what_could_not_be_written_again_stays_text(tmp_path: Path) -> None:

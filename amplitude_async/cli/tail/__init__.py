@@ -1,0 +1,3 @@
+"""The command that follows a running emulator."""
+
+__all__: list[str] = []

@@ -81,8 +81,17 @@ def emulator(
             help="A host name by which its pages may be read; may be repeated."
         ),
     ] = None,
+    requests: Annotated[
+        bool, typer.Option("--requests", help="Print each request as well.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print lines of JSON.")
+    ] = False,
 ) -> None:
-    """Run a local Amplitude server until Ctrl-C or SIGTERM."""
+    """Run a local server until Ctrl-C or SIGTERM; print each event and its verdict.
+
+    Exit codes: 0 stopped, 2 wrong command or a port that is taken.
+    """
     try:
         server = Emulator(
             host, port, allow_remote=allow_remote, allowed_hosts=allowed_host or ()
@@ -93,7 +102,7 @@ def emulator(
             "--allow-remote if that is wanted"
         ) from None
     try:
-        asyncio.run(serve(server, Console()))
+        serve(server, Console(), requests=requests, as_json=as_json)
     except OSError as error:
         raise refusal(
             f"cannot listen on {host} port {port} ({error.strerror or error}): "

@@ -24,6 +24,7 @@ from amplitude_async.cli.demo.purchases import (
 from amplitude_async.cli.demo.report import Report, print_report
 from amplitude_async.cli.demo.run import run_demo
 from amplitude_async.cli.demo.service_process import ServiceProcessError
+from amplitude_async.cli.dev.command import dev
 from amplitude_async.cli.doctor.command import doctor
 from amplitude_async.cli.emulator import serve
 from amplitude_async.cli.send.command import send
@@ -184,6 +185,8 @@ def _crash_report(
             raise refusal(str(error)) from None
 
 
+# What stands behind the command's name is the command's.
+app.command(context_settings={"allow_interspersed_args": False})(dev)
 app.command()(send)
 app.command()(tail)
 app.command()(doctor)

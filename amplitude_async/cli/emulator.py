@@ -1,15 +1,12 @@
 """Runs the emulator until it is told to stop, and prints what arrives."""
 
-import contextlib
 import json
-import signal
 import time
-from collections.abc import Iterator
-from types import FrameType
 
 from rich.console import Console
 
 from amplitude_async.cli.news import Ticker
+from amplitude_async.cli.stopping import flag_on_signals
 from amplitude_async.emulator import Emulator
 
 __all__ = ["serve"]
@@ -39,13 +36,13 @@ def serve(
         OSError: the address cannot be listened on.
     """
     # First the signals: who stops it while it starts ends it as well.
-    with _stop_signals() as stop, emulator:
+    with flag_on_signals() as stop, emulator:
         if as_json:
             _print_line(console, json.dumps(_addresses(emulator)))
         else:
             _greet(emulator, console)
         ticker = Ticker(emulator, console, requests=requests, as_json=as_json)
-        while not stop.asked:
+        while not stop.is_up:
             time.sleep(_POLL_SECONDS)
             ticker.print_news()
         ticker.print_end(emulator.stats)
@@ -75,37 +72,3 @@ def _greet(emulator: Emulator, console: Console) -> None:
         "Stop it:    Ctrl-C",
     ):
         _print_line(console, line)
-
-
-class _Stop:
-    """Whether to stop. No lock: a signal may come while its own thread holds it."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def ask(self) -> None:
-        """Stop soon."""
-        self.asked = True
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Let the first SIGINT or SIGTERM ask to stop; the second is what it was."""
-    stop = _Stop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        restore()
-        stop.ask()
-
-    for number in numbers:
-        signal.signal(number, on_signal)
-    try:
-        yield stop
-    finally:
-        restore()

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from types import FrameType
 from typing import Annotated, Final
@@ -110,12 +111,13 @@ def _passed_on(child: Child) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _signals() -> Sequence[signal.Signals]:
-    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    # Where a terminal that goes away is to change nothing (nohup), it does not.
-    ignored = hangup is None or signal.getsignal(hangup) == signal.SIG_IGN
-    both = [signal.SIGINT, signal.SIGTERM]
-    return both if ignored else [*both, hangup]
+def _signals() -> list[signal.Signals]:
+    found = [signal.SIGINT, signal.SIGTERM]
+    # Windows has none; and where a terminal that goes away is to change nothing
+    # (nohup), it does not.
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        found.append(signal.SIGHUP)
+    return found
 
 
 def _say(text: str) -> None:

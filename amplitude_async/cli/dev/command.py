@@ -51,8 +51,8 @@ def dev(
 ) -> None:
     """Run a command with an emulator beside it: what it tracks shows on a page.
 
-    Exit codes: that of the command, or 128 and its signal; 2 wrong command line,
-    126 and 127 the command cannot be started.
+    Exit codes: 2 wrong command line or a port that is taken, 126 the command cannot
+    be started, 127 it was not found; else its own.
     """
     with ExitStack() as stack:
         emulator = start_nearby(stack, port, keep=_KEEP)

@@ -340,6 +340,18 @@ def test_ctrl_c_reaches_the_command_once() -> None:
     assert "0 events stored" in seen
 
 
+def test_ctrl_z_hangs_nobody() -> None:
+    """Where no shell could bring both back, they go on."""
+    with typist(*python(WAIT)) as person:
+        person.sees("up")
+        person.types("\x1a")
+        person.sees("^Z")
+        person.types("\x03")
+        code, _ = person.leaves()
+
+    assert code == 3
+
+
 def test_the_command_reads_what_is_typed() -> None:
     """Debuggers work, which read from the terminal."""
     with typist(*python("print('got', input('name? '))")) as person:

@@ -45,7 +45,7 @@ class Child:
         self._foreground = Foreground()
         self._process: subprocess.Popen[bytes] | None = None
         self._code: int | None = None
-        self._told: int | None = None
+        self._pending: int | None = None
         self._deadline: float | None = None
 
     def __enter__(self) -> Self:
@@ -59,8 +59,8 @@ class Child:
         self._foreground.lend(self._process.pid)
         # Where it was faster and reached for the terminal, it was stopped.
         self._signal_all(signal.SIGCONT)
-        if self._told is not None:
-            self.pass_on(self._told)
+        if self._pending is not None:
+            self.pass_on(self._pending)
         return self
 
     def __exit__(
@@ -92,14 +92,16 @@ class Child:
 
     def pass_on(self, number: int) -> None:
         """Pass on a signal; it may come at any time, also before the start."""
-        self._told = number
-        if self._process is None or self._code is not None:
+        if self._process is None:
+            self._pending = number
+            return
+        if self._code is not None:
             return
         if self._deadline is None:
             self._deadline = time.monotonic() + self._grace
         if number == signal.SIGTERM or sys.platform == "win32":
             # As from a supervisor: who starts others tells them what it wants.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 self._process.send_signal(number)
         else:
             # As from a terminal.

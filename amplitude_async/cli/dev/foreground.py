@@ -30,19 +30,18 @@ class Foreground:
         with contextlib.suppress(OSError):
             if os.tcgetpgrp(self._terminal) == os.getpgrp():
                 os.tcsetpgrp(self._terminal, group)
+        # Who is in the background and prints, or reaches for the terminal, would be
+        # stopped where the user has it so (stty tostop).
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 
     def take_back(self, group: int) -> None:
         """Have the terminal again, if that process group has it."""
         if sys.platform == "win32" or self._terminal is None:
             return
-        # Who is in the background and reaches for it would be stopped.
-        before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        try:
-            with contextlib.suppress(OSError):
-                if os.tcgetpgrp(self._terminal) == group:
-                    os.tcsetpgrp(self._terminal, os.getpgrp())
-        finally:
-            signal.signal(signal.SIGTTOU, before)
+        with contextlib.suppress(OSError):
+            if os.tcgetpgrp(self._terminal) == group:
+                os.tcsetpgrp(self._terminal, os.getpgrp())
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
 
 
 def _terminal() -> int | None:

@@ -12,7 +12,9 @@ __all__ = [
     "INCOMPLETE",
     "IN_PART",
     "USAGE",
+    "Flag",
     "Stop",
+    "flag_on_signals",
     "stop_on_signals",
 ]
 
@@ -66,5 +68,39 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
         signal.signal(number, on_signal)
     try:
         yield
+    finally:
+        restore()
+
+
+class Flag:
+    """Whether to stop. No lock: a signal may come while its own thread holds it."""
+
+    def __init__(self) -> None:
+        self.is_up = False
+
+    def put_up(self) -> None:
+        """Stop soon."""
+        self.is_up = True
+
+
+@contextlib.contextmanager
+def flag_on_signals() -> Iterator[Flag]:
+    """Do as `stop_on_signals` does, in a command without a loop."""
+    flag = Flag()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        restore()
+        flag.put_up()
+
+    for number in numbers:
+        signal.signal(number, on_signal)
+    try:
+        yield flag
     finally:
         restore()

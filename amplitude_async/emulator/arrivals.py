@@ -7,6 +7,7 @@ from typing import Any
 
 from .book import Book
 from .judgement import JsonObject
+from .news import NOTHING_SEEN, Mark, News, news_of
 from .records import EmulatorStats, ReceivedRequest
 from .seen import Seen, Taken
 from .users import (
@@ -71,6 +72,15 @@ class Arrivals:
         After it come email, mpid, and any other identity.
         """
         return self._book.ledger().users("batch")
+
+    def news(self, after: Mark = NOTHING_SEEN, most: int = 1_000) -> News:
+        """Return what has come since a mark: what each event came to, and requests.
+
+        Args:
+            after: the `mark` of the news before.
+            most: so many events, and so many requests, the newest of them.
+        """
+        return news_of(self._book.ledger(), after, most)
 
     def user(self, name: str) -> SeenUser:
         """Return what the events kept make of one user, or device.

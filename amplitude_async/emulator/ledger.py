@@ -270,7 +270,9 @@ class Ledger:
     @property
     def newest(self) -> tuple[int, int]:
         """The last number given to an event, and to a request."""
-        return self._numbers.seen, self._numbers.requests
+        # Under the lock: a number that is given is then kept as well.
+        with self._lock:
+            return self._numbers.seen, self._numbers.requests
 
     def requests_after(self, number: int, most: int) -> list[ReceivedRequest]:
         """Return the newest requests after a number, in order of being judged."""

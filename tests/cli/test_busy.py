@@ -72,4 +72,4 @@ def test_it_stands_alone(other: str) -> None:
     finished = run(other)
 
     assert finished.returncode == 2
-    assert "--busy goes with --limit, --log and --json" in finished.stderr
+    assert "--busy goes with --limit, --log, --open and --json" in finished.stderr

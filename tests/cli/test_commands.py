@@ -166,7 +166,7 @@ def test_another_missing_module_is_no_missing_extra() -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 async def test_the_emulator_runs_until_it_is_stopped(stop: signal.Signals) -> None:
-    """It prints its address, each request, and a summary when a signal ends it."""
+    """It prints its address, each event, and a summary when a signal ends it."""
     async with emulator_process() as process:
         greeting = [await next_line(process) for _ in range(4)]
         (address,) = re.findall(r"AMPLITUDE_SERVER_URL=(\S+)", greeting[1])
@@ -174,12 +174,13 @@ async def test_the_emulator_runs_until_it_is_stopped(stop: signal.Signals) -> No
         assert f"curl {address} -d" in greeting[2]
         async with Amplitude("key", server_url=address, trust_env=False) as client:
             assert (await (await client.track("Hello", user_id="user-1"))).ok
-        assert " 200 /2/httpapi 1 event, " in await next_line(process)
+        assert "  Hello  user-1  stored" in await next_line(process)
         process.send_signal(stop)
         rest, _ = await asyncio.wait_for(process.communicate(), TIMEOUT)
 
     assert process.returncode == 0
-    assert "Stopped after 1 request (1 x 200): 1 event stored" in rest.decode()
+    summary = "1 event stored, 0 duplicates, 0 rejected; 1 request (1 x 200)."
+    assert rest.decode() == f"{summary}\n"
 
 
 async def test_the_example_request_of_the_emulator_works() -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 
 from amplitude_async import Amplitude
 from amplitude_async.amplitude.config import ConfigFields
@@ -9,13 +10,14 @@ from amplitude_async.cli.demo.busy import busy_faults, busy_report
 from amplitude_async.cli.demo.chaos import CHAOS_OPTIONS, chaos_faults
 from amplitude_async.cli.demo.purchase_service import PurchaseService
 from amplitude_async.cli.demo.purchases import Purchase
-from amplitude_async.cli.demo.replay import replay
+from amplitude_async.cli.demo.replay import Replay, replay
 from amplitude_async.cli.demo.report import Report
 from amplitude_async.cli.demo.second_vendor import accounts_of_batches, second_vendor
+from amplitude_async.cli.demo.stage import Stage
 from amplitude_async.cli.demo.totals import Accounts
 from amplitude_async.emulator import Emulator
 
-__all__ = ["demo_options", "run_demo"]
+__all__ = ["demo_options", "run_demo", "running"]
 
 _SHUTDOWN_TIMEOUT = 30.0
 
@@ -30,6 +32,16 @@ def demo_options(server_url: str) -> ConfigFields:
     }
 
 
+async def running(
+    stack: AsyncExitStack, emulator: Emulator | None, purchases: Sequence[Purchase]
+) -> Emulator:
+    """Return the emulator that runs, or one that ends with the stack."""
+    if emulator is not None:
+        return emulator
+    # Room for twice as many as expected, so that doubled events would be seen.
+    return await stack.enter_async_context(Emulator(keep=2 * len(purchases)))
+
+
 async def run_demo(
     purchases: Sequence[Purchase],
     advance: Callable[[], None] = lambda: None,
@@ -37,6 +49,8 @@ async def run_demo(
     chaos: bool = False,
     busy: bool = False,
     mparticle: bool = False,
+    emulator: Emulator | None = None,
+    stage: Stage | None = None,
 ) -> Report:
     """Replay the purchases and compare what arrived with what was sent.
 
@@ -46,10 +60,13 @@ async def run_demo(
         chaos: let the server fail in every way it can be lived with.
         busy: let the server take a few requests a second and refuse the others.
         mparticle: feed mParticle's side of the server as well.
+        emulator: one that runs, and has room for the log; else one is started.
+        stage: where a person looks on.
     """
     began = time.perf_counter()
-    # Room for twice as many as expected, so that doubled events would be seen.
-    async with Emulator(keep=2 * len(purchases)) as emulator:
+    stage = stage or Stage()
+    async with AsyncExitStack() as stack:
+        emulator = await running(stack, emulator, purchases)
         options = demo_options(emulator.httpapi_url)
         if busy:
             emulator.faults.add(*busy_faults())
@@ -61,13 +78,14 @@ async def run_demo(
             weather = CHAOS_OPTIONS if chaos else {}
             url, room = emulator.mparticle_url, len(purchases)
             plugins.append(second_vendor(url, weather, room=room))
+        stage.act(f"a local Amplitude starts ({emulator.url}), and a web service.")
         client = Amplitude("demo-key", plugins=plugins, **options)
-        async with client, PurchaseService(client) as service:
-            replayed = await replay(purchases, service.url, advance)
+        replayed, served = await _play(client, purchases, advance, stage)
+        stage.act("what arrived is compared with the log.")
         return Report(
             seconds=time.perf_counter() - began,
             replay=replayed,
-            served=service.served,
+            served=served,
             stats=client.stats,
             log=Accounts.of_log(purchases),
             server=Accounts.of_events(emulator.events),
@@ -75,3 +93,38 @@ async def run_demo(
             busy=busy_report(emulator.stats) if busy else None,
             mparticle=accounts_of_batches(emulator.batches) if mparticle else None,
         )
+
+
+async def _play(
+    client: Amplitude,
+    purchases: Sequence[Purchase],
+    advance: Callable[[], None],
+    stage: Stage,
+) -> tuple[Replay, int]:
+    """Post all purchases, and let the service end; return how that went."""
+
+    def counters() -> dict[str, int]:
+        stats = client.stats
+        return {
+            "tracked": stats.accepted,
+            "delivered": stats.delivered,
+            "requests": stats.requests,
+            "retries": stats.retries,
+        }
+
+    def step() -> None:
+        advance()
+        stage.step()
+
+    async with stage.lit(), client:
+        async with PurchaseService(client) as service:
+            customers = len({one.customer for one in purchases})
+            stage.act(
+                f"{len(purchases):,} purchases of {customers:,} customers are posted "
+                "to the service, which tracks each."
+            )
+            stage.watch(counters)
+            replayed = await replay(purchases, service.url, step)
+        stage.act("the service stops, and delivers what still waits.")
+        stage.watch(counters)
+    return replayed, service.served

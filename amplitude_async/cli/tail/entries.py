@@ -54,21 +54,38 @@ def as_line(entry: Mapping[str, Any]) -> str:
     return json.dumps(entry)
 
 
-def as_text(entry: Mapping[str, Any]) -> Text:
-    """Show an entry as one line for people."""
+def as_text(entry: Mapping[str, Any], width: int | None = None) -> Text:
+    """Show an entry as one line for people.
+
+    Args:
+        entry: as an emulator tells it.
+        width: leave properties out where the line would not fit; what became of the
+            event is always shown.
+    """
     line = Text(_time(entry.get("at")), style="dim")
     line.append(f"  {_of(entry, 'name') or '-'}", style="bold")
     line.append(f"  {_of(entry, 'user') or _of(entry, 'device') or '-'}", style="cyan")
+    verdict = _verdict(entry)
+    room = None if width is None else width - line.cell_len - verdict.cell_len
     for name, value in _preview(entry):
-        line.append(f"  {name}=", style="dim")
-        line.append(value)
+        pair = Text.assemble((f"  {name}=", "dim"), value)
+        if room is not None:
+            room -= pair.cell_len
+            if room < 0:
+                break
+        line.append_text(pair)
+    return line.append_text(verdict)
+
+
+def _verdict(entry: Mapping[str, Any]) -> Text:
     state = _of(entry, "state")
-    line.append(f"  {state}", style=_STYLES.get(state, ""))
+    style = _STYLES.get(state, "")
+    line = Text().append(f"  {state}", style=style)
     if entry.get("local"):
         line.append(" locally")
     reason = printable(str(entry.get("reason") or ""), _LONGEST)
     if reason:
-        line.append(f": {reason}", style=_STYLES.get(state, ""))
+        line.append(f": {reason}", style=style)
     return line
 
 

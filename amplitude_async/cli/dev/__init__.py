@@ -1,0 +1,3 @@
+"""The command that runs another one beside an emulator."""
+
+__all__: list[str] = []

@@ -11,9 +11,9 @@ __all__ = ["PICTURE", "draw", "exits", "main"]
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "exits.svg"
 
 SVG = "http://www.w3.org/2000/svg"
-WIDTH = 760
-LEFT, ROAD_WIDTH = 20, 270
-EXITS = 350
+WIDTH = 800
+LEFT, ROAD_WIDTH = 20, 260
+EXITS = 330
 TOP, LINE, GAP = 20, 24, 26
 PADDING = 9
 KINDS = {
@@ -200,7 +200,7 @@ def _exit(one: Exit, y: float) -> Iterator[str]:
     x = EXITS + 94
     if one.reason:
         yield _text(x, y + 4.5, one.reason, "name")
-        x += 108
+        x += 116
     yield _text(x, y + 4.5, one.says, "said")
 
 

@@ -188,10 +188,13 @@ def test_the_urls_of_the_project_cannot_be_mistaken_for_real_ones() -> None:
     assert hosts == {"amplitude-async.invalid"}
 
 
-def test_a_link_of_the_readme_leads_to_a_file() -> None:
-    """All are relative: they work wherever the files lie beside it."""
+def test_a_link_of_the_readme_leads_to_a_file_that_is_distributed() -> None:
+    """All are relative: they work in the repository and in the source distribution."""
     text = (ROOT / "README.md").read_text("utf-8")
     links = re.findall(r"\]\(([^)#]+)", text)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
+    included = settings["hatch"]["build"]["targets"]["sdist"]["include"]
 
     assert links
     assert [link for link in links if not (ROOT / link).is_file()] == []
+    assert {f"/{link.split('/')[0]}" for link in links} <= {*included, "/LICENSE"}

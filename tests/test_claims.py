@@ -115,11 +115,14 @@ def names_of_tests() -> frozenset[str]:
     return frozenset(name for names in found for name in names)
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", DOCS / "index.md"])
-def test_the_extras_are_those_of_the_package(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "heading"),
+    [(ROOT / "README.md", "Install"), (DOCS / "index.md", "Extras")],
+)
+def test_the_extras_are_those_of_the_package(path: Path, heading: str) -> None:
     """Both tables list each extra."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    listed = CELL.findall(section(path.read_text("utf-8"), "Install"))
+    listed = CELL.findall(section(path.read_text("utf-8"), heading))
 
     assert listed == list(project["optional-dependencies"])
 
@@ -134,11 +137,15 @@ def test_the_service_of_the_readme_says_what_it_needs() -> None:
 
 
 def test_the_reference_has_every_public_name() -> None:
-    """Whatever can be imported from a public module stands on the page."""
-    listed = [
-        resolve(name)
-        for name in re.findall(r"^::: (\S+)$", page("reference.md"), re.MULTILINE)
+    """Whatever can be imported from a public module stands on one of its pages."""
+    names = [
+        name
+        for path in (DOCS / "reference").glob("*.md")
+        for name in re.findall(r"^::: (\S+)$", path.read_text("utf-8"), re.MULTILINE)
     ]
+    listed = [resolve(name) for name in names]
+
+    assert len(names) == len(set(names))
     missing = [
         f"{module.__name__}.{name}"
         for module in PUBLIC

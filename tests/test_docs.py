@@ -8,6 +8,7 @@ import runpy
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ PACKAGE = ROOT / "amplitude_async"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n\n?)?"
-    r"^```python[^\n]*\n(?P<code>.*?)^```$",
+    r"^(?P<margin> *)(?:<!-- not run: (?P<reason>[^\n]+) -->\n\n?(?P=margin))?"
+    r"```python[^\n]*\n(?P<code>.*?)^(?P=margin)```$",
     re.MULTILINE | re.DOTALL,
 )
 PAGE_WITH_AN_ERROR = """\
@@ -40,10 +41,18 @@ seen = []
 raise SystemExit
 ```
 
-```python
-await asyncio.sleep(0)
-seen.append(1)
-```
+=== "In a tab"
+
+    <!-- not run: it would fail, too -->
+
+    ```python title="exit.py"
+    raise SystemExit
+    ```
+
+    ```python
+    await asyncio.sleep(0)
+    seen.append(1)
+    ```
 
 ```python
 1 / 0
@@ -65,7 +74,7 @@ def blocks_of(text: str) -> list[Block]:
     """Return the Python blocks of one page, in order."""
     return [
         Block(
-            code=match["code"],
+            code=dedent(match["code"]),
             lines_above=text.count("\n", 0, match.start("code")),
             reason_not_run=match["reason"],
         )
@@ -138,6 +147,25 @@ def test_no_python_block_escapes_the_runner() -> None:
         text = page.read_text(encoding="utf-8")
         fences = re.findall(r"^\s*```\s*(?:python|py\b|\{\s*\.py)", text, re.MULTILINE)
         assert len(fences) == len(blocks_of(text)), page
+
+
+def test_a_page_that_awaits_at_the_top_level_says_how_to_run_that() -> None:
+    """No reader types an example into a file and meets a SyntaxError unwarned."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        awaiting = [block for block in blocks_of(text) if awaits_outside(block.code)]
+        if awaiting:
+            above = text.splitlines()[: awaiting[0].lines_above]
+            assert "`python -m asyncio`" in "\n".join(above), page
+
+
+def awaits_outside(code: str) -> bool:
+    """Tell whether an example is one for a prompt that takes await."""
+    try:
+        compile(code, "example", "exec")
+    except SyntaxError:
+        return True
+    return False
 
 
 def test_every_page_is_in_the_navigation() -> None:

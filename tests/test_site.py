@@ -1,0 +1,200 @@
+"""What the site shows on its first page, and how, is what the project holds."""
+
+import re
+import runpy
+import tomllib
+from pathlib import Path
+from textwrap import indent
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from amplitude_async import DeliveryStatus, DropReason
+
+__all__: list[str] = []
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+STYLE = DOCS / "stylesheets" / "site.css"
+
+PROMPT = re.compile(r"^\s*\$ ", re.MULTILINE)
+FENCE = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+def page(name: str) -> str:
+    """Return the text of a page."""
+    return (DOCS / name).read_text("utf-8")
+
+
+def home() -> str:
+    """Return the first page, each paragraph on one line."""
+    return re.sub(r"\s+", " ", page("index.md"))
+
+
+# --- Home ---
+
+
+@pytest.mark.parametrize(
+    ("tab", "example"),
+    [
+        ("FastAPI", "fastapi_service.py"),
+        ("aiohttp", "aiohttp_service.py"),
+        ("Script", "report_script.py"),
+        ("Celery", "celery_worker.py"),
+    ],
+)
+def test_a_tab_shows_the_whole_example_that_runs(tab: str, example: str) -> None:
+    """A newcomer copies a program that was tested, to its last line."""
+    code = (ROOT / "examples" / example).read_text("utf-8")
+    block = f'```python title="examples/{example}"\n{code}```\n'
+    shown = page("index.md").split(f'=== "{tab}"\n')[1].split("\n=== ")[0]
+
+    assert indent(block, "    ") in shown
+
+
+def rows(name: str, mark: str) -> dict[str, list[str]]:
+    """Return the rows of a measured table, by what stands in their first cell."""
+    table = page(name).split(f"<!-- bench:{mark} -->")[1].split("<!-- /bench")[0]
+    cells = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    return {first: rest for first, *rest in cells if rest}
+
+
+@pytest.mark.parametrize("source", ["performance.md", "faults.md"])
+def test_what_a_busy_server_takes_is_what_was_measured(source: str) -> None:
+    """The first proof has the numbers of the table of five requests a second."""
+    table = page(source).split("\n5 requests/s:\n")[1].split("\n\none at a time")[0]
+    ours, other = (
+        re.findall(rf"^\| {name} \| (.+) \|$", table, re.MULTILINE)[0].split(" | ")
+        for name in ("ours", "amplitude")
+    )
+
+    assert ours[2] == "0"
+    assert f'<span class="number">{ours[1]} delivered</span>' in home()
+    assert f"5 requests a second and is offered {ours[0]} events a second" in home()
+    assert (
+        f"amplitude-analytics, offered {other[0]}, delivers {other[1]} and loses"
+        f" {other[2]} events" in home()
+    )
+
+
+def test_the_lag_of_the_loop_is_what_was_measured() -> None:
+    """The second proof has the numbers of the target, which is met."""
+    found, verdict = rows("performance.md", "targets")[
+        "loop lag at 10,000 events/s: p99 under 2 ms, none over 10 ms"
+    ]
+    late, most, without = re.findall(r"[\d.]+", found)
+
+    assert verdict == "met"
+    assert f'<span class="number">{late} ms late</span>' in home()
+    assert f"10,000 events a second (p99), {most} ms at the most" in home()
+    assert f"{without} ms without an SDK" in home()
+
+
+def test_the_cost_of_an_event_is_what_was_measured() -> None:
+    """The third proof has the numbers of the burst, and of its targets."""
+    targets = rows("performance.md", "targets")
+    cpu = rows("performance.md", "burst")["ours"][0]
+    floor = targets["CPU per event at most 1.35 times the floor"]
+    other = targets["CPU per event at most 1/8 of amplitude-analytics"]
+
+    assert [floor[1], other[1]] == ["met", "met"]
+    assert f'<span class="number">{cpu} µs per event</span>' in home()
+    assert f"{other[0]} of amplitude-analytics" in home()
+    assert f"{floor[0]} the floor" in home()
+
+
+def test_whoever_comes_from_the_other_sdk_reads_five_lines() -> None:
+    """Each of the names there is one that the guide of moving knows as well."""
+    table = page("index.md").split("## You come from amplitude-analytics\n")[1]
+    lines = re.findall(r"^\| (?!there|---)(.+) \| (.+) \|$", table, re.MULTILINE)[:5]
+    moving = page("migrating-python.md")
+
+    assert table.split("\n## ")[0].count("\n| ") == 1 + len(lines)
+    for name in ("flush_interval_millis=10000", "callback(event, code, message)"):
+        assert name in moving
+        assert any(name in there for there, _ in lines)
+
+
+# --- Pictures ---
+
+
+@pytest.fixture(scope="module")
+def script() -> dict[str, Any]:
+    """Return the names of the script that draws the exits."""
+    return runpy.run_path(str(ROOT / "scripts" / "exits.py"))
+
+
+def test_the_picture_of_the_exits_is_the_one_the_script_draws(
+    script: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The remedy for an old one: ``python scripts/exits.py --write``."""
+    script["main"]([])
+
+    assert script["PICTURE"].read_text("utf-8") == capsys.readouterr().out
+
+
+def test_the_picture_has_every_exit(script: dict[str, Any]) -> None:
+    """Each status is there, and of the dropped ones each reason exactly once."""
+    exits = list(script["exits"]())
+    reasons = [one.reason for one in exits if one.status == "DROPPED"]
+
+    assert {one.status for one in exits} == {one.name for one in DeliveryStatus}
+    assert sorted(reasons) == sorted(one.value for one in DropReason)
+
+
+def test_pictures_of_the_first_page_exist() -> None:
+    """And each is of this project: nothing is fetched from elsewhere."""
+    names = re.findall(r"!\[[^]]+\]\(([^)#]+)", page("index.md"))
+
+    assert [name for name in names if not (DOCS / name).is_file()] == []
+    assert len(names) == 3
+
+
+def test_plots_and_pictures_are_told_the_colours_of_the_reader() -> None:
+    """White plots are turned over in the dark, and our own pictures know both."""
+    style = STYLE.read_text("utf-8")
+    drawn = [path.read_text("utf-8") for path in (DOCS / "images").glob("exits.svg")]
+
+    assert '[data-md-color-scheme="slate"] img[src*="benchmarks/"]' in style
+    assert '[data-md-color-scheme="slate"] img[src$=".svg"]' in style
+    assert all("prefers-color-scheme: dark" in picture for picture in drawn)
+
+
+# --- Copying ---
+
+
+def test_no_command_is_shown_with_a_prompt() -> None:
+    """What is copied can be pasted; where output is shown, a copy leaves it out."""
+    for path in [ROOT / "README.md", *DOCS.rglob("*.md")]:
+        for _, language, code in FENCE.findall(path.read_text("utf-8")):
+            if language != "console":
+                assert not PROMPT.search(code), f"{path}: {code}"
+    style = STYLE.read_text("utf-8")
+
+    assert "```console" not in (ROOT / "README.md").read_text("utf-8")
+    assert "[data-md-copying] .gp,\n[data-md-copying] .go { display: none; }" in style
+
+
+# --- Metadata ---
+
+
+def test_the_urls_of_the_project_cannot_be_mistaken_for_real_ones() -> None:
+    """Until there is a home, each is of a domain that never resolves (RFC 2606)."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    hosts = {urlsplit(url).hostname for url in project["urls"].values()}
+
+    assert {"Documentation", "Source", "Issues", "Changelog"} == set(project["urls"])
+    assert hosts == {"amplitude-async.invalid"}
+
+
+def test_a_link_of_the_readme_leads_to_a_file_that_is_distributed() -> None:
+    """All are relative: they work in the repository and in the source distribution."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    links = re.findall(r"\]\(([^)#]+)", text)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]
+    included = settings["hatch"]["build"]["targets"]["sdist"]["include"]
+
+    assert links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+    assert {f"/{link.split('/')[0]}" for link in links} <= {*included, "/LICENSE"}

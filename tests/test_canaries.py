@@ -307,6 +307,8 @@ PROXIES = [
 ]
 
 
+# The proxy is on this machine, and the address behind it is that of nobody.
+@pytest.mark.amplitude(live=True)
 @pytest.mark.parametrize("proxy", PROXIES)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_proxy_with_a_password(

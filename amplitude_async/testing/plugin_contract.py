@@ -14,6 +14,7 @@ asyncio is needed.
 
 import asyncio
 import copy
+import itertools
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from decimal import Decimal
@@ -39,6 +40,8 @@ __all__ = ["DestinationContract", "PluginContract", "sample_events"]
 
 AT_ONCE = 100
 USER = "user-1"
+# Before a task has begun, and at its first awaits; some loops begin it at once.
+STEPS = range(3)
 LONGEST = 20.0
 
 
@@ -116,6 +119,13 @@ class PluginContract:
     def client(self, *plugins: Plugin | Callable[[Any], Any]) -> Amplitude:
         """Make a client of the plugin; it is not started yet."""
         return Amplitude("contract", plugins=plugins or (self.make(),))
+
+    async def cut_off(self, working: "asyncio.Future[Any]", steps: int) -> None:
+        """Cancel a task after so many steps, and wait for its end."""
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        working.cancel()
+        await asyncio.wait([working])
 
     # What holds for every plugin ---------------------------------------------
 
@@ -257,11 +267,9 @@ class PluginContract:
         async def test() -> None:
             with capture():
                 async with self.client() as client:
-                    for event in self.samples():
+                    for event, steps in itertools.product(self.samples(), STEPS):
                         tracking = asyncio.ensure_future(client.track(event))
-                        await asyncio.sleep(0)
-                        tracking.cancel()
-                        await asyncio.wait([tracking])
+                        await self.cut_off(tracking, steps)
                     tracked = await client.track(self.samples()[0])
                     assert tracked.done
 
@@ -308,11 +316,9 @@ class DestinationContract(PluginContract):
             assert isinstance(plugin, DestinationPlugin)
             async with self.client(lambda event: event) as client:
                 await call_hook(plugin.setup, client)
-                for event in self.samples():
+                for event, steps in itertools.product(self.samples(), STEPS):
                     working = asyncio.ensure_future(call_hook(plugin.execute, event))
-                    await asyncio.sleep(0)
-                    working.cancel()
-                    await asyncio.wait([working])
+                    await self.cut_off(working, steps)
                     if not working.cancelled() and working.exception() is not None:
                         pytest.fail(f"cancelled, it raised {working.exception()!r}")
                 await call_hook(plugin.execute, self.samples()[0])

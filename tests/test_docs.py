@@ -92,10 +92,17 @@ def run_blocks(blocks: list[Block], page: Path, namespace: dict[str, Any]) -> No
             code = compile(
                 tree, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
             )
-            # A block without await runs outside the loop: it may start its own.
-            outcome = eval(code, namespace)  # noqa: S307 - our own documentation
+            # A block without await runs outside the loop: it may start its own. One
+            # that does is a file, and leaves no names at the reader's prompt.
+            names = dict(namespace) if is_program(block.code) else namespace
+            outcome = eval(code, names)  # noqa: S307 - our own documentation
             if inspect.iscoroutine(outcome):
                 runner.run(outcome)
+
+
+def is_program(code: str) -> bool:
+    """Tell whether an example is a whole file, which starts a loop of its own."""
+    return "\nasyncio.run(" in code
 
 
 @pytest.fixture

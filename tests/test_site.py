@@ -116,6 +116,35 @@ def test_whoever_comes_from_the_other_sdk_reads_five_lines() -> None:
         assert any(name in there for there, _ in lines)
 
 
+def test_the_service_of_the_quickstart_is_the_one_of_the_readme() -> None:
+    """Whose example is run; behind it stands only what serves it."""
+    _, _, service = FENCE.findall((ROOT / "README.md").read_text("utf-8"))[0]
+    shown = next(
+        code for _, _, code in FENCE.findall(page("quickstart.md")) if "fastapi" in code
+    )
+
+    assert shown.replace("import uvicorn\n", "", 1).startswith(service)
+
+
+def test_the_quickstart_ends_at_a_page_and_a_service_beside_it() -> None:
+    """A newcomer saves a file, runs it, looks at the page, and then runs a service."""
+    text = page("quickstart.md")
+    steps = (
+        'pip install "amplitude-async[cli]"',
+        "amplitude-async emulator",
+        'title="first.py"',
+        "python first.py",
+        "Open <http://127.0.0.1:8080>",
+        'title="service.py"',
+        "amplitude-async dev -- python service.py",
+        "curl -X POST http://127.0.0.1:8000/users/user-1",
+        "## Run the examples",
+    )
+    places = [text.index(step) for step in steps]
+
+    assert places == sorted(places)
+
+
 # --- Pictures ---
 
 

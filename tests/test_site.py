@@ -172,12 +172,45 @@ def test_the_picture_has_every_exit(script: dict[str, Any]) -> None:
     assert sorted(reasons) == sorted(one.value for one in DropReason)
 
 
-def test_pictures_of_the_first_page_exist() -> None:
-    """And each is of this project: nothing is fetched from elsewhere."""
-    names = re.findall(r"!\[[^]]+\]\(([^)#]+)", page("index.md"))
+def test_every_picture_is_shown_and_is_there() -> None:
+    """Each is of this project: nothing is fetched from elsewhere, none lies idle."""
+    shown = {
+        (path.parent / name).resolve()
+        for path in DOCS.rglob("*.md")
+        for name in re.findall(r"!\[[^]]*\]\(([^)#]+)", path.read_text("utf-8"))
+    }
+    there = {*(DOCS / "images").iterdir()} - {DOCS / "images" / "logo.svg"}
 
-    assert [name for name in names if not (DOCS / name).is_file()] == []
-    assert len(names) == 3
+    assert [path for path in shown if not path.is_file()] == []
+    assert there - shown == set()
+
+
+def test_a_phone_has_a_picture_that_can_be_read_there() -> None:
+    """For each ground one of the page as it is on a phone, and one as on a desk."""
+    pictures = dict(
+        re.findall(r"\(images/page-(.+?)\.png#only-\w+\)\{ \.(\w+)", page("index.md"))
+    )
+
+    assert pictures == {
+        "stream-light": "wide",
+        "stream-dark": "wide",
+        "phone-light": "narrow",
+        "phone-dark": "narrow",
+    }
+
+
+def test_the_logo_is_the_icon_of_the_page() -> None:
+    """The site and the emulator's page are known by one mark."""
+    drawings = [
+        re.findall(r"^  <.*>$", path.read_text("utf-8"), re.MULTILINE)
+        for path in (
+            DOCS / "images" / "logo.svg",
+            ROOT / "amplitude_async" / "emulator" / "page" / "icon.svg",
+        )
+    ]
+
+    assert drawings[0]
+    assert drawings[0] == drawings[1]
 
 
 def test_plots_and_pictures_are_told_the_colours_of_the_reader() -> None:

@@ -19,7 +19,8 @@ PICTURES = {
     "user": ("users?open=user:user-2", False, False),
     "types": ("types?open=type:Search", False, False),
     "faults": ("faults", False, False),
-    "phone": ("stream", True, True),
+    "phone-light": ("stream", False, True),
+    "phone-dark": ("stream", True, True),
 }
 
 

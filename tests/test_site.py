@@ -1,8 +1,10 @@
 """What the site shows on its first page, and how, is what the project holds."""
 
+import os
 import re
 import runpy
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -248,6 +250,9 @@ def test_the_urls_of_the_project_cannot_be_mistaken_for_real_ones() -> None:
 
     assert {"Documentation", "Source", "Issues", "Changelog"} == set(project["urls"])
     assert hosts == {"amplitude-async.invalid"}
+    # What is no page of the site is at the source.
+    name = project["urls"]["Changelog"].removeprefix(project["urls"]["Source"])
+    assert (ROOT / name).is_file()
 
 
 def test_a_link_of_the_readme_leads_to_a_file_that_is_distributed() -> None:
@@ -260,3 +265,39 @@ def test_a_link_of_the_readme_leads_to_a_file_that_is_distributed() -> None:
     assert links
     assert [link for link in links if not (ROOT / link).is_file()] == []
     assert {f"/{link.split('/')[0]}" for link in links} <= {*included, "/LICENSE"}
+
+
+def test_the_readme_of_the_package_has_links_that_work_elsewhere() -> None:
+    """An index shows it without the files beside it: each link is a whole address."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    urls = project["project"]["urls"]
+    hook = project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    source = (ROOT / "README.md").read_text("utf-8")
+    shown = source
+    for change in hook["substitutions"]:
+        shown = re.sub(change["pattern"], change["replacement"], shown)
+
+    assert hook["fragments"] == [{"path": "README.md"}]
+    links = re.findall(r"\]\(([^)]+)\)", shown)
+    expected = [elsewhere(link, urls) for link in re.findall(r"\]\(([^)]+)\)", source)]
+    assert links == expected
+
+
+def elsewhere(link: str, urls: dict[str, str]) -> str:
+    """Return the whole address of what a relative link leads to."""
+    name, hash_, anchor = link.partition("#")
+    if name.startswith("docs/"):
+        page_name = name.removeprefix("docs/").removesuffix(".md")
+        return f"{urls['Documentation']}{page_name}/{hash_}{anchor}"
+    return f"{urls['Source']}{link}"
+
+
+def test_the_installed_readme_is_the_one_with_whole_addresses() -> None:
+    """The wheel that the suite runs on was built with them."""
+    if "AMPLITUDE_ASYNC_EXPECT_WHEEL" not in os.environ:
+        pytest.skip("only a built wheel has the papers of this build")
+    papers = metadata.metadata("amplitude-async")
+    text = str(papers.get_payload() or papers["Description"])
+
+    assert "# amplitude-async" in text
+    assert re.findall(r"\]\((?!https://)[^)]+\)", text) == []

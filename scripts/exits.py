@@ -11,9 +11,9 @@ __all__ = ["PICTURE", "draw", "exits", "main"]
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "exits.svg"
 
 SVG = "http://www.w3.org/2000/svg"
-WIDTH = 800
-LEFT, ROAD_WIDTH = 20, 260
-EXITS = 330
+WIDTH = 760
+LEFT, ROAD_WIDTH = 16, 238
+EXITS = 292
 TOP, LINE, GAP = 20, 24, 26
 PADDING = 9
 KINDS = {
@@ -197,10 +197,10 @@ def _exit(one: Exit, y: float) -> Iterator[str]:
         ' rx="10"/>'
     )
     yield _text(EXITS + 42, y + 4, one.status, f"status {kind}")
-    x = EXITS + 94
+    x = EXITS + 92
     if one.reason:
         yield _text(x, y + 4.5, one.reason, "name")
-        x += 116
+        x += 112
     yield _text(x, y + 4.5, one.says, "said")
 
 

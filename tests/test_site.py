@@ -286,6 +286,8 @@ def test_the_readme_of_the_package_has_links_that_work_elsewhere() -> None:
 def elsewhere(link: str, urls: dict[str, str]) -> str:
     """Return the whole address of what a relative link leads to."""
     name, hash_, anchor = link.partition("#")
+    if name.startswith("docs/images/"):
+        return urls["Documentation"] + name.removeprefix("docs/")
     if name.startswith("docs/"):
         page_name = name.removeprefix("docs/").removesuffix(".md")
         return f"{urls['Documentation']}{page_name}/{hash_}{anchor}"

@@ -18,6 +18,7 @@ __all__: list[str] = []
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 STYLE = DOCS / "stylesheets" / "site.css"
 
 PROMPT = re.compile(r"^\s*\$ ", re.MULTILINE)
@@ -230,7 +231,7 @@ def test_plots_and_pictures_are_told_the_colours_of_the_reader() -> None:
 
 def test_no_command_is_shown_with_a_prompt() -> None:
     """What is copied can be pasted; where output is shown, a copy leaves it out."""
-    for path in [ROOT / "README.md", *DOCS.rglob("*.md")]:
+    for path in PAGES:
         for _, language, code in FENCE.findall(path.read_text("utf-8")):
             if language != "console":
                 assert not PROMPT.search(code), f"{path}: {code}"
@@ -238,6 +239,26 @@ def test_no_command_is_shown_with_a_prompt() -> None:
 
     assert "```console" not in (ROOT / "README.md").read_text("utf-8")
     assert "[data-md-copying] .gp,\n[data-md-copying] .go { display: none; }" in style
+
+
+def test_commands_of_a_page_can_be_followed_word_by_word() -> None:
+    """No line waits behind one that never ends, and all know one address."""
+    shells = [
+        (path, code)
+        for path in PAGES
+        for _, language, code in FENCE.findall(path.read_text("utf-8"))
+        if language == "bash"
+    ]
+    waiting = re.compile(r"amplitude-async (?:emulator|dev)\b[^&|\n]*\n\w")
+    stuck = [path for path, code in shells if waiting.search(code)]
+    ports = {
+        port
+        for _, code in shells
+        for port in re.findall(r"_SERVER_URL=http://127.0.0.1:(\d+)", code)
+    }
+
+    assert stuck == []
+    assert ports == {"8080"}
 
 
 # --- Metadata ---

@@ -25,8 +25,8 @@ PATIENCE = 30
 
 def shown(language: str, mark: str) -> str:
     """Return the first block of a language that has a mark in it."""
-    blocks = BLOCK.findall(PAGE.read_text("utf-8"))
-    return next(code for one, code in blocks if one == language and mark in code)
+    blocks = BLOCK.finditer(PAGE.read_text("utf-8"))
+    return next(one[2] for one in blocks if one[1] == language and mark in one[2])
 
 
 def environment() -> dict[str, str]:

@@ -23,7 +23,9 @@ def included() -> set[str]:
     return {name.lstrip("/") for name in targets["sdist"]["include"]}
 
 
-@pytest.mark.parametrize("name", ["SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+)
 def test_the_source_distribution_holds_its_papers(
     name: str, included: set[str]
 ) -> None:

@@ -226,6 +226,37 @@ def test_plots_and_pictures_are_told_the_colours_of_the_reader() -> None:
     assert all("prefers-color-scheme: dark" in picture for picture in drawn)
 
 
+@pytest.mark.parametrize("scheme", ["default", "slate"])
+def test_colours_in_code_can_be_read(scheme: str) -> None:
+    """Each that is ours has a contrast of 4.5 to its ground (WCAG AA)."""
+    rules = STYLE.read_text("utf-8").split(f'[data-md-color-scheme="{scheme}"] {{')[1]
+    colours = dict(re.findall(r"--md-code-([\w-]+): (#\w{6});", rules.split("}")[0]))
+    ground = brightness(colours.pop("bg-color"))
+    unreadable = {
+        name
+        for name, colour in colours.items()
+        if contrast(brightness(colour), ground) < 4.5
+    }
+
+    assert colours
+    assert unreadable == set()
+
+
+def brightness(colour: str) -> float:
+    """Return the relative luminance of a colour, as WCAG defines it."""
+    shares = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (
+        share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
+        for share in shares
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: float, other: float) -> float:
+    """Return the contrast of two brightnesses."""
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
+
+
 # --- Copying ---
 
 

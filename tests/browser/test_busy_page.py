@@ -144,6 +144,24 @@ async def test_older_ones_are_loaded(opened: Opened, emulator: Emulator) -> None
     await rows_of(page).first.filter(has_text="999").wait_for()
 
 
+async def test_what_is_loaded_stands_behind_newer_ones(
+    opened: Opened, emulator: Emulator
+) -> None:
+    """The row that is open stays in a flood, and nothing comes to stand below it."""
+    await flood(emulator, 10)
+    page = await opened()
+    await rows_of(page).nth(4).click()
+    await flood(emulator, 3_000, first=10)
+    await until(page, LATEST.replace("99999", "3009"))
+    scroller = page.locator("#view-stream .scroller")
+    before = await page.evaluate("document.querySelectorAll('.row').length")
+    await scroller.evaluate(TO_THE_END)
+    await until(
+        page, "(before) => document.querySelectorAll('.row').length > before", before
+    )
+    assert await page.evaluate(HOLES) == []
+
+
 async def test_another_emulator_is_noticed(opened: Opened, emulator: Emulator) -> None:
     """One at the same address has other events, even where it has more of them."""
     async with Amplitude("test-key", server_url=emulator.httpapi_url) as client:

@@ -191,7 +191,11 @@ export class Stream {
     this.older.disabled = true;
     try {
       const found = await get("entries", { before: this.#oldest, limit: PAGE, q: this.#filter.text });
+      // The chosen row outlives those around it; here it would stand before newer ones.
+      const last = this.list.element.lastElementChild;
+      if (last && Number(last.dataset.n) < this.#oldest - 1) last.remove();
       this.list.element.append(...found.entries.map((entry) => this.#row(entry)));
+      if (last && !last.isConnected) this.list.chooseKey(last.dataset.key);
       this.#reached(found);
       // What is read is at the bottom now, so that the top makes room.
       let over = this.list.element.childElementCount - MOST_ROWS;

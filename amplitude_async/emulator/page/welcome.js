@@ -29,8 +29,8 @@ url = "${url}/v2"
 async with MParticle("test-key", "test-secret", base_url=url) as client:
     await client.upload(batch)`],
   ["With curl", `curl --user test-key:test-secret --json '{"environment": "development",
-  "user_identities": {"customer_id": "user-1"}, "events": [{"event_type": "custom_event",
-  "data": {"event_name": "Paid", "custom_event_type": "other"}}]}' \\
+  "user_identities": {"customer_id": "user-1"}, "events": [
+  {"event_type": "custom_event", "data": {"event_name": "Paid", "custom_event_type": "other"}}]}' \\
   ${url}/v2/events`],
 ];
 
@@ -68,4 +68,5 @@ export const placeholder = (url) =>
     make("p", {}, "Choose a row to see all of it: properties, request, and the code that sends it."),
     make("p", { class: "soft" }, make("kbd", {}, "j"), " ", make("kbd", {}, "k"), " move, ",
       make("kbd", {}, "Enter"), " opens, ", make("kbd", {}, "Esc"), " closes"),
-    make("h2", { class: "small" }, "Send here"), codeBlock(`${url}/2/httpapi`, "Address to send to"));
+    make("h2", { class: "small" }, "Send here"), codeBlock(`${url}/2/httpapi`, "Address to send to"),
+    make("h2", { class: "small" }, "mParticle"), codeBlock(`${url}/v2`, "Base address for mParticle"));

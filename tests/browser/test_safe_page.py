@@ -93,9 +93,8 @@ TRIAL = """async (base) => {
   await told("/_emulator/faults", { method: "POST", mode: "no-cors", body: fault });
   // Each would hold one of the feed's places.
   for (const name of ["a", "b", "c", "d"]) {
-    for (let number = 0; number < 6; number++) {
-      new Image().src = `http://${name}.localhost:${new URL(base).port}/_emulator/feed?${number}`;
-    }
+    const feed = `http://${name}.localhost:${new URL(base).port}/_emulator/feed`;
+    for (let number = 0; number < 6; number++) new Image().src = `${feed}?${number}`;
   }
   return {
     sent: await told("/2/httpapi", { method: "POST", headers, body }),

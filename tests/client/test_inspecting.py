@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from amplitude_async import Amplitude, BeforePlugin, Event
+from amplitude_async import Amplitude, BeforePlugin, DestinationPlugin, Event
 from amplitude_async.client import inspecting
 from amplitude_async.emulator import Emulator, Fault, Seen
 from amplitude_async.mparticle import Batch, BatchError, CustomEvent, MParticle
@@ -26,6 +26,17 @@ def inspected(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
     monkeypatch.setattr(inspecting, "_LAST_SECONDS", 20.0)
     monkeypatch.setattr(inspecting, "_REQUEST_SECONDS", 20.0)
     return emulator
+
+
+class Failing(DestinationPlugin):
+    """Takes no event."""
+
+    name = "failing"
+
+    def execute(self, event: Event) -> None:  # noqa: ARG002 - the name that is called
+        """Raise."""
+        msg = "the disk is full"
+        raise OSError(msg)
 
 
 class Dropping(BeforePlugin):
@@ -75,6 +86,22 @@ async def test_drops_are_told(inspected: Emulator) -> None:
     assert reasons["By a plugin"].startswith("plugin: dropped by plugin 'dropping'")
     assert reasons["By opt_out"].startswith("opt_out:")
     assert {seen.verdict for seen in told(inspected)} == {"dropped"}
+
+
+async def test_what_a_plain_destination_rejects_is_told(inspected: Emulator) -> None:
+    """Beside what the server stored, also where it happens while the client closes."""
+    url = inspected.httpapi_url
+    async with Amplitude("key", server_url=url, plugins=[Failing()]) as client:
+        await client.track("Stored", user_id="user-1")
+        await client.track("Refused by the client", user_id="1")
+    found = [(seen.name, seen.verdict) for seen in told(inspected)]
+    assert sorted(found) == [
+        ("Refused by the client", "rejected"),
+        ("Stored", "rejected"),
+    ]
+    (reason,) = (seen.reason for seen in told(inspected) if seen.name == "Stored")
+    assert reason.startswith("plugin 'failing' raised OSError")
+    assert [event["event_type"] for event in inspected.events] == ["Stored"]
 
 
 async def test_waiting_events_that_are_given_up_are_told(inspected: Emulator) -> None:

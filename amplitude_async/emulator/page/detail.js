@@ -97,7 +97,7 @@ const entryView = (entry, url) => {
         ["User", entry.user && userLink(entry)],
         ["Device", entry.device && filterLink(`device:${quote(entry.device)}`, entry.device)],
         ["Vendor", entry.vendor === "mparticle" ? "mParticle" : null],
-        ["From", entry.local ? "the client itself; it never arrived here" : null],
+        ["From", entry.local ? "told by the client itself" : null],
       ]),
       codes(entry, url),
       ...parts.filter(([name]) => full(inner[name])).map(([name, title]) => section(title, tree(inner[name]))),

@@ -125,6 +125,7 @@ class Life:
             decode=self._endpoint.decode,
             clock=self._clock,
             client_id=id(self),
+            vendor=self._endpoint.name,
         )
         return Roster(
             self._own,

@@ -4,17 +4,19 @@ import asyncio
 import contextvars
 import math
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from amplitude_async.client.destination import Door, Reduced, Refusal, verdict_on
+from amplitude_async.client.inspecting import Inspector
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.flushes import Flushes
 from amplitude_async.delivery.handle import Delivery, Ledger
 from amplitude_async.delivery.interception import CAPTURED, INTERCEPTION
+from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import (
     QUIET_REASONS,
     DeliveryStatus,
@@ -107,6 +109,7 @@ class PlainDestination:
         decode: Callable[[bytes], Any],
         clock: Clock,
         client_id: int,
+        vendor: str = "amplitude",
     ) -> None:
         self.name = plugin.name
         self.plugin = plugin
@@ -116,6 +119,8 @@ class PlainDestination:
         self._clock = clock
         self._client_id = client_id
         self._reporter = Reporter(config.logger, clock, plugin.name, config.redactor)
+        self._observers = Observers(self._reporter)
+        self._observers.call(Inspector(vendor, clock, self._reporter))
         self._counters = Counters()
         self._ledger = Ledger()
         self._backlog = _Backlog()
@@ -140,12 +145,10 @@ class PlainDestination:
             return self._end(record.body, record.insert_id, CAPTURED)
         size = self._backlog.bytes + len(record.body)
         if self._closed:
-            message = f"plugin {shown(self.name)} was shut down before"
-            return self.settle(event, Outcome.dropped(DropReason.CLOSED, message))
+            return self.settle(event, _closed(self.name))
         full = self.pending >= config.max_storage_capacity
         if full or size > config.max_storage_bytes:
-            message = f"the queue of plugin {shown(self.name)} is full"
-            return self.settle(event, Outcome.dropped(DropReason.OVERFLOW, message))
+            return self.settle(event, _full(self.name))
         page = self._ledger.enter(record.id, self._clock.now())
         self._counters.accept()
         self._backlog.add(record)
@@ -174,6 +177,8 @@ class PlainDestination:
         self._counters.count(outcome)
         if INTERCEPTION.capturing:
             INTERCEPTION.tell(self.name, source, insert_id=insert_id, outcome=outcome)
+        if outcome.reason is DropReason.OVERFLOW:  # others are told by the engine
+            self._observers.tell([source], outcome)
         _report(self._reporter, outcome, 1)
         return Delivery.settled(self, source, insert_id, outcome)
 
@@ -268,19 +273,19 @@ class PlainDestination:
             message = self._reporter.redact(message)
             self._reporter.error("plugin", "execute raised %r", error, traceback=error)
             return Outcome.rejected(message[:300], attempts=1)
-        message = f"plugin {shown(self.name)} returned"
-        return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
+        return _taken(self.name)
 
     def _settle(self, settlements: list[Settlement]) -> None:
         """Write down what became of events that are in the backlog no more."""
-        tally: dict[Outcome, int] = {}
         for record, outcome in settlements:
             self._ledger.settle(record.id, outcome)
-            tally[outcome] = tally.get(outcome, 0) + 1
+        tally = Counter(outcome for _, outcome in settlements)
         for outcome, count in tally.items():
             self._counters.count(outcome, count)
         if self._flushes:
             self._flushes.settled([record.id for record, _ in settlements])
+        if self._observers.hear_ends:
+            self._observers.all_ended(settlements)
         # A logging handler is user code: all is written down before it runs.
         for outcome, count in tally.items():
             _report(self._reporter, outcome, count)
@@ -290,6 +295,7 @@ class PlainDestination:
     async def start(self) -> None:
         """Nothing to open; the worker starts with the first event."""
         self._pid = os.getpid()
+        self._observers.begin()
         self.ensure_running()
 
     async def flush(self, timeout: float | None) -> Stats:
@@ -341,9 +347,9 @@ class PlainDestination:
             await self._drain(timeout)
             await self._stop_worker()
         self._closed = True
-        outcome = Outcome.dropped(DropReason.SHUTDOWN, _too_late(self.name))
-        await self._give_up(None, outcome)
+        await self._give_up(None, _too_late(self.name))
         await self._call(self.plugin.shutdown, deadline - self._clock.now())
+        await self._observers.finish()
         return self.stats
 
     async def _stop_worker(self) -> None:
@@ -355,15 +361,12 @@ class PlainDestination:
         # A plugin that resists cancelling still has it: that one is given up here.
         record = self._backlog.current
         if record is not None:
-            message = f"{_too_late(self.name)}; it was at work on it"
-            outcome = Outcome.dropped(DropReason.SHUTDOWN, message, attempts=1)
             self._backlog.remove(record)
-            self._settle([(record, outcome)])
+            self._settle([(record, _too_late(self.name, at_work=True))])
 
     async def purge(self, user_id: str | None) -> int:
         """Give up waiting events, all or of one user."""
-        outcome = Outcome.dropped(DropReason.PURGED, "purged by the client")
-        return await self._give_up(user_id, outcome)
+        return await self._give_up(user_id, _PURGED)
 
     async def _give_up(self, user_id: str | None, outcome: Outcome) -> int:
         """Settle what waits, all or of one user, without the plugin."""
@@ -390,13 +393,36 @@ class PlainDestination:
         self._ledger = Ledger()
         self._due = Shares(self._settle, f"{self.name} settling")
         self.rebind()
-        message = "accepted before os.fork(): the parent process has it"
-        outcome = Outcome.dropped(DropReason.FORK, message)
-        ledger.settle_rest(outcome)
+        ledger.settle_rest(_FORKED)
 
 
-def _too_late(name: str) -> str:
-    return f"plugin {shown(name)} did not take it before the deadline"
+_PURGED: Final = Outcome.dropped(DropReason.PURGED, "purged by the client")
+_FORKED: Final = Outcome.dropped(
+    DropReason.FORK, "accepted before os.fork(): the parent process has it"
+)
+
+
+def _closed(name: str) -> Outcome:
+    message = f"plugin {shown(name)} was shut down before"
+    return Outcome.dropped(DropReason.CLOSED, message)
+
+
+def _full(name: str) -> Outcome:
+    message = f"the queue of plugin {shown(name)} is full"
+    return Outcome.dropped(DropReason.OVERFLOW, message)
+
+
+def _taken(name: str) -> Outcome:
+    message = f"plugin {shown(name)} returned"
+    return Outcome(DeliveryStatus.DELIVERED, 0, message, None, 1)
+
+
+def _too_late(name: str, *, at_work: bool = False) -> Outcome:
+    message = f"plugin {shown(name)} did not take it before the deadline"
+    if not at_work:
+        return Outcome.dropped(DropReason.SHUTDOWN, message)
+    message = f"{message}; it was at work on it"
+    return Outcome.dropped(DropReason.SHUTDOWN, message, attempts=1)
 
 
 def _report(reporter: Reporter, outcome: Outcome, count: int) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -110,6 +110,12 @@ class Observers:
         """Tell the witness how an event, or its record, ended."""
         if self._witness is not None:
             self._witness.note(source, outcome)
+
+    def tell(self, sources: Iterable[object], outcome: Outcome) -> None:
+        """Tell the witness, where it wants to hear, of what no account knows."""
+        if self.hear_ends:
+            for source in sources:
+                self.ended(source, outcome)
 
     def all_ended(self, settlements: Sequence[Settlement]) -> None:
         """Tell the witness how many events ended."""

@@ -40,6 +40,8 @@ OWN_HEADERS: Mapping[str, str] = MappingProxyType(
 """Of every answer on the emulator's own pages."""
 
 _FIELD_NAMES = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z, -]{1,1000}")
+# How a browser says that its own page asks, or a person at the address bar.
+_OWN_SITES = frozenset({"same-origin", "none"})
 _PREFLIGHT_SECONDS = "600"
 # Asked by a page that is not on this machine: its browser wants to be told.
 _ASKS_PRIVATE = "Access-Control-Request-Private-Network"
@@ -91,7 +93,7 @@ class Guard:
                     f"Origin is {origin[:80]!r}: only the emulator's own page may do "
                     "this in a browser"
                 )
-        return ""
+        return _foreign_fetch(request.headers)
 
     def _is_ours(self, host: str) -> bool:
         name = _name_of(host)
@@ -140,6 +142,21 @@ def preflight(request: web.BaseRequest) -> web.Response | None:
     if _FIELD_NAMES.fullmatch(wanted):
         headers[hdrs.ACCESS_CONTROL_ALLOW_HEADERS] = wanted
     return web.Response(status=204, headers=headers)
+
+
+def _foreign_fetch(headers: Mapping[str, str]) -> str:
+    """Say what is wrong where a page from elsewhere asks without an Origin.
+
+    As for an image: it could not read the answer, but have the work done for it. A
+    person who follows a link opens a document, and may.
+    """
+    site = headers.get("Sec-Fetch-Site", "none")
+    if site in _OWN_SITES or headers.get("Sec-Fetch-Dest") == "document":
+        return ""
+    return (
+        f"Sec-Fetch-Site is {site[:80]!r}: only the emulator's own page may do this "
+        "in a browser"
+    )
 
 
 def _name_of(host: str) -> str:

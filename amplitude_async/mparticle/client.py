@@ -36,7 +36,13 @@ from amplitude_async.mparticle.exceptions import (
 from amplitude_async.mparticle.models.batch import Batch
 from amplitude_async.mparticle.models.enums import Pod
 from amplitude_async.mparticle.result import UploadResult
-from amplitude_async.mparticle.upload import Uploader, pack
+from amplitude_async.mparticle.upload import (
+    OPTED_OUT,
+    Uploader,
+    pack,
+    telling_refusals,
+    told_unsent,
+)
 from amplitude_async.redaction import masked_url, seal
 from amplitude_async.storage.base import Record
 
@@ -150,16 +156,13 @@ class MParticle(BaseClient):
             RetryExhaustedError: no success within ``flush_max_retries``.
             MParticleClosedError: the client was shut down.
         """
-        pieces = self._prepare(batch)
-        # One result cannot tell of two requests of which one may fail.
-        if len(pieces) > 1:
-            raise BatchError(_TOO_LARGE)
+        pieces = self._prepare(batch, whole=True)
         await self._open()
         if self._opt_out:
-            return _OPTED_OUT
+            return told_unsent(self._own.observers, OPTED_OUT, pieces)
         [parcel] = pack(pieces)
         result = await self._uploader.upload("/events", parcel, bulk=False)
-        error = error_of(result)
+        error = error_of(told_unsent(self._own.observers, result, pieces))
         if error is not None:
             raise error
         return result
@@ -204,7 +207,8 @@ class MParticle(BaseClient):
         given = _several(batches, "upload_historical")
         for number, batch in enumerate(given):
             _check_kind(batch)
-            check_historical(batch, number, self._clock.wall())
+            with telling_refusals(self._own.observers, batch):
+                check_historical(batch, number, self._clock.wall())
         pieces = [piece for one in given for piece in self._prepare(one, old=True)]
         return await self._upload_all("/bulkevents/historical", pieces, bisect=False)
 
@@ -212,9 +216,10 @@ class MParticle(BaseClient):
         self, path: str, pieces: Sequence[Piece], *, bisect: bool
     ) -> list[UploadResult]:
         await self._open()
-        if self._opt_out:
-            return [_OPTED_OUT] if pieces else []
-        return await self._uploader.upload_all(path, pieces, bisect=bisect)
+        results = [OPTED_OUT] if pieces else []
+        if not self._opt_out:
+            results = await self._uploader.upload_all(path, pieces, bisect=bisect)
+        return [told_unsent(self._own.observers, one, pieces) for one in results]
 
     async def _open(self) -> None:
         if self._is_ending:
@@ -225,9 +230,16 @@ class MParticle(BaseClient):
             raise ConfigurationError(msg)
         await self._ready()
 
-    def _prepare(self, batch: Batch, *, old: bool = False) -> list[Piece]:
+    def _prepare(
+        self, batch: Batch, *, old: bool = False, whole: bool = False
+    ) -> list[Piece]:
         _check_kind(batch)
-        return self._door.prepare(batch, self._clock.wall(), old=old)
+        with telling_refusals(self._own.observers, batch):
+            pieces = self._door.prepare(batch, self._clock.wall(), old=old)
+            # One result cannot tell of two requests of which one may fail.
+            if whole and len(pieces) > 1:
+                raise BatchError(_TOO_LARGE)
+        return pieces
 
     # The queue ---------------------------------------------------------------
 
@@ -245,8 +257,9 @@ class MParticle(BaseClient):
         if self._in_one_go <= 0:
             await self._give_turn()
         self._in_one_go -= 1
+        _check_kind(batch)
         try:
-            pieces = self._prepare(batch)
+            pieces = self._door.prepare(batch, self._clock.wall())
         except BatchError as error:
             if self._config.strict:
                 raise
@@ -361,9 +374,6 @@ def _several(batches: Iterable[Batch], verb: str) -> list[Batch]:
     return list(batches)
 
 
-_OPTED_OUT: Final = UploadResult(
-    ok=False, status=0, message="opt_out is set", attempts=0
-)
 _TOO_LARGE: Final = (
     f"the batch is larger than {MAX_BATCH_BYTES} bytes: upload_many and send split it "
     "by its events"

@@ -4,7 +4,9 @@ import asyncio
 import math
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from typing import Final
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.health import JITTER_FLOOR
@@ -16,7 +18,7 @@ from amplitude_async.delivery.interception import (
     Gate,
 )
 from amplitude_async.delivery.observing import Observers
-from amplitude_async.delivery.outcome import Outcome
+from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.sender import Post
 from amplitude_async.delivery.transport import AiohttpTransport, Transport
 from amplitude_async.mparticle.config import MParticleConfig
@@ -31,11 +33,25 @@ from amplitude_async.mparticle.endpoint import (
     parse_errors,
     tell,
 )
+from amplitude_async.mparticle.exceptions import BatchError
+from amplitude_async.mparticle.models.batch import Batch
 from amplitude_async.mparticle.result import UploadResult
 from amplitude_async.redaction import Body
 from amplitude_async.storage.base import Record
 
-__all__ = ["Parcel", "Uploader", "pack"]
+__all__ = [
+    "OPTED_OUT",
+    "Parcel",
+    "Uploader",
+    "pack",
+    "telling_refusals",
+    "told_unsent",
+]
+
+OPTED_OUT: Final = UploadResult(
+    ok=False, status=0, message="opt_out is set", attempts=0
+)
+"""What an upload gives where the client was told to send nothing."""
 
 
 class Parcel:
@@ -314,6 +330,39 @@ def _kept_here(parcel: Parcel, verdict: Outcome) -> UploadResult:
         attempts=0,
         source_request_ids=parcel.ids,
     )
+
+
+# For a person who watches ----------------------------------------------------
+
+
+@contextmanager
+def telling_refusals(observers: Observers, batch: Batch) -> Iterator[None]:
+    """Tell who watches of a batch that is refused inside."""
+    try:
+        yield
+    except BatchError as error:
+        observers.tell([batch], Outcome.rejected(str(error)))
+        raise
+
+
+def told_unsent(
+    observers: Observers, result: UploadResult, pieces: Sequence[Piece]
+) -> UploadResult:
+    """Tell who watches of batches that no server answered; return the result."""
+    if not result.ok and not (result.status and result.attempts):
+        own = frozenset(result.source_request_ids)
+        gone = [one.source for one in pieces if not own or one.request_id in own]
+        observers.tell(gone, _end_of(result))
+    return result
+
+
+def _end_of(result: UploadResult) -> Outcome:
+    """Say what became of batches that were not sent, as of those in the queue."""
+    if result.status:
+        return Outcome.rejected(result.message)
+    attempted = DropReason.RETRIES if result.attempts else DropReason.CLOSED
+    reason = DropReason.OPT_OUT if result is OPTED_OUT else attempted
+    return Outcome.dropped(reason, result.message)
 
 
 _QUEUED = "queued by mParticle"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from amplitude_async import Amplitude
+from amplitude_async import Amplitude, Identify
 from amplitude_async import emulator as emulator_package
 from amplitude_async.emulator import Emulator
 from tests.browser.conftest import Opened, rows_of, until
-from tests.browser.traffic import reject, shop
+from tests.browser.traffic import reject, send_batch, shop
 
 if TYPE_CHECKING:
     pass
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 FILES = Path(emulator_package.__file__).parent / "page"
+# As a browser does where another tab is chosen.
+TURN = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
 CASES = Path(__file__).parents[1] / "emulator" / "filter_cases.json"
 # When the newest row was there to be seen, and when its event arrived.
 DELAY = """async () => {
@@ -137,6 +142,69 @@ async def test_a_user_is_opened(opened: Opened, emulator: Emulator) -> None:
     await detail.get_by_role("heading", name="user-2").wait_for()
     await page.keyboard.press("Escape")
     assert not await detail.get_by_role("heading", name="user-2").is_visible()
+
+
+async def test_users_of_both_vendors_are_two(
+    opened: Opened, emulator: Emulator
+) -> None:
+    """They may have one id: each has its row, and each opens its own."""
+    await send_batch(emulator)
+    async with Amplitude("test-key", server_url=emulator.httpapi_url) as client:
+        await client.identify(Identify().set("plan", "pro"), user_id="customer-7")
+    page = await opened("#/users")
+    rows = page.locator("#users-rows > .row")
+    detail = page.locator("#detail")
+    await rows.filter(has_text="mParticle").click()
+    await detail.get_by_role("link", name="Video Played").wait_for()
+    assert "tier" in await detail.inner_text()
+    assert await detail.get_by_text("Throttle this user").count() == 0
+    await send_batch(emulator)
+    await rows.filter(has_text="mParticle").filter(has_text="2 events").wait_for()
+    assert await page.locator("[aria-selected=true]", has_text="mParticle").count() == 1
+    assert await rows.count() == 2
+    await rows.filter(has_not_text="mParticle").click()
+    await detail.get_by_role("link", name="$identify").wait_for()
+    await page.goto(f"{emulator.url}/#/mparticle")
+    await rows_of(page).first.click()
+    await detail.get_by_role("link", name="customer-7").click()
+    await detail.get_by_role("link", name="Video Played").first.wait_for()
+
+
+async def test_the_empty_view_of_mparticle_tells_its_own_lines(
+    opened: Opened, emulator: Emulator
+) -> None:
+    """With its own address, until a batch is there."""
+    page = await opened("#/mparticle")
+    blocks = page.locator(".welcome code")
+    for text in await blocks.all_inner_texts():
+        assert emulator.mparticle_url in text
+    assert await blocks.count() == 3
+    await send_batch(emulator)
+    await rows_of(page).first.wait_for()
+    assert not await page.locator(".welcome").is_visible()
+
+
+async def test_a_tab_that_nobody_sees_lets_go_of_the_feed(
+    opened: Opened, emulator: Emulator
+) -> None:
+    """A browser has six connections for an address; what came is there on return."""
+    page = await opened()
+    async with Amplitude("test-key", server_url=emulator.httpapi_url) as client:
+        await client.track("Before", user_id="user-1")
+    await rows_of(page).first.wait_for()
+    await page.evaluate(TURN, True)
+    for _ in range(7):
+        other = await page.context.new_page()
+        await other.goto(emulator.url)
+        await other.locator("#live[data-state=live]").wait_for(timeout=5_000)
+        await other.evaluate(TURN, True)
+    async with aiohttp.ClientSession() as session:
+        await session.post(f"{emulator.url}/_emulator/clear", json={})
+    async with Amplitude("test-key", server_url=emulator.httpapi_url) as client:
+        await client.track("Meanwhile", user_id="user-1")
+    await page.evaluate(TURN, False)
+    await rows_of(page).filter(has_text="Meanwhile").wait_for()
+    await until(page, "document.querySelectorAll('#stream-rows > .row').length === 1")
 
 
 async def test_an_event_is_copied_as_code(opened: Opened, emulator: Emulator) -> None:

@@ -1,5 +1,6 @@
 """Whatever events hold and whoever else is open: the page does only its own work."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,11 @@ TRIAL = """async (base) => {
   const body = JSON.stringify({ api_key: "test-key", events: [event] });
   const fault = JSON.stringify({ status: 503 });
   await told("/_emulator/faults", { method: "POST", mode: "no-cors", body: fault });
+  // Each would hold one of the feed's places.
+  for (const name of ["a", "b", "c", "d"]) {
+    const feed = `http://${name}.localhost:${new URL(base).port}/_emulator/feed`;
+    for (let number = 0; number < 6; number++) new Image().src = `${feed}?${number}`;
+  }
   return {
     sent: await told("/2/httpapi", { method: "POST", headers, body }),
     read: await told("/_emulator/entries"),
@@ -128,3 +134,5 @@ async def test_a_foreign_page_may_send_and_gets_nothing(
     assert page.frames[1].url == "chrome-error://chromewebdata/"
     assert emulator.faults.pending == ()
     assert len(emulator.events) == 1
+    await asyncio.sleep(0.05)
+    assert not emulator._book._bell.listeners  # noqa: SLF001 - nobody else knows

@@ -98,10 +98,13 @@ async def send_batch(emulator: Emulator) -> None:
         await session.post(f"{emulator.url}/v2/events", json=batch)
 
 
-async def flood(emulator: Emulator, events: int, *, batch: int = 1_000) -> None:
+async def flood(
+    emulator: Emulator, events: int, *, batch: int = 1_000, first: int = 0
+) -> None:
     """Send so many events as fast as they are taken."""
+    end = first + events
     async with aiohttp.ClientSession() as session:
-        for start in range(0, events, batch):
+        for start in range(first, end, batch):
             body = {
                 "api_key": "test-key",
                 "events": [
@@ -111,7 +114,7 @@ async def flood(emulator: Emulator, events: int, *, batch: int = 1_000) -> None:
                         "insert_id": f"flood-{number}",
                         "event_properties": {"number": number, "path": "/"},
                     }
-                    for number in range(start, min(start + batch, events))
+                    for number in range(start, min(start + batch, end))
                 ],
             }
             async with session.post(emulator.batch_url, json=body) as response:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from amplitude_async import Amplitude, BeforePlugin, Event
+from amplitude_async import Amplitude, BeforePlugin, DestinationPlugin, Event
 from amplitude_async.client import inspecting
 from amplitude_async.emulator import Emulator, Fault, Seen
-from amplitude_async.mparticle import Batch, CustomEvent, MParticle
+from amplitude_async.mparticle import Batch, BatchError, CustomEvent, MParticle
 from amplitude_async.sync import SyncAmplitude
 from tests.conftest import Endless
 
@@ -22,7 +22,21 @@ __all__: list[str] = []
 def inspected(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
     """Give an emulator that every client is to tell."""
     monkeypatch.setenv("AMPLITUDE_INSPECT", emulator.url)
+    # A busy machine is slow, and is not what these tests are about.
+    monkeypatch.setattr(inspecting, "_LAST_SECONDS", 20.0)
+    monkeypatch.setattr(inspecting, "_REQUEST_SECONDS", 20.0)
     return emulator
+
+
+class Failing(DestinationPlugin):
+    """Takes no event."""
+
+    name = "failing"
+
+    def execute(self, event: Event) -> None:  # noqa: ARG002 - the name that is called
+        """Raise."""
+        msg = "the disk is full"
+        raise OSError(msg)
 
 
 class Dropping(BeforePlugin):
@@ -74,6 +88,22 @@ async def test_drops_are_told(inspected: Emulator) -> None:
     assert {seen.verdict for seen in told(inspected)} == {"dropped"}
 
 
+async def test_what_a_plain_destination_rejects_is_told(inspected: Emulator) -> None:
+    """Beside what the server stored, also where it happens while the client closes."""
+    url = inspected.httpapi_url
+    async with Amplitude("key", server_url=url, plugins=[Failing()]) as client:
+        await client.track("Stored", user_id="user-1")
+        await client.track("Refused by the client", user_id="1")
+    found = [(seen.name, seen.verdict) for seen in told(inspected)]
+    assert sorted(found) == [
+        ("Refused by the client", "rejected"),
+        ("Stored", "rejected"),
+    ]
+    (reason,) = (seen.reason for seen in told(inspected) if seen.name == "Stored")
+    assert reason.startswith("plugin 'failing' raised OSError")
+    assert [event["event_type"] for event in inspected.events] == ["Stored"]
+
+
 async def test_waiting_events_that_are_given_up_are_told(inspected: Emulator) -> None:
     """Purged ones and those that shutdown leaves, as they would have been sent."""
     inspected.faults.add(Fault(503, count=None))
@@ -113,6 +143,54 @@ async def test_a_batch_is_told_as_it_would_be_sent(inspected: Emulator) -> None:
     (seen,) = told(inspected)
     assert (seen.unit, seen.verdict) == ("batch", "dropped")
     assert seen.event["events"][0]["data"]["event_name"] == "Paid"
+
+
+def made(**fields: Any) -> Batch:
+    """Give a batch, with other fields."""
+    known: dict[str, Any] = {
+        "environment": "development",
+        "user_identities": {"customer_id": "user-7"},
+        "events": [CustomEvent(event_name="Paid", custom_event_type="other")],
+    }
+    return Batch(**(known | fields))
+
+
+async def test_batches_that_an_upload_refuses_are_told(inspected: Emulator) -> None:
+    """What raises before anything is sent, by each of the three ways."""
+    attributes: dict[str, Any] = {f"a{number}": "x" * 900 for number in range(200)}
+    async with MParticle("key", "secret", base_url=inspected.mparticle_url) as client:
+        with pytest.raises(BatchError):
+            await client.upload(made(user_attributes=attributes))
+        with pytest.raises(BatchError):
+            await client.upload_many([made(), made(user_attributes=attributes)])
+        with pytest.raises(BatchError):
+            await client.upload_historical([made()])
+        await client.upload(made())
+    reasons = [seen.reason for seen in told(inspected)]
+    assert len(reasons) == 3
+    assert {seen.verdict for seen in told(inspected)} == {"rejected"}
+    assert "user_attributes has 200" in reasons[0]
+    assert reasons[0] == reasons[1]
+    assert "timestamp_unixtime_ms" in reasons[2]
+    assert len(inspected.batches) == 1
+
+
+async def test_uploads_that_nobody_answered_are_told(inspected: Emulator) -> None:
+    """Opted out, or given up: those that the server answered are its own to show."""
+    url = inspected.mparticle_url
+    async with MParticle("key", "secret", base_url=url, opt_out=True) as client:
+        await client.upload(made(source_request_id="opted"))
+        await client.upload_many([made(source_request_id="opted too")])
+    inspected.faults.add("broken")
+    async with MParticle("key", "secret", base_url=url, flush_max_retries=0) as client:
+        (answered,) = await client.upload_many([made()])
+        inspected.faults.add(Fault(hang_up="before", count=None))
+        (lost,) = await client.upload_many([made(source_request_id="lost")])
+    assert (answered.status, lost.status) == (500, 0)
+    found = {seen.event["source_request_id"]: seen.reason for seen in told(inspected)}
+    assert list(found) == ["opted", "opted too", "lost"]
+    assert found["opted"].startswith("opt_out:")
+    assert found["lost"].startswith("retries:")
 
 
 def test_synchronous_clients_tell_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

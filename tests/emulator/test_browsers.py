@@ -97,6 +97,31 @@ async def test_pages_of_others_control_nothing(
     assert len(emulator.faults.pending) == 1
 
 
+@pytest.mark.parametrize("path", ["/_emulator/feed", "/_emulator/users", "/"])
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("dest", ["image", "script", "iframe", "empty"])
+async def test_pages_of_others_have_no_work_done(
+    session: aiohttp.ClientSession, path: str, site: str, dest: str
+) -> None:
+    """What a page embeds is asked for without an Origin: the feed has few places."""
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": dest}
+    status, answer = await ask(session, "GET", path, headers=headers)
+    assert status == 403
+    assert "Sec-Fetch-Site" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("site", "dest"),
+    [("none", "document"), ("cross-site", "document"), ("same-origin", "empty")],
+)
+async def test_a_link_may_be_followed(
+    session: aiohttp.ClientSession, site: str, dest: str
+) -> None:
+    """From the address bar, from another site, and what the page itself asks."""
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Dest": dest}
+    assert (await ask(session, "GET", "/", headers=headers))[0] == 200
+
+
 async def test_the_page_itself_may_control(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:

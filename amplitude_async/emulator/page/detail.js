@@ -7,6 +7,7 @@ import { brief, bytes, colourOf, count, encoded, make, moment, visible } from ".
 import { quote } from "./filter.js";
 import { cellsOf, stateOf } from "./stream.js";
 import { tree } from "./tree.js";
+import { userKey } from "./users.js";
 
 const MOST_RAW = 100_000;
 const MOST_OF_REQUEST = 50;
@@ -24,7 +25,12 @@ const full = (object) => object && typeof object === "object" && Object.keys(obj
 /** A link that opens something in the detail, or filters the stream. */
 export const link = (href, text) => make("a", { href }, make("bdi", {}, brief(text, 200)));
 
-export const userLink = (id, text = id) => link(`#/users?open=${encoded(`user:${id}`)}`, text);
+const userLink = ({ user: id, vendor }) => {
+  const node = link(`#/users?open=${encoded(userKey({ id, vendor }))}`, id);
+  // Whom a fault may throttle: the text is written for people.
+  if (vendor === "amplitude") node.dataset.user = id;
+  return node;
+};
 export const filterLink = (filter, text) => link(`#/stream?q=${encoded(filter)}`, text);
 const entryLink = (n, ...content) =>
   make("a", { href: `#/stream?open=entry:${n}`, "data-open": `entry:${n}` }, ...content);
@@ -88,10 +94,10 @@ const entryView = (entry, url) => {
         ? make("p", { class: `why ${entry.state}` }, visible(entry.reason)) : "",
       facts([
         ["Time", moment(entry.at)],
-        ["User", entry.user && userLink(entry.user)],
+        ["User", entry.user && userLink(entry)],
         ["Device", entry.device && filterLink(`device:${quote(entry.device)}`, entry.device)],
         ["Vendor", entry.vendor === "mparticle" ? "mParticle" : null],
-        ["From", entry.local ? "the client itself; it never arrived here" : null],
+        ["From", entry.local ? "told by the client itself" : null],
       ]),
       codes(entry, url),
       ...parts.filter(([name]) => full(inner[name])).map(([name, title]) => section(title, tree(inner[name]))),
@@ -110,12 +116,14 @@ const timelineRow = (entry) =>
   make("li", { class: `is-${entry.state}` }, entryLink(entry.n, ...cellsOf(entry).filter((cell) => cell && cell.className !== "user")));
 
 const userView = (user, id) => {
+  const { vendor } = user;
+  const mparticle = vendor === "mparticle";
   const list = make("ol", { class: "timeline" }, ...user.timeline.map(timelineRow));
   const more = make("button", { class: "older", type: "button" }, "Load older");
   more.hidden = user.timeline.length < 200;
   let last = user.timeline.at(-1)?.n;
   more.addEventListener("click", async () => {
-    const { timeline } = await get(`users/${encoded(id)}`, { before: last });
+    const { timeline } = await get(`users/${encoded(id)}`, { before: last, vendor });
     list.append(...timeline.map(timelineRow));
     last = timeline.at(-1)?.n;
     more.hidden = timeline.length < 200;
@@ -125,9 +133,10 @@ const userView = (user, id) => {
     title: id, tags: [],
     content: [
       make("p", { class: "acts" },
-        filterLink(`user:${quote(id)}`, "Show in stream"), " ",
-        make("button", { type: "button", "data-throttle": id }, "Throttle this user")),
+        filterLink(`user:${quote(id)}${mparticle ? " vendor:mparticle" : ""}`, "Show in stream"), " ",
+        mparticle ? "" : make("button", { type: "button", "data-throttle": id }, "Throttle this user")),
       facts([
+        ["Vendor", mparticle ? "mParticle" : null],
         ["Revenue", user.revenue ? count(user.revenue) : null],
         ["Events", user.events !== undefined ? count(user.events) : null],
         ["Rejected", user.rejected ? count(user.rejected) : null],
@@ -223,6 +232,7 @@ export class Detail {
     const [kind, key] = [what.slice(0, at), what.slice(at + 1)];
     if (kind === "entry") return entryView(await get(`entries/${encoded(key)}`), this.url());
     if (kind === "user") return userView(await get(`users/${encoded(key)}`), key);
+    if (kind === "mparticle-user") return userView(await get(`users/${encoded(key)}`, { vendor: "mparticle" }), key);
     if (kind === "type") return typeView(await this.find("type", key));
     if (kind === "request") {
       const { entries } = await get("entries", { q: `request:${key}`, limit: MOST_OF_REQUEST });

@@ -9,7 +9,7 @@ import { Requests } from "./requests.js";
 import { Stream } from "./stream.js";
 import { Types } from "./types.js";
 import { Users } from "./users.js";
-import { placeholder, welcome } from "./welcome.js";
+import { placeholder, welcome, welcomeBatches } from "./welcome.js";
 
 const url = location.origin;
 const VIEWS = [
@@ -72,7 +72,10 @@ const go = (change, replace = false) => {
 };
 
 // One that is open already is replaced: back closes, however many were looked at.
-const open = (what) => go({ open: what }, Boolean(place.open) && !what.startsWith("user:"));
+const open = (what) => go({ open: what }, Boolean(place.open) && !/^(mparticle-)?user:/.test(what));
+const keyOf = (what) => what.slice(what.indexOf(":") + 1);
+// The key of a row is what it opens; those of users tell the vendor too.
+const rowOf = (view, what) => (view === "users" ? what : keyOf(what));
 
 const close = () => {
   const view = lists[place.view];
@@ -83,6 +86,7 @@ const close = () => {
 // --- the parts
 
 const empty = welcome(url, say);
+const emptyBatches = welcomeBatches(url);
 const stream = new Stream(byId("view-stream"), { label: "Events", name: "stream", open, empty, changed: (number) => tellPaused(number) });
 const users = new Users(byId("view-users"), open);
 const types = new Types(byId("view-types"), open);
@@ -157,18 +161,19 @@ function arrive() {
     byId("main").dataset.view = next.view;
     byId("grammar").hidden = !["stream", "mparticle"].includes(next.view);
     document.title = `${VIEWS.find(([name]) => name === next.view)[1]} · Amplitude emulator`;
-    stream.empty = next.view === "mparticle" ? undefined : empty;
-    empty.hidden = true;
+    stream.empty.remove();
+    stream.empty = next.view === "mparticle" ? emptyBatches : empty;
+    stream.empty.hidden = true;
+    byId("view-stream").append(stream.empty);
   }
   if (query.value !== next.q && (document.activeElement !== query || moved)) query.value = next.q;
   const shown = filtered && started ? show(next.view, next.q) : Promise.resolve();
   if (next.open) void detail.show(next.open);
   else if (detail.shown) detail.hide();
-  const [kind, key] = [next.open.split(":", 1)[0], next.open.slice(next.open.indexOf(":") + 1)];
   void shown.then(() => {
-    if (next.open && place === next) lists[next.view]?.chooseKey(key);
+    if (next.open && place === next) lists[next.view]?.chooseKey(rowOf(next.view, next.open));
   });
-  if (kind === "user") faults.about(key);
+  if (next.open.startsWith("user:")) faults.about(keyOf(next.open));
 }
 
 addEventListener("popstate", arrive);
@@ -200,10 +205,11 @@ const COUNTERS = [
   ["stored", "stored", (stats) => sum(stats, "events_ingested", "batches_ingested")],
   ["rejected", "rejected", (stats) => sum(stats, "events_rejected", "batches_rejected", "local_rejected")],
   ["duplicate", "duplicate", (stats) => sum(stats, "duplicates", "batch_duplicates")],
+  ["dropped", "dropped", (stats) => sum(stats, "local_dropped")],
 ];
 const counters = COUNTERS.map(([filter, title, value]) => {
   const number = make("b", {}, "0");
-  const button = make("button", { type: "button", class: `counter ${filter}`, title: `Show what is ${filter}`,
+  const button = make("button", { type: "button", class: `counter ${filter}`, title: `Show what is ${filter}`, hidden: filter === "dropped",
     onclick: () => go({ view: "stream", q: filter, open: "" }) }, number, " ", make("span", {}, title));
   return { button, number, value, title };
 });
@@ -221,12 +227,15 @@ const tellStats = () => {
     number.textContent = count(now);
     if (title === "duplicate") button.lastElementChild.textContent = now === 1 ? title : `${title}s`;
     button.classList.toggle("some", now > 0);
+    // Only clients drop events, and few tell of them.
+    if (title === "dropped") button.hidden = !now;
   }
   requestNumber.textContent = count(stats.requests ?? 0);
   requestNumber.nextElementSibling.textContent = stats.requests === 1 ? "request" : "requests";
 };
 
 let newest = 0;
+let oldest = 0;
 let begun = "";
 let started = false;
 let refresh = 0;
@@ -274,15 +283,21 @@ const feed = new Feed({
       newest = hello.newest;
       void reload();
       feed.open(newest);
+    } else if (known && hello.oldest !== oldest) {
+      // Cleared, or brought back, while nobody listened.
+      void reload();
     }
+    oldest = hello.oldest;
   },
   entries: (entries) => {
     newest = Math.max(newest, entries.at(-1)?.n ?? 0);
+    oldest ||= entries[0]?.n ?? 0;
     if (inStream()) stream.add(entries);
     refreshSoon();
   },
   skipped: ({ from, to }) => {
     newest = Math.max(newest, to);
+    oldest ||= from;
     if (inStream()) stream.skip(from, to);
   },
   stats: (now) => {
@@ -294,15 +309,26 @@ const feed = new Feed({
     if (place.view === "requests" && !paused) requests.add(rows);
   },
   cleared: ({ before, undo }) => {
+    oldest = 0;
     stream.clear(before);
     if (!inStream()) void reload();
     offerUndo(undo);
   },
-  restored: () => {
+  restored: (now) => {
+    oldest = now.oldest;
     say("Brought back.");
     void reload();
   },
 });
+
+// A browser opens six connections to one address, and the feed keeps one of them: a tab
+// that nobody sees lets go of it.
+const listen = () => {
+  if (!started) return;
+  if (document.hidden) feed.close();
+  else feed.open(newest);
+};
+document.addEventListener("visibilitychange", listen);
 
 // --- buttons
 
@@ -369,7 +395,7 @@ byId("detail").addEventListener("click", (event) => {
 
 byId("fault-menu").addEventListener("beforetoggle", () => {
   const user = detail.shown?.startsWith("user:")
-    ? detail.shown.slice(5) : byId("detail").querySelector("a[href*='user%3A']")?.textContent;
+    ? keyOf(detail.shown) : byId("detail").querySelector("[data-user]")?.dataset.user;
   if (user) faults.about(user);
 });
 
@@ -421,9 +447,9 @@ const start = async () => {
     say(visible(error.message));
   }
   started = true;
-  feed.open(newest);
+  listen();
   await show(place.view, place.q);
-  if (place.open) lists[place.view]?.chooseKey(place.open.slice(place.open.indexOf(":") + 1));
+  if (place.open) lists[place.view]?.chooseKey(rowOf(place.view, place.open));
 };
 
 void start();

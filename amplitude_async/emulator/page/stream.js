@@ -6,6 +6,9 @@ import { filterOf } from "./filter.js";
 import { List } from "./list.js";
 
 const MOST_ROWS = 300;
+// In a flood every row moves with each frame, and painting them is most of the work;
+// those further down are loaded again by whoever scrolls there.
+const ROWS_IN_FLOOD = 80;
 // What waits while rows go in at once; the rest of a flood becomes a gap to open.
 const MOST_WAITING = 150;
 const ROWS_A_FRAME = 24;
@@ -188,7 +191,11 @@ export class Stream {
     this.older.disabled = true;
     try {
       const found = await get("entries", { before: this.#oldest, limit: PAGE, q: this.#filter.text });
+      // The chosen row outlives those around it; here it would stand before newer ones.
+      const last = this.list.element.lastElementChild;
+      if (last && Number(last.dataset.n) < this.#oldest - 1) last.remove();
       this.list.element.append(...found.entries.map((entry) => this.#row(entry)));
+      if (last && !last.isConnected) this.list.chooseKey(last.dataset.key);
       this.#reached(found);
       // What is read is at the bottom now, so that the top makes room.
       let over = this.list.element.childElementCount - MOST_ROWS;
@@ -287,7 +294,7 @@ export class Stream {
     this.#waiting.splice(0, at);
     if (rows.length) {
       this.list.element.prepend(...rows);
-      this.#trim();
+      this.#trim(this.#waiting.length ? ROWS_IN_FLOOD : MOST_ROWS);
       this.#tidy();
       this.#restUntil = began + FRAME_BUDGET;
       // A message is handled after the frame has been laid out and painted.
@@ -309,10 +316,10 @@ export class Stream {
     }
   }
 
-  #trim() {
+  #trim(most) {
     const element = this.list.element;
     let row = element.lastElementChild;
-    while (element.childElementCount > MOST_ROWS && row) {
+    while (element.childElementCount > most && row) {
       const next = row.previousElementSibling;
       if (row !== this.list.current) {
         this.#oldest = Math.max(Number(row.dataset.n) + 1, 0);

@@ -1,6 +1,7 @@
 """The command `send` with files: what arrives, what is rejected, where it goes on."""
 
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -612,6 +613,57 @@ def test_a_checkpoint_that_is_none_is_refused(text: str) -> None:
     assert result.exit_code == 2
     assert "is no checkpoint" in result.stderr
     assert Path("events.jsonl.checkpoint").read_text() == text
+
+
+@pytest.mark.parametrize("contents", ['{"line": 1, "a": 2}\n', "mine\n", "mine"])
+def test_no_file_of_another_kind_is_written_over(
+    background_emulator: Emulator, contents: str
+) -> None:
+    """Neither --rejected nor --checkpoint takes a file that is not its own."""
+    name = written("events.jsonl", [event(n) for n in range(3)])
+    whole, mark = Path(name).read_bytes(), Path("events.jsonl.checkpoint")
+    assert send(name).exit_code == 0
+    begun = json.dumps(
+        {**json.loads(mark.read_text()), "line": 0, "last": "", "complete": False}
+    )
+    Path("mine.txt").write_text(contents)
+    for words in (
+        ["--rejected", "mine.txt"],
+        ["--rejected", name],
+        ["--rejected", mark.name],
+        ["--restart", "--checkpoint", "mine.txt"],
+        ["--restart", "--checkpoint", name],
+    ):
+        mark.write_text(begun)
+
+        result = send(name, *words)
+
+        assert result.exit_code == 2, words
+        assert "another name" in result.stderr or "a new name" in result.stderr
+        assert Path("mine.txt").read_text() == contents
+        assert Path(name).read_bytes() == whole
+        assert json.loads(mark.read_text()) == json.loads(begun)
+    assert len(background_emulator.events) == 3
+
+
+def test_the_next_run_keeps_what_the_first_wrote_of_rejected_lines(
+    background_emulator: Emulator,
+) -> None:
+    """Lines behind the checkpoint, and one that a kill has torn, are told anew."""
+    name = written("events.jsonl", ["bad", event(1), "bad"])
+    assert send(name, "--rejected", "bad.jsonl").exit_code == 1
+    mark = Path("events.jsonl.checkpoint")
+    begun = {**json.loads(mark.read_text()), "line": 1, "rejected": 1}
+    first = hashlib.blake2b(b"bad", digest_size=16, person=b"last").hexdigest()
+    mark.write_text(json.dumps({**begun, "last": first, "complete": False}))
+    whole = Path("bad.jsonl").read_text()
+    Path("bad.jsonl").write_text(whole + '{"line": 4, "rea')
+
+    assert send(name, "--rejected", "bad.jsonl").exit_code == 1
+
+    assert Path("bad.jsonl").read_text() == whole
+    assert not Path("bad.jsonl.new").exists()
+    assert len(background_emulator.events) == 1
 
 
 @pytest.mark.parametrize(

@@ -365,8 +365,10 @@ def _job(source: Source, options: Options, config: Config) -> Job:
     if path is not None and not options.dry_run:
         file = CheckpointFile(path)
         try:
-            if not options.restart:
-                earlier = file.read(fresh.source, fresh.destination)
+            if options.restart:
+                file.read()  # a file of another kind is not written over
+            else:
+                earlier = file.earlier(fresh.source, fresh.destination)
             # Written at once: where it cannot be written, nothing is sent.
             file.write(earlier or fresh)
         except CheckpointError as error:
@@ -393,7 +395,10 @@ def _rejections(options: Options, earlier: Checkpoint | None) -> Rejections:
     try:
         return Rejections(path, None if earlier is None else earlier.line)
     except FileExistsError:
-        raise refusal(f"--rejected {path} exists: choose a new name") from None
+        raise refusal(
+            f"--rejected {path} exists, and is not what an earlier run of this wrote: "
+            "choose a new name"
+        ) from None
     except OSError as error:
         reason = error.strerror or error
         raise refusal(f"--rejected {path} cannot be written: {reason}") from None

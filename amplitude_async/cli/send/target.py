@@ -37,6 +37,9 @@ def target_of(
     Raises:
         ValueError: it can be neither, or the rest goes with the other one.
     """
+    if not what.strip():
+        msg = "the name of the event is empty: name a file or an event"
+        raise ValueError(msg)
     if as_event:
         return Target(event=what)
     path = Path(what)
@@ -55,9 +58,6 @@ def target_of(
         raise ValueError(msg)
     if _PATH_LIKE.search(what) and not extra:
         msg = f"there is no file {what}: look at its path, or add --event for an event"
-        raise ValueError(msg)
-    if not what.strip():
-        msg = "the name of the event is empty: name a file or an event"
         raise ValueError(msg)
     return Target(event=what)
 

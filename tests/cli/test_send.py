@@ -666,6 +666,58 @@ def test_the_next_run_keeps_what_the_first_wrote_of_rejected_lines(
     assert len(background_emulator.events) == 1
 
 
+def test_what_is_refused_changes_nothing(background_emulator: Emulator) -> None:
+    """A wrong option leaves the checkpoint where it was, and no new file behind."""
+    name = written("events.jsonl", [event(1)])
+    assert send(name).exit_code == 0
+    mark = Path("events.jsonl.checkpoint")
+    begun = mark.read_text()
+    Path("taken").write_text("mine")
+
+    refused = send(name, "--restart", "--rejected", "taken")
+    unwritable = send(name, "--checkpoint", "taken/x", "--rejected", "bad.jsonl")
+
+    assert (refused.exit_code, unwritable.exit_code) == (2, 2)
+    assert mark.read_text() == begun
+    assert sorted(one.name for one in Path().iterdir()) == [name, mark.name, "taken"]
+    assert len(background_emulator.events) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
+def test_two_runs_do_not_share_a_checkpoint(background_emulator: Emulator) -> None:
+    """The second one is refused, and the first one goes on undisturbed."""
+    name = written("events.jsonl", [event(n) for n in range(600)])
+    first = subprocess.Popen(
+        command(name, "--rate", "400"), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for_checkpoint(Path("events.jsonl.checkpoint"), 0, first)
+        second = send(name)
+        elsewhere = send(name, "--checkpoint", "other")
+        shown, _ = first.communicate(timeout=TIMEOUT)
+    finally:
+        first.kill()
+
+    assert (second.exit_code, elsewhere.exit_code) == (2, 0)
+    assert "another run has the checkpoint events.jsonl.checkpoint" in second.stderr
+    assert (first.returncode, "600 delivered" in shown) == (0, True)
+    assert numbers(background_emulator) == [*range(600)]
+    assert not Path("events.jsonl.checkpoint.lock").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_among_files_has_no_checkpoint() -> None:
+    """It says so, where one was asked for."""
+    os.mkfifo("pipe")
+    # Opened for both, so that neither side waits for the other.
+    with Path("pipe").open("r+b", buffering=0) as pipe:
+        pipe.write(b'{"event_type": "A"}\n')
+        result = send("pipe", "--checkpoint", "mark")
+
+    assert result.exit_code == 2
+    assert "standard input, with - and a --name" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("second", "problem"),
     [

@@ -41,13 +41,14 @@ class Rejections:
         self.first: list[Rejection] = []
         self.count = 0
         self._file: TextIO | None = None
+        self._made: Path | None = None
         if path is None:
             return
         if resumed is None or not path.exists():
-            self._file = _created(path)
+            self._file, self._made = _created(path), path
             return
         # Beside it, so that a kill at any moment leaves the one or the other.
-        draft = path.with_name(path.name + ".new")
+        draft = path.with_name(f".{path.name}.draft")
         draft.unlink(missing_ok=True)
         self._file = _created(draft)
         try:
@@ -79,6 +80,12 @@ class Rejections:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+    def discard(self) -> None:
+        """Close the file, and remove it where it is new: nothing was done."""
+        self.close()
+        if self._made is not None:
+            self._made.unlink(missing_ok=True)
 
 
 def _created(path: Path) -> TextIO:

@@ -718,6 +718,51 @@ def test_a_pipe_among_files_has_no_checkpoint() -> None:
     assert "standard input, with - and a --name" in result.stderr
 
 
+def test_limits_of_a_service_are_none_of_a_file(
+    background_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No variable that lets a service shed, give up or cut events costs a line."""
+    for name, value in {
+        "MAX_STORAGE_CAPACITY": "10",
+        "MAX_STORAGE_BYTES": "2000",
+        "OVERFLOW": "raise",
+        "FLUSH_MAX_RETRIES": "0",
+        "MAX_EVENT_AGE": "0.001",
+        "TRUNCATE_STRINGS": "2",
+    }.items():
+        monkeypatch.setenv(f"AMPLITUDE_{name}", value)
+    background_emulator.faults.add(Fault(status=503, count=2))
+    name = written("events.jsonl", [event(n, app_version="1.2.3") for n in range(90)])
+
+    result = send(name)
+
+    assert result.exit_code == 0, result.stdout
+    assert numbers(background_emulator) == [*range(90)]
+
+
+def test_a_damaged_gz_file_ends_as_incomplete() -> None:
+    """Whatever is wrong with it, what stands before that counts."""
+    text = "".join(json.dumps(event(n, insert_id=f"id-{n}")) + "\n" for n in range(99))
+    packed = bytearray(gzip.compress(text.encode(), mtime=0))
+    # The first block is of a kind that does not exist.
+    packed[10] |= 0b110
+    Path("export.json.gz").write_bytes(packed)
+
+    result = send("export.json.gz")
+
+    assert result.exit_code == 3
+    assert "Stopped: the gzip file is cut off or damaged" in result.stdout
+
+
+def test_rejected_lines_are_shown_in_their_order() -> None:
+    """Also where some are known at once, and others as soon as the client looks."""
+    name = written("events.jsonl", [event(1, user_id="ab"), "bad", event(3, price="x")])
+
+    shown = send(name, "--json").stdout
+
+    assert [one["line"] for one in json.loads(shown)["rejections"]] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("second", "problem"),
     [

@@ -271,6 +271,7 @@ def test_columns_may_be_left_out(background_emulator: Emulator) -> None:
         (["Paid", "total"], "total is no property: write total=value"),
         (["Paid", "=1"], "=1 is no property"),
         (["  "], "the name of the event is empty"),
+        ([""], "the name of the event is empty"),
         (["a.jsonl", "--map", "user_id=x"], "--map goes with CSV"),
         (["a.jsonl", "--format", "xml"], "choose auto, json or csv"),
         (["a.jsonl", "--set", "user_id"], "write a place and a value"),
@@ -752,6 +753,37 @@ def test_a_damaged_gz_file_ends_as_incomplete() -> None:
 
     assert result.exit_code == 3
     assert "Stopped: the gzip file is cut off or damaged" in result.stdout
+
+
+def test_packed_files_may_follow_one_another(background_emulator: Emulator) -> None:
+    """As they come out of the archive that an export is."""
+    hours = [f"{json.dumps(event(n))}\n".encode() for n in range(3)]
+    finished = subprocess.run(
+        command("-", "--name", "export", "--checkpoint", "mark"),
+        input=b"".join(map(gzip.compress, hours)),
+        capture_output=True,
+        check=False,
+        timeout=TIMEOUT,
+    )
+
+    assert finished.returncode == 0
+    assert numbers(background_emulator) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ({"api_key": KEY, "events": [event(1)]}, "jq -c '.events[]'"),
+        (event(1, api_key=KEY), "api_key is no field of an event"),
+    ],
+)
+def test_a_key_in_a_line_is_not_shown(line: Any, reason: str) -> None:
+    """A body that was kept is no event, and says how it becomes some."""
+    result = send(written("bodies.jsonl", [line]))
+
+    assert result.exit_code == 1
+    assert reason in result.stdout
+    assert KEY not in result.stdout + result.stderr
 
 
 def test_rejected_lines_are_shown_in_their_order() -> None:

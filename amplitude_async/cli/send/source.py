@@ -86,7 +86,10 @@ class Source:
         head = self._file.peek(4)[:4]
         if head.startswith(_ZIP):
             self._file.close()
-            msg = "it is a zip archive: unpack it and send each of its files"
+            msg = (
+                "it is a zip archive: unpack it, as in `unzip -p FILE | "
+                "amplitude-async send - --name FILE --checkpoint FILE.checkpoint`"
+            )
             raise ValueError(msg)
         if head.startswith(_GZIP):
             return gzip.GzipFile(fileobj=self._file)

@@ -755,6 +755,39 @@ def test_a_damaged_gz_file_ends_as_incomplete() -> None:
     assert "Stopped: the gzip file is cut off or damaged" in result.stdout
 
 
+# A file that grows beyond this is as a disk that is full.
+FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+from amplitude_async.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of a process")
+@pytest.mark.parametrize("number", [250, 5_000])
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_full_disk_ends_as_incomplete(number: int, piped: bool) -> None:
+    """No line counts as told of where the file of rejected ones cannot hold it."""
+    name = written("events.jsonl", ["bad"] * number)
+    words = ("--rejected", "bad.jsonl", "--json")
+    finished = subprocess.run(
+        [sys.executable, "-c", FULL, "send", "-" if piped else name, *words],
+        input=Path(name).read_text() if piped else None,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+    )
+
+    assert finished.returncode == 3, finished.stderr
+    assert json.loads(finished.stdout)["stopped"]
+    assert "Traceback" not in finished.stderr
+    if not piped:
+        mark = json.loads(Path("events.jsonl.checkpoint").read_text())
+        assert mark["line"] <= 200
+
+
 def test_packed_files_may_follow_one_another(background_emulator: Emulator) -> None:
     """As they come out of the archive that an export is."""
     hours = [f"{json.dumps(event(n))}\n".encode() for n in range(3)]

@@ -317,6 +317,7 @@ def _run(job: Job, source: Source, options: Options, config: Config) -> int:
 
         try:
             asyncio.run(send_all())
+            job.rejections.flush()
         except ValueError as error:
             raise refusal(f"{name}: {error}") from None
         except (OSError, EOFError) as error:

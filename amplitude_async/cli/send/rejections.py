@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
@@ -72,14 +73,19 @@ class Rejections:
             self._file.write(json.dumps(told) + "\n")
 
     def flush(self) -> None:
-        """Put what was written where another process sees it."""
+        """Put what was written where another process sees it.
+
+        Raises:
+            OSError: there is no room for it.
+        """
         if self._file is not None:
             self._file.flush()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; what it could not hold was told by `flush`."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
 
     def discard(self) -> None:
         """Close the file, and remove it where it is new: nothing was done."""

@@ -785,7 +785,7 @@ def test_a_full_disk_ends_as_incomplete(number: int, piped: bool) -> None:
     assert "Traceback" not in finished.stderr
     if not piped:
         mark = json.loads(Path("events.jsonl.checkpoint").read_text())
-        assert mark["line"] <= 200
+        assert mark["line"] <= Path("bad.jsonl").read_bytes().count(b"\n")
 
 
 def test_packed_files_may_follow_one_another(background_emulator: Emulator) -> None:
@@ -960,6 +960,16 @@ def test_one_event_can_be_checked_alone(
     assert result.exit_code == code
     assert report["event"]["event_type"] == "Paid"
     assert background_emulator.stats.requests == 0
+
+
+def test_a_name_that_is_too_long_for_a_file_is_an_event(
+    background_emulator: Emulator,
+) -> None:
+    """The system refuses to look for such a file; that is no failure."""
+    result = send("N" * 1_000, "--user", "user-1")
+
+    assert result.exit_code == 0
+    assert background_emulator.events[0]["event_type"] == "N" * 1_000
 
 
 def test_a_file_may_have_the_name_of_an_event(background_emulator: Emulator) -> None:

@@ -43,6 +43,7 @@ class Rejections:
         self.count = 0
         self._file: TextIO | None = None
         self._made: Path | None = None
+        self._broken: OSError | None = None
         if path is None:
             return
         if resumed is None or not path.exists():
@@ -70,7 +71,11 @@ class Rejections:
         if self._file is not None:
             told: dict[str, Any] = {**found._asdict(), "reason": reason}
             told["input"] = raw.text.decode(errors="replace")
-            self._file.write(json.dumps(told) + "\n")
+            try:
+                self._file.write(json.dumps(told) + "\n")
+            except OSError as error:
+                self._broken = error
+                raise
 
     def flush(self) -> None:
         """Put what was written where another process sees it.
@@ -78,6 +83,9 @@ class Rejections:
         Raises:
             OSError: there is no room for it.
         """
+        if self._broken is not None:
+            # What was in its buffer is lost: no later success makes up for that.
+            raise self._broken
         if self._file is not None:
             self._file.flush()
 

@@ -765,7 +765,7 @@ main()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs limits of a process")
-@pytest.mark.parametrize("number", [250, 5_000])
+@pytest.mark.parametrize("number", [200, 250, 5_000])
 @pytest.mark.parametrize("piped", [False, True])
 def test_a_full_disk_ends_as_incomplete(number: int, piped: bool) -> None:
     """No line counts as told of where the file of rejected ones cannot hold it."""

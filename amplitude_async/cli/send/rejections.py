@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
@@ -71,11 +71,8 @@ class Rejections:
         if self._file is not None:
             told: dict[str, Any] = {**found._asdict(), "reason": reason}
             told["input"] = raw.text.decode(errors="replace")
-            try:
+            with self._noted():
                 self._file.write(json.dumps(told) + "\n")
-            except OSError as error:
-                self._broken = error
-                raise
 
     def flush(self) -> None:
         """Put what was written where another process sees it.
@@ -87,7 +84,16 @@ class Rejections:
             # What was in its buffer is lost: no later success makes up for that.
             raise self._broken
         if self._file is not None:
-            self._file.flush()
+            with self._noted():
+                self._file.flush()
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._broken = error
+            raise
 
     def close(self) -> None:
         """Close the file; what it could not hold was told by `flush`."""

@@ -11,6 +11,7 @@ from amplitude_async.cli.pipes import (
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
 _EXTRA = frozenset({"click", "rich", "typer"})
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     """Run the command line, or say how to install what it needs.
 
     Raises:
-        SystemExit: always; 2 where the extra ``cli`` is missing.
+        SystemExit: always; 2 where the extra ``cli`` is missing, 130 at a Ctrl-C.
     """
     try:
         # Not at the top: the package is complete without these two.
@@ -30,6 +31,9 @@ def main() -> None:
             f'The command line needs {error.name}: pip install "amplitude-async[cli]"\n'
         )
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        # Who is that fast knows what was pressed: no traceback tells them more.
+        raise SystemExit(_INTERRUPTED) from None
     output = standard_output()
     try:
         app()

@@ -28,6 +28,17 @@ __all__ = [
 LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 """Where an emulator listens, which takes any key."""
 
+_OF_SERVICES: Final = (
+    "flush_max_retries",
+    "max_event_age",
+    "max_storage_bytes",
+    "max_storage_capacity",
+    "overflow",
+    "overflow_timeout",
+    "truncate_strings",
+)
+"""What lets a service shed, give up or cut events; a command does none of these."""
+
 _PREFIX: Final = "AMPLITUDE_"
 _LOCAL_KEY: Final = "any-key-for-the-emulator"
 _PATH: Final = "/2/httpapi"
@@ -110,7 +121,10 @@ def config_of(asked: Asked, *, needs_key: bool = True, **fixed: Any) -> Config:
         typer.Exit: with 2, where an option or variable is wrong or there is no key.
     """
     try:
-        found = options_of(asked) | fixed
+        found = options_of(asked)
+        for name in _OF_SERVICES:
+            found.pop(name, None)
+        found |= fixed
         if "api_key" not in found and not needs_key:
             found["api_key"] = seal(_LOCAL_KEY)
         config = Config(**found)

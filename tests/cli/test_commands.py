@@ -146,6 +146,27 @@ def test_a_missing_extra_is_named(missing: str) -> None:
     assert 'pip install "amplitude-async[cli]"' in finished.stderr
 
 
+def test_ctrl_c_while_it_starts_is_no_traceback() -> None:
+    """It ends as with Ctrl-C at any later moment."""
+    program = (
+        "import sys\n"
+        "class Interrupts(type(sys)):\n"
+        "    def __getattr__(self, name): raise KeyboardInterrupt\n"
+        "sys.modules['amplitude_async.cli.app'] = Interrupts('app')\n"
+        "from amplitude_async.cli import main; main()"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=TIMEOUT,
+    )
+
+    assert finished.returncode == 130
+    assert finished.stdout + finished.stderr == ""
+
+
 def test_another_missing_module_is_no_missing_extra() -> None:
     """A broken installation is not explained away."""
     program = (

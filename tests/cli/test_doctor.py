@@ -345,6 +345,21 @@ def test_the_form_of_the_key_is_looked_at(
 
 
 @pytest.mark.usefixtures("without_network")
+def test_without_a_key_the_way_is_looked_at_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever opens a firewall need not have it; nothing is sent without one."""
+    monkeypatch.delenv("AMPLITUDE_API_KEY", raising=False)
+
+    found = json.loads(doctor(None, "--send", "--json").stdout)["findings"]
+
+    checks = {one["check"]: one for one in found}
+    assert [*checks] == ["versions", "key", "zone", "proxy", "dns", "send"]
+    assert checks["key"]["verdict"] == "trouble"
+    assert checks["send"]["text"] == "there is no key to send with"
+
+
+@pytest.mark.usefixtures("without_network")
 @pytest.mark.parametrize(
     ("words", "verdict", "text"),
     [

@@ -1,6 +1,7 @@
 """The command `send` with files: what arrives, what is rejected, where it goes on."""
 
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -270,6 +271,7 @@ def test_columns_may_be_left_out(background_emulator: Emulator) -> None:
         (["Paid", "total"], "total is no property: write total=value"),
         (["Paid", "=1"], "=1 is no property"),
         (["  "], "the name of the event is empty"),
+        ([""], "the name of the event is empty"),
         (["a.jsonl", "--map", "user_id=x"], "--map goes with CSV"),
         (["a.jsonl", "--format", "xml"], "choose auto, json or csv"),
         (["a.jsonl", "--set", "user_id"], "write a place and a value"),
@@ -614,6 +616,218 @@ def test_a_checkpoint_that_is_none_is_refused(text: str) -> None:
     assert Path("events.jsonl.checkpoint").read_text() == text
 
 
+@pytest.mark.parametrize("contents", ['{"line": 1, "a": 2}\n', "mine\n", "mine"])
+def test_no_file_of_another_kind_is_written_over(
+    background_emulator: Emulator, contents: str
+) -> None:
+    """Neither --rejected nor --checkpoint takes a file that is not its own."""
+    name = written("events.jsonl", [event(n) for n in range(3)])
+    whole, mark = Path(name).read_bytes(), Path("events.jsonl.checkpoint")
+    assert send(name).exit_code == 0
+    begun = json.dumps(
+        {**json.loads(mark.read_text()), "line": 0, "last": "", "complete": False}
+    )
+    Path("mine.txt").write_text(contents)
+    for words in (
+        ["--rejected", "mine.txt"],
+        ["--rejected", name],
+        ["--rejected", mark.name],
+        ["--restart", "--checkpoint", "mine.txt"],
+        ["--restart", "--checkpoint", name],
+    ):
+        mark.write_text(begun)
+
+        result = send(name, *words)
+
+        assert result.exit_code == 2, words
+        assert "another name" in result.stderr or "a new name" in result.stderr
+        assert Path("mine.txt").read_text() == contents
+        assert Path(name).read_bytes() == whole
+        assert json.loads(mark.read_text()) == json.loads(begun)
+    assert len(background_emulator.events) == 3
+
+
+def test_the_next_run_keeps_what_the_first_wrote_of_rejected_lines(
+    background_emulator: Emulator,
+) -> None:
+    """Lines behind the checkpoint, and one that a kill has torn, are told anew."""
+    name = written("events.jsonl", ["bad", event(1), "bad"])
+    assert send(name, "--rejected", "bad.jsonl").exit_code == 1
+    mark = Path("events.jsonl.checkpoint")
+    begun = {**json.loads(mark.read_text()), "line": 1, "rejected": 1}
+    first = hashlib.blake2b(b"bad", digest_size=16, person=b"last").hexdigest()
+    mark.write_text(json.dumps({**begun, "last": first, "complete": False}))
+    whole = Path("bad.jsonl").read_text()
+    Path("bad.jsonl").write_text(whole + '{"line": 4, "rea')
+
+    assert send(name, "--rejected", "bad.jsonl").exit_code == 1
+
+    assert Path("bad.jsonl").read_text() == whole
+    assert not Path("bad.jsonl.new").exists()
+    assert len(background_emulator.events) == 1
+
+
+def test_what_is_refused_changes_nothing(background_emulator: Emulator) -> None:
+    """A wrong option leaves the checkpoint where it was, and no new file behind."""
+    name = written("events.jsonl", [event(1)])
+    assert send(name).exit_code == 0
+    mark = Path("events.jsonl.checkpoint")
+    begun = mark.read_text()
+    Path("taken").write_text("mine")
+
+    refused = send(name, "--restart", "--rejected", "taken")
+    unwritable = send(name, "--checkpoint", "taken/x", "--rejected", "bad.jsonl")
+
+    assert (refused.exit_code, unwritable.exit_code) == (2, 2)
+    assert mark.read_text() == begun
+    assert sorted(one.name for one in Path().iterdir()) == [name, mark.name, "taken"]
+    assert len(background_emulator.events) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file locks")
+def test_two_runs_do_not_share_a_checkpoint(background_emulator: Emulator) -> None:
+    """The second one is refused, and the first one goes on undisturbed."""
+    name = written("events.jsonl", [event(n) for n in range(600)])
+    first = subprocess.Popen(
+        command(name, "--rate", "400"), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for_checkpoint(Path("events.jsonl.checkpoint"), 0, first)
+        second = send(name)
+        elsewhere = send(name, "--checkpoint", "other")
+        shown, _ = first.communicate(timeout=TIMEOUT)
+    finally:
+        first.kill()
+
+    assert (second.exit_code, elsewhere.exit_code) == (2, 0)
+    assert "another run has the checkpoint events.jsonl.checkpoint" in second.stderr
+    assert (first.returncode, "600 delivered" in shown) == (0, True)
+    assert numbers(background_emulator) == [*range(600)]
+    assert not Path("events.jsonl.checkpoint.lock").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_among_files_has_no_checkpoint() -> None:
+    """It says so, where one was asked for."""
+    os.mkfifo("pipe")
+    # Opened for both, so that neither side waits for the other.
+    with Path("pipe").open("r+b", buffering=0) as pipe:
+        pipe.write(b'{"event_type": "A"}\n')
+        result = send("pipe", "--checkpoint", "mark")
+
+    assert result.exit_code == 2
+    assert "standard input, with - and a --name" in result.stderr
+
+
+def test_limits_of_a_service_are_none_of_a_file(
+    background_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No variable that lets a service shed, give up or cut events costs a line."""
+    for name, value in {
+        "MAX_STORAGE_CAPACITY": "10",
+        "MAX_STORAGE_BYTES": "2000",
+        "OVERFLOW": "raise",
+        "FLUSH_MAX_RETRIES": "0",
+        "MAX_EVENT_AGE": "0.001",
+        "TRUNCATE_STRINGS": "2",
+    }.items():
+        monkeypatch.setenv(f"AMPLITUDE_{name}", value)
+    background_emulator.faults.add(Fault(status=503, count=2))
+    name = written("events.jsonl", [event(n, app_version="1.2.3") for n in range(90)])
+
+    result = send(name)
+
+    assert result.exit_code == 0, result.stdout
+    assert numbers(background_emulator) == [*range(90)]
+
+
+def test_a_damaged_gz_file_ends_as_incomplete() -> None:
+    """Whatever is wrong with it, what stands before that counts."""
+    text = "".join(json.dumps(event(n, insert_id=f"id-{n}")) + "\n" for n in range(99))
+    packed = bytearray(gzip.compress(text.encode(), mtime=0))
+    # The first block is of a kind that does not exist.
+    packed[10] |= 0b110
+    Path("export.json.gz").write_bytes(packed)
+
+    result = send("export.json.gz")
+
+    assert result.exit_code == 3
+    assert "Stopped: the gzip file is cut off or damaged" in result.stdout
+
+
+# A file that grows beyond this is as a disk that is full.
+FULL = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+from amplitude_async.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of a process")
+@pytest.mark.parametrize("number", [200, 250, 5_000])
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_full_disk_ends_as_incomplete(number: int, piped: bool) -> None:
+    """No line counts as told of where the file of rejected ones cannot hold it."""
+    name = written("events.jsonl", ["bad"] * number)
+    words = ("--rejected", "bad.jsonl", "--json")
+    finished = subprocess.run(
+        [sys.executable, "-c", FULL, "send", "-" if piped else name, *words],
+        input=Path(name).read_text() if piped else None,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+    )
+
+    assert finished.returncode == 3, finished.stderr
+    assert json.loads(finished.stdout)["stopped"]
+    assert "Traceback" not in finished.stderr
+    if not piped:
+        mark = json.loads(Path("events.jsonl.checkpoint").read_text())
+        assert mark["line"] <= Path("bad.jsonl").read_bytes().count(b"\n")
+
+
+def test_packed_files_may_follow_one_another(background_emulator: Emulator) -> None:
+    """As they come out of the archive that an export is."""
+    hours = [f"{json.dumps(event(n))}\n".encode() for n in range(3)]
+    finished = subprocess.run(
+        command("-", "--name", "export", "--checkpoint", "mark"),
+        input=b"".join(map(gzip.compress, hours)),
+        capture_output=True,
+        check=False,
+        timeout=TIMEOUT,
+    )
+
+    assert finished.returncode == 0
+    assert numbers(background_emulator) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ({"api_key": KEY, "events": [event(1)]}, "jq -c '.events[]'"),
+        (event(1, api_key=KEY), "api_key is no field of an event"),
+    ],
+)
+def test_a_key_in_a_line_is_not_shown(line: Any, reason: str) -> None:
+    """A body that was kept is no event, and says how it becomes some."""
+    result = send(written("bodies.jsonl", [line]))
+
+    assert result.exit_code == 1
+    assert reason in result.stdout
+    assert KEY not in result.stdout + result.stderr
+
+
+def test_rejected_lines_are_shown_in_their_order() -> None:
+    """Also where some are known at once, and others as soon as the client looks."""
+    name = written("events.jsonl", [event(1, user_id="ab"), "bad", event(3, price="x")])
+
+    shown = send(name, "--json").stdout
+
+    assert [one["line"] for one in json.loads(shown)["rejections"]] == [1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("second", "problem"),
     [
@@ -746,6 +960,16 @@ def test_one_event_can_be_checked_alone(
     assert result.exit_code == code
     assert report["event"]["event_type"] == "Paid"
     assert background_emulator.stats.requests == 0
+
+
+def test_a_name_that_is_too_long_for_a_file_is_an_event(
+    background_emulator: Emulator,
+) -> None:
+    """The system refuses to look for such a file; that is no failure."""
+    result = send("N" * 1_000, "--user", "user-1")
+
+    assert result.exit_code == 0
+    assert background_emulator.events[0]["event_type"] == "N" * 1_000
 
 
 def test_a_file_may_have_the_name_of_an_event(background_emulator: Emulator) -> None:

@@ -80,6 +80,10 @@ async def _examine(
     if isinstance(config, Finding):
         yield config
         return
+    if config.api_key is None:
+        text = "there is none"
+        remedy = "set AMPLITUDE_API_KEY to the key in the project's settings"
+        yield Finding("key", Verdict.TROUBLE, text, remedy)
     for finding in configured(config):
         yield finding
     way = Way(config.url, timeout, trust_env=config.trust_env)
@@ -89,6 +93,8 @@ async def _examine(
     if not send:
         text = "no event was sent: add --send for one"
         yield Finding("send", Verdict.SKIPPED, text)
+    elif config.api_key is None:
+        yield Finding("send", Verdict.SKIPPED, "there is no key to send with")
     elif not way.is_open:
         yield Finding("send", Verdict.SKIPPED, "there is no way to the server")
     else:
@@ -106,10 +112,6 @@ def _config(asked: Asked) -> Config | Finding:
     if config.opt_out:
         text = "AMPLITUDE_OPT_OUT is set, so that nothing is sent"
         return Finding("config", Verdict.TROUBLE, text, "unset it")
-    if config.api_key is None:
-        text = "there is none"
-        remedy = "set AMPLITUDE_API_KEY to the key in the project's settings"
-        return Finding("key", Verdict.TROUBLE, text, remedy)
     return config
 
 

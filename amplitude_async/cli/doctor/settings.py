@@ -37,12 +37,12 @@ def versions() -> Finding:
 
 def configured(config: Config) -> Iterator[Finding]:
     """Look at the key and at where it goes."""
-    yield _key(config)
+    if config.api_key is not None:
+        yield _key(config.api_key.get_secret_value(), config)
     yield _zone(config)
 
 
-def _key(config: Config) -> Finding:
-    key = "" if config.api_key is None else config.api_key.get_secret_value()
+def _key(key: str, config: Config) -> Finding:
     given = read_environment(Config, "AMPLITUDE_").get("api_key")
     if is_local(config.url):
         # Whether one was given or filled in: it is all the same there.

@@ -45,11 +45,11 @@ class CheckpointFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self, source: str, destination: str) -> Checkpoint | None:
-        """Read the checkpoint of an input; None where there is none.
+    def read(self) -> Checkpoint | None:
+        """Read what stands there; None where nothing does.
 
         Raises:
-            CheckpointError: it cannot be read, or belongs to something else.
+            CheckpointError: it cannot be read, or is a file of another kind.
         """
         try:
             with self.path.open("rb") as file:
@@ -61,12 +61,28 @@ class CheckpointFile:
             raise CheckpointError(msg) from None
         found = _parsed(text)
         if found is None:
-            msg = f"{self.path} is no checkpoint: give another name with --checkpoint"
+            msg = (
+                f"{self.path} is no checkpoint: give another name with --checkpoint, "
+                "or delete it"
+            )
             raise CheckpointError(msg)
+        return found
+
+    def earlier(self, source: str, destination: str) -> Checkpoint | None:
+        """Read the checkpoint of an input; None where there is none.
+
+        Raises:
+            CheckpointError: it cannot be read, or belongs to something else.
+        """
+        found = self.read()
+        if found is None:
+            return None
         if found.source != source:
             msg = (
-                f"{self.path} belongs to another input, or this one has changed since: "
-                "--restart sends all of it, --checkpoint names another file"
+                f"{self.path} belongs to another input, or this one has changed since. "
+                "--restart sends all of it, but lines without an insert_id get new ids "
+                "and would be there twice: put what is new into a file of its own; "
+                "--checkpoint names another checkpoint"
             )
             raise CheckpointError(msg)
         if found.destination != destination:

@@ -5,7 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -31,6 +31,7 @@ from amplitude_async.cli.send.single import event_of, send_one
 from amplitude_async.cli.send.source import Batches, Source
 from amplitude_async.cli.send.summary import print_summary, progress, summary_json
 from amplitude_async.cli.send.target import Target, fields_of, target_of
+from amplitude_async.cli.send.turn import TakenError, turn
 from amplitude_async.cli.stopping import DONE, IN_PART, INCOMPLETE, Stop
 from amplitude_async.cli.terminal import refusal
 
@@ -281,12 +282,11 @@ def _send_file(path: Path | None, options: Options, asked: Asked) -> int:
     except (OSError, ValueError) as error:
         shown = "standard input" if path is None else str(path)
         raise refusal(f"{shown} cannot be sent: {_reason(error)}") from None
-    with closing(source):
-        job = _job(source, options, config)
+    with closing(source), ExitStack() as stack:
+        job = _job(source, options, config, stack)
         if job.begun.complete and not options.dry_run:
             return _nothing_left(job, _name_of(source), options)
-        with closing(job.rejections):
-            return _run(job, source, options, config)
+        return _run(job, source, options, config)
 
 
 def _refuse_half_a_name(path: Path | None, options: Options) -> None:
@@ -317,6 +317,7 @@ def _run(job: Job, source: Source, options: Options, config: Config) -> int:
 
         try:
             asyncio.run(send_all())
+            job.rejections.flush()
         except ValueError as error:
             raise refusal(f"{name}: {error}") from None
         except (OSError, EOFError) as error:
@@ -355,31 +356,29 @@ def _lines_of(options: Options) -> Lines:
     return JsonLines(options.settings)
 
 
-def _job(source: Source, options: Options, config: Config) -> Job:
+def _job(source: Source, options: Options, config: Config, stack: ExitStack) -> Job:
     lines = _lines_of(options)
     identity = (source.identity or b"").hex()
     fresh = Checkpoint(identity, f"{config.url.partition('?')[0]} {config.fingerprint}")
-    earlier, file = None, None
-    path = options.checkpoint if source.is_resumable else None
-    path = path or _beside(source)
-    if path is not None and not options.dry_run:
-        file = CheckpointFile(path)
-        try:
-            if not options.restart:
-                earlier = file.read(fresh.source, fresh.destination)
-            # Written at once: where it cannot be written, nothing is sent.
-            file.write(earlier or fresh)
-        except CheckpointError as error:
-            raise refusal(str(error)) from None
-        except OSError as error:
-            raise refusal(
-                f"the checkpoint {path} cannot be written ({error.strerror or error}): "
-                "name another with --checkpoint"
-            ) from None
+    file = None if options.dry_run else _checkpoint_file(source, options, stack)
+    try:
+        earlier = None if file is None else _earlier(file, fresh, options)
+    except CheckpointError as error:
+        raise refusal(str(error)) from None
     begun = earlier or fresh
+    # Before the checkpoint is written: what refuses changes nothing.
+    rejections = Rejections() if begun.complete else _rejections(options, earlier)
+    stack.enter_context(closing(rejections))
+    if file is not None:
+        try:
+            # At once: where it cannot be written, nothing is sent.
+            file.write(begun)
+        except OSError as error:
+            rejections.discard()
+            raise _unwritable(file.path, error) from None
     return Job(
         lines,
-        Rejections() if begun.complete else _rejections(options, earlier),
+        rejections,
         begun,
         file,
         new_id=source.derived_id,
@@ -388,19 +387,62 @@ def _job(source: Source, options: Options, config: Config) -> Job:
     )
 
 
+def _checkpoint_file(
+    source: Source, options: Options, stack: ExitStack
+) -> CheckpointFile | None:
+    if not source.is_resumable:
+        if options.checkpoint is not None:
+            raise refusal(
+                f"--checkpoint: {source.path} is a pipe, which another run would not "
+                "know again: send it as standard input, with - and a --name"
+            )
+        return None
+    path = options.checkpoint or _beside(source)
+    if path is None:
+        return None
+    try:
+        stack.enter_context(turn(path))
+    except TakenError:
+        raise refusal(
+            f"another run has the checkpoint {path} now: wait until it has ended"
+        ) from None
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    return CheckpointFile(path)
+
+
+def _earlier(
+    file: CheckpointFile, fresh: Checkpoint, options: Options
+) -> Checkpoint | None:
+    if options.restart:
+        file.read()  # a file of another kind is not written over
+        return None
+    return file.earlier(fresh.source, fresh.destination)
+
+
+def _unwritable(path: Path, error: OSError) -> typer.Exit:
+    return refusal(
+        f"the checkpoint {path} cannot be written ({error.strerror or error}): "
+        "name another with --checkpoint"
+    )
+
+
 def _rejections(options: Options, earlier: Checkpoint | None) -> Rejections:
     path = options.rejected
     try:
         return Rejections(path, None if earlier is None else earlier.line)
     except FileExistsError:
-        raise refusal(f"--rejected {path} exists: choose a new name") from None
+        raise refusal(
+            f"--rejected {path} exists, and is not what an earlier run of this wrote: "
+            "choose a new name"
+        ) from None
     except OSError as error:
         reason = error.strerror or error
         raise refusal(f"--rejected {path} cannot be written: {reason}") from None
 
 
 def _beside(source: Source) -> Path | None:
-    if source.path is None or not source.is_resumable:
+    if source.path is None:
         return None
     return source.path.with_name(source.path.name + ".checkpoint")
 

@@ -126,6 +126,9 @@ def _json_fields(raw: Raw) -> dict[str, Any]:
     if not isinstance(found, dict):
         reason = _ARRAY if isinstance(found, list) else "the line is no JSON object"
         raise LineError(reason)
+    if "api_key" in found:
+        # Whose value is shown to nobody.
+        raise LineError(_REQUEST if "events" in found else _KEY)
     try:
         if is_exported(found):
             return from_export(found)
@@ -139,6 +142,10 @@ def _json_fields(raw: Raw) -> dict[str, Any]:
     return found
 
 
+_REQUEST: Final = (
+    "a whole request: one event a line is wanted, as `jq -c '.events[]'` makes them"
+)
+_KEY: Final = "api_key is no field of an event: set AMPLITUDE_API_KEY, and leave it out"
 _ARRAY: Final = "a JSON array: one event a line is wanted, as `jq -c '.[]'` makes them"
 
 

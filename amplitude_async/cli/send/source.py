@@ -6,6 +6,7 @@ import hashlib
 import io
 import sys
 import threading
+import zlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
@@ -85,7 +86,10 @@ class Source:
         head = self._file.peek(4)[:4]
         if head.startswith(_ZIP):
             self._file.close()
-            msg = "it is a zip archive: unpack it and send each of its files"
+            msg = (
+                "it is a zip archive: unpack it, as in `unzip -p FILE | "
+                "amplitude-async send - --name FILE --checkpoint FILE.checkpoint`"
+            )
             raise ValueError(msg)
         if head.startswith(_GZIP):
             return gzip.GzipFile(fileobj=self._file)
@@ -112,7 +116,14 @@ class Source:
 
     def lines(self) -> Batches:
         """Read the lines, in lists as they come."""
-        return raw_lines(self._unpacked.read1, self._position)
+        return raw_lines(self._read, self._position)
+
+    def _read(self, size: int) -> bytes:
+        try:
+            return self._unpacked.read1(size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            msg = f"the gzip file is cut off or damaged, get it anew ({error})"
+            raise EOFError(msg) from None
 
     def _position(self) -> int:
         return self._file.tell() if self.size else 0
@@ -188,7 +199,7 @@ class Reader:
 
         Raises:
             OSError: they cannot be read any further.
-            EOFError: a packed file ends too early.
+            EOFError: a packed file ends too early, or is damaged.
         """
         self._thread.start()
         while True:

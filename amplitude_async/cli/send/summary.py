@@ -42,8 +42,7 @@ def progress(console: Console, size: int) -> Iterator[Callable[[Run], None]]:
     task = bar.add_task("", total=size or None, told="")
 
     def show(run: Run) -> None:
-        counts = run.window.counts
-        told = f"{counts[Fate.DELIVERED]:,} sent"
+        told = f"{run.window.all[Fate.DELIVERED]:,} sent"
         if run.job.rejections.count:
             told += f", {run.job.rejections.count:,} rejected"
         rate = run.window.settled / max(time.monotonic() - started, 0.001)
@@ -70,10 +69,12 @@ def summary_json(run: Run, name: str, seconds: float, code: int) -> dict[str, An
         "delivered": now.delivered,
         "rejected": now.rejected,
         "blank": now.blank,
+        "delivered_behind_line": run.window.all[Fate.DELIVERED]
+        - run.window.counts[Fate.DELIVERED],
         "resumed_after_line": run.job.begun.line,
         "sent_by_this_run": run.taken,
         "seconds": round(seconds, 3),
-        "rejections": [one._asdict() for one in run.job.rejections.first],
+        "rejections": [one._asdict() for one in sorted(run.job.rejections.first)],
     }
 
 
@@ -84,7 +85,7 @@ def print_summary(
     now = run.checkpoint()
     for line in _lines(run, now, name, seconds, dry_run=dry_run):
         typer.echo(printable(line, _LONGEST))
-    for one in run.job.rejections.first:
+    for one in sorted(run.job.rejections.first):
         code = f"HTTP {one.code}, " if one.code else ""
         typer.echo(f"  line {one.line:,}: {code}{one.reason}")
     more = run.job.rejections.count - len(run.job.rejections.first)
@@ -109,6 +110,12 @@ def _lines(
         yield f"Stopped: {run.stop.why}"
     if not now.complete:
         yield f"Everything is known up to line {now.line:,}."
+        behind = run.window.all[Fate.DELIVERED] - run.window.counts[Fate.DELIVERED]
+        if behind:
+            yield (
+                f"Behind it {behind:,} more were delivered; they go again, with the "
+                "same ids."
+            )
         if run.job.file is not None:
             yield "The same command goes on there."
     if run.job.rejections.first:

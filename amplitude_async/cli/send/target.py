@@ -1,5 +1,6 @@
 """What the first word of the command means: a file, standard input, or an event."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,11 +38,14 @@ def target_of(
     Raises:
         ValueError: it can be neither, or the rest goes with the other one.
     """
+    if not what.strip():
+        msg = "the name of the event is empty: name a file or an event"
+        raise ValueError(msg)
     if as_event:
         return Target(event=what)
     path = Path(what)
     extra = [*event_options, *words]
-    if what == "-" or path.is_file() or _is_pipe(path):
+    if what == "-" or _is_there(path):
         if extra:
             shown = "standard input" if what == "-" else "a file that is here"
             msg = (
@@ -50,20 +54,22 @@ def target_of(
             )
             raise ValueError(msg)
         return Target() if what == "-" else Target(path=path)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - of any name, also one that is too long
         msg = f"{what} is a directory: name a file in it, or add --event"
         raise ValueError(msg)
     if _PATH_LIKE.search(what) and not extra:
         msg = f"there is no file {what}: look at its path, or add --event for an event"
         raise ValueError(msg)
-    if not what.strip():
-        msg = "the name of the event is empty: name a file or an event"
-        raise ValueError(msg)
     return Target(event=what)
 
 
-def _is_pipe(path: Path) -> bool:
-    return path.is_fifo() or path.is_char_device()
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file() or path.is_fifo() or path.is_char_device()
+    except PermissionError:
+        return True  # whoever opens it is told so
+    except OSError:
+        return False  # a name too long for a file may still be one of an event
 
 
 def fields_of(

@@ -156,7 +156,11 @@ class MParticle(BaseClient):
             RetryExhaustedError: no success within ``flush_max_retries``.
             MParticleClosedError: the client was shut down.
         """
-        pieces = self._prepare(batch, whole=True)
+        with telling_refusals(self._own.observers, batch):
+            pieces = self._prepare(batch)
+            # One result cannot tell of two requests of which one may fail.
+            if len(pieces) > 1:
+                raise BatchError(_TOO_LARGE)
         await self._open()
         if self._opt_out:
             return told_unsent(self._own.observers, OPTED_OUT, pieces)
@@ -188,7 +192,7 @@ class MParticle(BaseClient):
             MParticleClosedError: the client was shut down.
         """
         given = _several(batches, "upload_many")
-        pieces = [piece for batch in given for piece in self._prepare(batch)]
+        pieces = [piece for batch in given for piece in self._pack(batch)]
         return await self._upload_all("/bulkevents", pieces, bisect=bisect)
 
     async def upload_historical(self, batches: Iterable[Batch]) -> list[UploadResult]:
@@ -209,7 +213,7 @@ class MParticle(BaseClient):
             _check_kind(batch)
             with telling_refusals(self._own.observers, batch):
                 check_historical(batch, number, self._clock.wall())
-        pieces = [piece for one in given for piece in self._prepare(one, old=True)]
+        pieces = [piece for one in given for piece in self._pack(one, old=True)]
         return await self._upload_all("/bulkevents/historical", pieces, bisect=False)
 
     async def _upload_all(
@@ -230,16 +234,13 @@ class MParticle(BaseClient):
             raise ConfigurationError(msg)
         await self._ready()
 
-    def _prepare(
-        self, batch: Batch, *, old: bool = False, whole: bool = False
-    ) -> list[Piece]:
+    def _prepare(self, batch: Batch, *, old: bool = False) -> list[Piece]:
         _check_kind(batch)
+        return self._door.prepare(batch, self._clock.wall(), old=old)
+
+    def _pack(self, batch: Batch, *, old: bool = False) -> list[Piece]:
         with telling_refusals(self._own.observers, batch):
-            pieces = self._door.prepare(batch, self._clock.wall(), old=old)
-            # One result cannot tell of two requests of which one may fail.
-            if whole and len(pieces) > 1:
-                raise BatchError(_TOO_LARGE)
-        return pieces
+            return self._prepare(batch, old=old)
 
     # The queue ---------------------------------------------------------------
 
@@ -257,9 +258,8 @@ class MParticle(BaseClient):
         if self._in_one_go <= 0:
             await self._give_turn()
         self._in_one_go -= 1
-        _check_kind(batch)
         try:
-            pieces = self._door.prepare(batch, self._clock.wall())
+            pieces = self._prepare(batch)
         except BatchError as error:
             if self._config.strict:
                 raise

@@ -73,7 +73,7 @@ def demo(
     """Replay a purchase log through a web service into a local Amplitude server.
 
     Exit codes: 0 all arrived, 1 a purchase is missing, doubled or changed, 2 wrong
-    command or log.
+    command or log, 130 interrupted.
     """
     if mparticle and crash:
         raise refusal("--mparticle and --crash do not go together: leave one out")

@@ -49,7 +49,8 @@ def doctor(
 
     Nothing is sent without --send, and the key is never shown.
 
-    Exit codes: 0 nothing stands in the way, 1 something does, 2 wrong command.
+    Exit codes: 0 nothing stands in the way, 1 something does, 2 wrong command,
+    130 interrupted.
     """
     asked = Asked.of(api_key, zone, server_url)
     console = Console(highlight=False, soft_wrap=True)

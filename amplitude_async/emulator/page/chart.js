@@ -24,6 +24,9 @@ const duration = (seconds) => {
   return many(seconds / length, name);
 };
 
+// As in "the last hour" and "the last 5 minutes".
+const span = (seconds) => duration(seconds).replace(/^1 /, "");
+
 const two = (number) => String(number).padStart(2, "0");
 
 /** Local time, as fine as bars of so many seconds need it. */
@@ -37,7 +40,8 @@ const timeOf = (seconds, step) => {
 /** The end of the scale: a round number that is not below the highest bar. */
 const roundUp = (peak) => {
   const power = 10 ** Math.floor(Math.log10(Math.max(1, peak)));
-  return Math.max(2, [1, 2, 4, 6, 10].map((one) => one * power).find((one) => one >= peak));
+  // An even one, since half of it is on the scale too.
+  return [1, 2, 4, 5, 6, 8, 10].map((one) => one * power).find((one) => one >= peak && one % 2 === 0);
 };
 
 const partsOf = ({ series, others, rejected, dropped }) => {
@@ -139,9 +143,9 @@ export class Chart {
   #tell(parts, total, step, peak, peakAt) {
     const rejected = parts.find(({ part }) => part === "rejected");
     const bad = rejected ? `, ${count(rejected.total)} of them ${rejected.name}` : "";
-    this.span.textContent = `${count(total)} in the last ${duration(step * BARS)}, a bar is ${duration(step)}`;
+    this.span.textContent = `${count(total)} in the last ${span(step * BARS)}, a bar is ${duration(step)}`;
     this.svg.setAttribute("aria-label",
-      `Events over the last ${duration(step * BARS)}: ${count(total)} in all${bad}. The most in ${duration(step)}: ${count(peak)}, at ${timeOf(peakAt, step)}.`);
+      `Events over the last ${span(step * BARS)}: ${count(total)} in all${bad}. The most in ${duration(step)}: ${count(peak)}, at ${timeOf(peakAt, step)}.`);
   }
 
   // A link that has the focus stays the same one.

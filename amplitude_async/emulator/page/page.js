@@ -256,8 +256,7 @@ const drawSoon = (after = 0) => {
   const seen = () => (paused ? [] : [types.chart, detail.chart].filter((one) => one?.isSeen));
   if (drawing || !started || !seen().length) return;
   drawing = setTimeout(async () => {
-    await Promise.all(seen().map((one) => one.refresh()));
-    drawing = 0;
+    await Promise.all(seen().map((one) => one.refresh())).finally(() => { drawing = 0; });
   }, after);
 };
 setInterval(drawSoon, TIME_GOES_ON);

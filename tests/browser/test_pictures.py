@@ -60,7 +60,7 @@ async def test_a_picture_is_taken(
     """Of this build, with the events of a small shop, and it is no empty one."""
     address, dark, phone = PICTURES[name]
     if name.startswith("types"):
-        clock.ago = 45 * 60.0
+        clock.ago = 57 * 60.0
         await morning(emulator, clock.go_on)
     await shop(emulator)
     await reject(emulator)

@@ -63,18 +63,18 @@ async def shop(emulator: Emulator, customers: int = 4) -> None:
 
 
 async def morning(emulator: Emulator, go_on: Callable[[float], None]) -> None:
-    """Have customers come and go for three quarters of an hour.
+    """Have customers come and go for almost an hour.
 
     Args:
         emulator: where they come.
         go_on: lets so many seconds pass on its clock.
     """
     draw = random.Random(16)
-    names = ["Page Viewed", "Search", "Order Paid", "Cart Updated", "Signed In", ""]
+    names = ["Page Viewed", "Search", "Order Paid", "Login", "Logout", ""]
     async with aiohttp.ClientSession() as session:
-        for minute in range(45):
-            busy = 6 + minute // 5 if minute % 15 else 1
-            chosen = draw.choices(names, weights=[30, 16, 9, 7, 6, 1], k=busy)
+        for minute in range(57):
+            busy = 9 + minute // 4 - 3 * (minute % 4) if minute % 15 else 1
+            chosen = draw.choices(names, weights=[30, 16, 9, 7, 5, 1], k=busy)
             for name in chosen:
                 event = {"event_type": name, "user_id": f"user-{draw.randint(1, 9)}"}
                 body = {"api_key": "test-key", "events": [event]}

@@ -64,7 +64,7 @@ class Inspection:
         self._book = book
         self._clock = clock
         self._send_test = send_test
-        self._overview = Overview()
+        self._overview = Overview(clock=clock)
         # Weak: what was reset shall not be kept for the sake of its counts.
         self._counted: Callable[[], Ledger | None] = lambda: None
         # One at a time: several would share the loop's time with the requests.
@@ -79,6 +79,7 @@ class Inspection:
             web.get("/_emulator/users", self._users),
             web.get("/_emulator/users/{name:.+}", self._user),
             web.get("/_emulator/types", self._types),
+            web.get("/_emulator/timeline", self._timeline),
             web.get("/_emulator/requests", self._requests),
             web.post("/_emulator/clear", _json_only(self._clear)),
             web.post("/_emulator/undo", _json_only(self._undo)),
@@ -153,6 +154,15 @@ class Inspection:
         async with self._busy:
             return _answer({**overview.counts(), "types": await overview.types()})
 
+    async def _timeline(self, request: web.Request) -> web.Response:
+        name = request.query.get("type")
+        overview = await self._counted_up()
+        chart = overview.chart(name)
+        if chart is None:
+            error = f"no type {brief(name)} is counted: it was forgotten, or never came"
+            return _answer({"error": error}, 404)
+        return _answer(chart)
+
     async def _counted_up(self) -> Overview:
         """Count what has come since somebody asked last."""
         async with self._busy:
@@ -161,7 +171,7 @@ class Inspection:
     async def _count(self, ledger: Ledger) -> Overview:
         if ledger is not self._counted():
             self._counted = weakref.ref(ledger)
-            self._overview = Overview(self._overview.names)
+            self._overview = Overview(self._overview.names, self._clock)
         overview = self._overview
         overview.miss(ledger.log.forgotten)
         async for seen in in_turns(ledger.log.since(overview.last)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
@@ -12,6 +14,7 @@ from typing import Any
 from .entries import brief, name_at, properties_of
 from .index import event_keys, listed_id
 from .seen import Seen
+from .timeline import Timeline
 from .turns import in_turns
 from .users import amount_of, batch_keys
 
@@ -21,7 +24,10 @@ _MOST_USERS = 20_000
 _MOST_TYPES = 1_000
 _MOST_PROPERTIES = 100
 _MOST_DEVICES = 20
+_MOST_SERIES = 6
 _LONGEST = 200
+# A client that tells of an event may have a clock that says anything.
+_TOLD_LATE = 3600.0
 _VALUE_KINDS: Mapping[type, str] = MappingProxyType(
     {
         str: "text",
@@ -101,11 +107,18 @@ class _Type:
     rejected: int = 0
     last_at: float = 0.0
     properties: dict[str, _Property] = field(default_factory=dict)
+    timeline: Timeline = field(default_factory=Timeline)
 
-    def add(self, seen: Seen, properties: Mapping[str, Any]) -> None:
-        """Count the next event."""
+    @property
+    def stored(self) -> int:
+        """How many of them were stored."""
+        return self.count - self.rejected
+
+    def add(self, seen: Seen, properties: Mapping[str, Any], at: float) -> None:
+        """Count the next event, which came at a time."""
         self.count += 1
         self.rejected += seen.verdict != "stored"
+        self.timeline.add(at, stored=seen.verdict == "stored")
         self.last_at = seen.received_at
         known = self.properties
         for key, value in islice(properties.items(), _MOST_PROPERTIES):
@@ -136,9 +149,12 @@ class Overview:
 
     Args:
         known: names of types that are not new.
+        clock: seconds since the epoch.
     """
 
-    def __init__(self, known: Collection[str] = ()) -> None:
+    def __init__(
+        self, known: Collection[str] = (), clock: Callable[[], float] = time.time
+    ) -> None:
         self.last = 0
         """The number up to which everything is counted."""
         self._missed = 0
@@ -146,6 +162,10 @@ class Overview:
         self._people: OrderedDict[tuple[str, str], _Person] = OrderedDict()
         self._types: dict[str, _Type] = {}
         self._types_left_out = self._people_forgotten = 0
+        self._clock = clock
+        self._timeline = Timeline()
+        self._arrived = 0.0
+        self._dropped = 0
 
     @property
     def names(self) -> frozenset[str]:
@@ -162,8 +182,11 @@ class Overview:
         taken = seen.verdict != "duplicate"
         if not taken:
             return
+        at = self._time_of(seen)
         for number in range(seen.number, seen.last_number + 1):
-            self._count_type(seen, number)
+            self._timeline.add(at, stored=seen.verdict == "stored")
+            self._dropped += seen.verdict == "dropped"
+            self._count_type(seen, number, at)
         self._count_person(seen)
 
     async def users(self, text: str, limit: int) -> dict[str, Any]:
@@ -207,7 +230,53 @@ class Overview:
         """Return what the types leave out."""
         return {"missed": self._missed, "left_out": self._types_left_out}
 
-    def _count_type(self, seen: Seen, number: int) -> None:
+    def chart(self, name: str | None = None) -> dict[str, Any] | None:
+        """Return what came when: of all types, or of one; None: it is not known.
+
+        The most frequent types have a series of what was stored each, and all others
+        one together, as has what was not stored.
+        """
+        now = self._clock()
+        if name is None:
+            line = self._timeline
+            first = heapq.nlargest(
+                _MOST_SERIES, self._types.items(), key=lambda one: one[1].stored
+            )
+        elif name in self._types:
+            line = self._types[name].timeline
+            first = [(name, self._types[name])]
+        else:
+            return None
+        last = line.last(now)
+        stored, rejected = line.bars(line.step, last)
+        series = [(own, one.timeline.bars(line.step, last)[0]) for own, one in first]
+        rest = [
+            max(0, count - sum(own))
+            for count, *own in zip(
+                stored, *(counts for _, counts in series), strict=True
+            )
+        ]
+        return {
+            "now": now,
+            "step": line.step,
+            "last": last * line.step,
+            "series": [
+                {"name": own, "counts": counts} for own, counts in series if any(counts)
+            ],
+            "others": rest,
+            "rejected": rejected,
+            "dropped": self._dropped > 0,
+        }
+
+    def _time_of(self, seen: Seen) -> float:
+        """Return when it came, or, of what a client tells, about when."""
+        now = self._clock()
+        if not seen.local:
+            self._arrived = min(seen.received_at, now)
+            return self._arrived
+        return min(max(seen.received_at, (self._arrived or now) - _TOLD_LATE), now)
+
+    def _count_type(self, seen: Seen, number: int, at: float) -> None:
         name = name_at(seen, number)
         one = self._types.get(name)
         if one is None:
@@ -215,7 +284,7 @@ class Overview:
                 self._types_left_out += 1
                 return
             one = self._types[name] = _Type(seen.received_at)
-        one.add(seen, properties_of(seen, number))
+        one.add(seen, properties_of(seen, number), at)
 
     def _count_person(self, seen: Seen) -> None:
         batch = seen.unit == "batch"

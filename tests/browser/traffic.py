@@ -1,11 +1,14 @@
 """What a shop's day looks like, for tests and pictures: sent by the real client."""
 
+import random
+from collections.abc import Callable
+
 import aiohttp
 
 from amplitude_async import Amplitude, Identify, Revenue
 from amplitude_async.emulator import Emulator
 
-__all__ = ["HOSTILE", "flood", "reject", "send_batch", "shop"]
+__all__ = ["HOSTILE", "flood", "morning", "reject", "send_batch", "shop"]
 
 KEY = {"Authorization": "Basic a2V5OnNlY3JldA=="}
 HOSTILE = [
@@ -57,6 +60,26 @@ async def shop(emulator: Emulator, customers: int = 4) -> None:
                 Revenue(revenue=9.5 * number, product_id="shoes"), user_id=user
             )
             await client.flush()
+
+
+async def morning(emulator: Emulator, go_on: Callable[[float], None]) -> None:
+    """Have customers come and go for almost an hour.
+
+    Args:
+        emulator: where they come.
+        go_on: lets so many seconds pass on its clock.
+    """
+    draw = random.Random(16)
+    names = ["Page Viewed", "Search", "Order Paid", "Login", "Logout", ""]
+    async with aiohttp.ClientSession() as session:
+        for minute in range(57):
+            busy = 9 + minute // 4 - 3 * (minute % 4) if minute % 15 else 1
+            chosen = draw.choices(names, weights=[30, 16, 9, 7, 5, 1], k=busy)
+            for name in chosen:
+                event = {"event_type": name, "user_id": f"user-{draw.randint(1, 9)}"}
+                body = {"api_key": "test-key", "events": [event]}
+                await session.post(emulator.httpapi_url, json=body)
+            go_on(60.0)
 
 
 async def reject(emulator: Emulator) -> None:

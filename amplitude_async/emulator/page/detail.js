@@ -1,6 +1,7 @@
 // The right side: one entry, user, type or request, whatever arrives meanwhile.
 
 import { get } from "./api.js";
+import { Chart } from "./chart.js";
 import { asAssertion, asCurl, asPython } from "./codes.js";
 import { codeBlock, copy, copyButton } from "./copying.js";
 import { brief, bytes, colourOf, count, encoded, make, moment, visible } from "./dom.js";
@@ -151,7 +152,8 @@ const userView = (user, id) => {
   };
 };
 
-const typeView = (type) => ({
+const typeView = (type, chart) => ({
+  chart,
   title: type.name || "(no name)", colour: colourOf(type.name ?? ""),
   tags: [type.new ? make("span", { class: "state new" }, "new") : ""],
   content: [
@@ -160,6 +162,7 @@ const typeView = (type) => ({
       ["Count", count(type.count)], ["Rejected", type.rejected ? count(type.rejected) : null],
       ["First", moment(type.first_at)], ["Last", moment(type.last_at)],
     ]),
+    chart.element,
     section("Properties", type.properties.length
       ? make("ul", { class: "properties" }, ...type.properties.map((one) => make("li", {},
         make("span", { class: "property" }, make("bdi", { class: "key" }, brief(one.name, 100)), " ",
@@ -192,12 +195,13 @@ export class Detail {
     this.close = close;
     this.find = find;
     this.shown = null;
+    this.chart = null;
     this.hide();
   }
 
   hide() {
     this.#load++;
-    this.shown = null;
+    this.shown = this.chart = null;
     delete this.element.dataset.shown;
     this.element.classList.remove("open");
     this.element.parentElement.classList.remove("with-detail");
@@ -215,6 +219,7 @@ export class Detail {
       view = { title: what.slice(what.indexOf(":") + 1), tags: [], content: [make("p", { class: "soft" }, visible(error.message))] };
     }
     if (load !== this.#load) return;
+    this.chart = view.chart ?? null;
     const close = make("button", { class: "plain close", type: "button", "aria-label": "Close detail", onclick: () => this.close() }, "✕");
     this.element.replaceChildren(
       make("div", { class: "head" },
@@ -233,7 +238,12 @@ export class Detail {
     if (kind === "entry") return entryView(await get(`entries/${encoded(key)}`), this.url());
     if (kind === "user") return userView(await get(`users/${encoded(key)}`), key);
     if (kind === "mparticle-user") return userView(await get(`users/${encoded(key)}`, { vendor: "mparticle" }), key);
-    if (kind === "type") return typeView(await this.find("type", key));
+    if (kind === "type") {
+      const type = await this.find("type", key);
+      const chart = new Chart(key);
+      await chart.refresh();
+      return typeView(type, chart);
+    }
     if (kind === "request") {
       const { entries } = await get("entries", { q: `request:${key}`, limit: MOST_OF_REQUEST });
       return requestView(await this.find("request", key), entries);

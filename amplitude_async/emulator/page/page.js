@@ -29,6 +29,8 @@ const EXAMPLES = [
 const TYPED_AFTER = 150;
 const REFRESH_EVERY = 1000;
 const STATS_EVERY = 200;
+const DRAW_AFTER = 300;
+const TIME_GOES_ON = 1000;
 const UNDO_FOR = 60_000;
 const SAID_FOR = 4000;
 
@@ -248,6 +250,17 @@ const refreshSoon = () => {
   }, REFRESH_EVERY);
 };
 
+// Charts follow closer, and go on with the time: what they ask for is small.
+let drawing = 0;
+const drawSoon = (after = 0) => {
+  const seen = () => (paused ? [] : [types.chart, detail.chart].filter((one) => one?.isSeen));
+  if (drawing || !started || !seen().length) return;
+  drawing = setTimeout(async () => {
+    await Promise.all(seen().map((one) => one.refresh())).finally(() => { drawing = 0; });
+  }, after);
+};
+setInterval(drawSoon, TIME_GOES_ON);
+
 const inStream = () => place.view === "stream" || place.view === "mparticle";
 
 const reload = () => show(place.view, place.q);
@@ -294,6 +307,7 @@ const feed = new Feed({
     oldest ||= entries[0]?.n ?? 0;
     if (inStream()) stream.add(entries);
     refreshSoon();
+    drawSoon(DRAW_AFTER);
   },
   skipped: ({ from, to }) => {
     newest = Math.max(newest, to);

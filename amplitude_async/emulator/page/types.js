@@ -1,6 +1,7 @@
 // The types of events, the most frequent on top.
 
 import { get } from "./api.js";
+import { Chart } from "./chart.js";
 import { brief, clock, colourOf, count, make } from "./dom.js";
 import { List } from "./list.js";
 
@@ -15,11 +16,12 @@ export class Types {
   constructor(root, open) {
     this.list = new List("types", "Types", (key) => open(`type:${key}`));
     this.none = make("p", { class: "none", hidden: true });
-    root.append(make("div", { class: "scroller" }, this.list.element, this.none));
+    this.chart = new Chart();
+    root.append(make("div", { class: "scroller" }, this.chart.element, this.list.element, this.none));
   }
 
   async show(text, anew = true) {
-    await this.#read();
+    await Promise.all([this.#read(), this.chart.refresh()]);
     const wanted = text.toLowerCase();
     const types = this.#types.filter((type) =>
       [type.name, ...type.properties.map((one) => one.name)].some((one) => String(one).toLowerCase().includes(wanted)));

@@ -57,14 +57,17 @@ APART = ("--ignore=tests/browser", "--ignore=tests/servers")
 NOT_LONG = ("-m", "not long", *APART)
 LONG = ("-m", "long", *APART)
 # The examples of the pages run in `docs`; what looks at the source alone sees the same,
-# as do the suites that each start a pytest of their own.
+# as do the suites that each start a pytest of their own, and tools of tests.
 AGAIN = (
     *NOT_LONG,
     "--ignore=tests/cli",
+    "--ignore=tests/emulator",
     "--ignore=tests/plugin",
+    "--ignore=tests/testing",
     "--ignore=tests/test_claims.py",
     "--ignore=tests/test_docs.py",
     "--ignore=tests/test_house.py",
+    "--ignore=tests/test_site.py",
 )
 
 # Whatever meets the interpreter: tasks, contexts, processes, threads, the end of all.
@@ -253,7 +256,9 @@ def browser(session: nox.Session) -> None:
     """Look at the emulator's page in Chromium, and check it with axe-core."""
     session.install(f"{_wheel(session)}[all]", *_group("tests"), *_group("browser"))
     chosen = session.posargs or ("tests/browser",)
-    session.run("pytest", *chosen, env={**INSTALLED, "AXE_CORE": _axe_core(session)})
+    # Each test has a Chromium of its own, which works beside the test.
+    env = {**INSTALLED, "AXE_CORE": _axe_core(session)}
+    session.run("pytest", "--numprocesses=2", *chosen, env=env)
 
 
 @nox.session

@@ -137,7 +137,7 @@ def test_the_quickstart_ends_at_a_page_and_a_service_beside_it() -> None:
         "amplitude-async emulator",
         'title="first.py"',
         "python first.py",
-        "Open <http://127.0.0.1:8080>",
+        "Open <http://127.0.0.1:8080/#/types>",
         'title="service.py"',
         "amplitude-async dev -- python service.py",
         "curl -X POST http://127.0.0.1:8000/users/user-1",

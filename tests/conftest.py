@@ -41,6 +41,7 @@ __all__ = [
     "emulator",
     "engine_of",
     "examples",
+    "free_port",
     "importable_package",
     "interruptible",
     "start_example",
@@ -50,6 +51,7 @@ KEY = "0123456789abcdef-secret"
 CLI_TESTS = Path(__file__).parent / "cli"
 EXAMPLES = Path(__file__).parents[1] / "examples"
 START_TIMEOUT = 20.0
+PORTS = range(20_000, 32_000)
 EAGER = bool(os.environ.get("AMPLITUDE_ASYNC_EAGER"))
 
 
@@ -346,8 +348,16 @@ def start_example(
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on.
+
+    Below those that a system gives to who asks for any: until it is used, none of the
+    servers that other tests start at this moment is given this one.
+    """
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"each port of {PORTS} is taken")

@@ -773,6 +773,8 @@ def test_a_full_disk_ends_as_incomplete(number: int, piped: bool) -> None:
     words = ("--rejected", "bad.jsonl", "--json")
     finished = subprocess.run(
         [sys.executable, "-c", FULL, "send", "-" if piped else name, *words],
+        # Who counts the lines of it would find the disk full as well.
+        env={k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")},
         input=Path(name).read_text() if piped else None,
         capture_output=True,
         text=True,

@@ -45,6 +45,7 @@ from amplitude_async.integrations.django import (
     amplitude,
     with_lifespan,
 )
+from tests.conftest import free_port
 
 __all__: list[str] = []
 
@@ -896,7 +897,7 @@ async def test_the_example_delivers_under_uvicorn(
     ids=["sync", "gthread", "preload"],
 )
 async def test_the_example_delivers_under_gunicorn(
-    options: list[str], emulator: Emulator, free_port: Callable[[], int]
+    options: list[str], emulator: Emulator
 ) -> None:
     """Plain workers drain at the exit of each."""
     pytest.importorskip("gunicorn")
@@ -924,20 +925,6 @@ async def test_the_example_delivers_under_gunicorn(
             await process.wait()
 
     check_orders(emulator, USERS)
-
-
-@pytest.fixture
-def free_port() -> Callable[[], int]:
-    """Return what finds a port that nobody listens on."""
-    import socket  # noqa: PLC0415
-
-    def find() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            return port
-
-    return find
 
 
 async def until_listening(port: int, runs: Callable[[], bool]) -> None:

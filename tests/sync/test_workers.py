@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from amplitude_async.emulator import Emulator
+from tests.conftest import free_port
 
 __all__ = ["start"]
 
@@ -58,14 +58,6 @@ def start(
 def users(server: Emulator) -> list[str]:
     """Return whose events arrived, sorted."""
     return sorted(event["user_id"] for event in server.events)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def fetch(url: str) -> str:

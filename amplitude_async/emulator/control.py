@@ -15,9 +15,10 @@ from .ledger import Ledger
 from .script import FaultScript, parse_faults
 from .seen import Seen
 
-__all__ = ["Control"]
+__all__ = ["Control", "number_of"]
 
 _Item = TypeVar("_Item")
+_Default = TypeVar("_Default", bound=int | None)
 _DEFAULT_LIMIT = 100
 _MAX_LIMIT = 10_000
 _MAX_ANSWER = 8_000_000
@@ -115,11 +116,10 @@ def _listing(
 ) -> web.Response:
     """Answer the newest items, or those after a number of items already seen."""
     try:
-        limit = _number(request, "limit", _DEFAULT_LIMIT)
-        after = _number(request, "after", None)
+        limit = number_of(request, "limit", _DEFAULT_LIMIT)
+        after = number_of(request, "after", None)
     except ValueError as error:
         return _json({"error": str(error)}, status=400)
-    assert limit is not None  # noqa: S101 - it has a default
     limit = min(limit, _MAX_LIMIT)
     if after is None:
         shown = _shown(map(show, islice(reversed(kept), limit)))[::-1]
@@ -155,7 +155,12 @@ def _text(item: object) -> str:
         return json.dumps({"not_shown": "nested too deep"})
 
 
-def _number(request: web.Request, name: str, default: int | None) -> int | None:
+def number_of(request: web.Request, name: str, default: _Default) -> int | _Default:
+    """Read a whole number of a query.
+
+    Raises:
+        ValueError: it is none; the message names it.
+    """
     text = request.query.get(name)
     if text is None:
         return default

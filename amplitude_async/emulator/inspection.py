@@ -13,6 +13,7 @@ from aiohttp import web
 
 from .book import UNDO_SECONDS, Book
 from .browsers import OWN_HEADERS, refuse_other_json
+from .control import number_of
 from .entries import (
     brief,
     entry,
@@ -91,8 +92,8 @@ class Inspection:
 
     async def _entries(self, request: web.Request) -> web.Response:
         try:
-            before = _number(request, "before", 0)
-            limit = min(_number(request, "limit", 200), _MOST_LISTED)
+            before = number_of(request, "before", 0)
+            limit = min(number_of(request, "limit", 200), _MOST_LISTED)
             wanted = Filter(request.query.get("q", ""))
         except ValueError as error:
             return _answer({"error": str(error)}, 400)
@@ -142,7 +143,7 @@ class Inspection:
     async def _users(self, request: web.Request) -> web.Response:
         text = request.query.get("q", "")[:_LONGEST_TEXT]
         try:
-            limit = min(_number(request, "limit", 100), _MOST_LISTED)
+            limit = min(number_of(request, "limit", 100), _MOST_LISTED)
         except ValueError as error:
             return _answer({"error": str(error)}, 400)
         overview = await self._counted_up()
@@ -181,8 +182,8 @@ class Inspection:
     async def _user(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
         try:
-            before = _number(request, "before", _LARGEST)
-            limit = min(_number(request, "limit", 200), _MOST_LISTED)
+            before = number_of(request, "before", _LARGEST)
+            limit = min(number_of(request, "limit", 200), _MOST_LISTED)
         except ValueError as error:
             return _answer({"error": str(error)}, 400)
         vendor = request.query.get("vendor")
@@ -217,9 +218,9 @@ class Inspection:
 
     async def _requests(self, request: web.Request) -> web.Response:
         try:
-            after = _number(request, "after", -1)
-            before = _number(request, "before", _LARGEST)
-            limit = min(_number(request, "limit", 100), 10_000)
+            after = number_of(request, "after", -1)
+            before = number_of(request, "before", _LARGEST)
+            limit = min(number_of(request, "limit", 100), 10_000)
         except ValueError as error:
             return _answer({"error": str(error)}, 400)
         ledger = self._book.ledger()
@@ -386,16 +387,6 @@ def _document(body: bytes) -> JsonObject:
         msg = "body is no JSON object: send one"
         raise ValueError(msg)  # noqa: TRY004 - one error for a bad request
     return document
-
-
-def _number(request: web.Request, name: str, default: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        msg = f"{name} is {text[:40]!r}: give a whole number, 0 or more"
-        raise ValueError(msg)
-    return int(text)
 
 
 _Handler = Callable[[web.Request], Any]

@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import socket
+import ssl
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -44,6 +46,7 @@ __all__ = [
     "free_port",
     "importable_package",
     "interruptible",
+    "self_signed",
     "start_example",
 ]
 
@@ -361,3 +364,18 @@ def free_port() -> int:
                 continue
             return port
     raise OSError(f"each port of {PORTS} is taken")
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    """Make a certificate that only its owner believes in."""
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    made = ["-keyout", str(key), "-out", str(certificate), "-days", "2"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made, *subject],  # noqa: S607 - wherever it is installed
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context

@@ -1,14 +1,18 @@
 """A terminal of one width for every command, and processes that live."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from amplitude_async.storage.spool.lock import SpoolLock
 
-__all__ = ["living", "terminal_width"]
+__all__ = ["command_process", "living", "next_line", "terminal_width"]
+
+LINE_TIMEOUT = 100.0
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +30,25 @@ def living(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release(remove=True)
+
+
+@asynccontextmanager
+async def command_process(*words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a command, and leave no process behind."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "amplitude_async", *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def next_line(process: asyncio.subprocess.Process) -> str:
+    """Return the next line the process prints."""
+    assert process.stdout
+    return (await asyncio.wait_for(process.stdout.readline(), LINE_TIMEOUT)).decode()

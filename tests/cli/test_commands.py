@@ -6,8 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
@@ -15,6 +13,7 @@ import pytest
 
 from amplitude_async import Amplitude, __version__
 from amplitude_async.emulator import Emulator
+from tests.cli.conftest import command_process, next_line
 
 __all__: list[str] = []
 
@@ -25,37 +24,18 @@ GOOD = "00004 0001 19970101 2 29.33\n"
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
+    return _ended([*COMMAND, *arguments])
+
+
+def run_program(text: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that does something to the commands first."""
+    return _ended([sys.executable, "-c", text])
+
+
+def _ended(words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=TIMEOUT,
+        words, capture_output=True, check=False, text=True, timeout=TIMEOUT
     )
-
-
-@asynccontextmanager
-async def emulator_process() -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run the emulator command, and leave no process behind."""
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        "emulator",
-        "--port",
-        "0",
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-
-
-async def next_line(process: asyncio.subprocess.Process) -> str:
-    """Return the next line the process prints."""
-    assert process.stdout
-    return (await asyncio.wait_for(process.stdout.readline(), TIMEOUT)).decode()
 
 
 def test_the_demo_accounts_for_the_whole_log() -> None:
@@ -132,13 +112,7 @@ def test_a_missing_extra_is_named(missing: str) -> None:
         f"import sys; sys.modules[{missing!r}] = None\n"
         "from amplitude_async.cli import main; main()"
     )
-    finished = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=TIMEOUT,
-    )
+    finished = run_program(program)
 
     assert finished.returncode == 2
     assert finished.stdout == ""
@@ -155,13 +129,7 @@ def test_ctrl_c_while_it_starts_is_no_traceback() -> None:
         "sys.modules['amplitude_async.cli.app'] = Interrupts('app')\n"
         "from amplitude_async.cli import main; main()"
     )
-    finished = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=TIMEOUT,
-    )
+    finished = run_program(program)
 
     assert finished.returncode == 130
     assert finished.stdout + finished.stderr == ""
@@ -173,13 +141,7 @@ def test_another_missing_module_is_no_missing_extra() -> None:
         "import sys; sys.modules['amplitude_async.cli.demo.run'] = None\n"
         "from amplitude_async.cli import main; main()"
     )
-    finished = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=TIMEOUT,
-    )
+    finished = run_program(program)
 
     assert finished.returncode == 1
     assert "ModuleNotFoundError" in finished.stderr
@@ -188,7 +150,7 @@ def test_another_missing_module_is_no_missing_extra() -> None:
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 async def test_the_emulator_runs_until_it_is_stopped(stop: signal.Signals) -> None:
     """It prints its address, each event, and a summary when a signal ends it."""
-    async with emulator_process() as process:
+    async with command_process("emulator", "--port", "0") as process:
         greeting = [await next_line(process) for _ in range(4)]
         (address,) = re.findall(r"AMPLITUDE_SERVER_URL=(\S+)", greeting[1])
         assert address.removesuffix("/2/httpapi") in greeting[0]
@@ -206,7 +168,7 @@ async def test_the_emulator_runs_until_it_is_stopped(stop: signal.Signals) -> No
 
 async def test_the_example_request_of_the_emulator_works() -> None:
     """What the greeting offers to curl is accepted."""
-    async with emulator_process() as process:
+    async with command_process("emulator", "--port", "0") as process:
         greeting = "".join([await next_line(process) for _ in range(4)])
         found = re.search(r"curl (\S+) -d '(.*)'", greeting)
         assert found

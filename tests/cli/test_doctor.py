@@ -4,7 +4,6 @@ import json
 import shutil
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from amplitude_async.cli.app import app
 from amplitude_async.emulator import Emulator, Fault
+from tests.conftest import self_signed
 
 __all__: list[str] = []
 
@@ -178,16 +178,7 @@ def test_a_resolver_that_hangs_is_not_waited_for(
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
 def test_a_certificate_that_nobody_trusts_is_told(tmp_path: Path) -> None:
     """It is told apart from a server without TLS, with what to do."""
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = ["-keyout", str(key), "-out", str(certificate), "-days", "2"]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made, *subject],  # noqa: S607 - wherever it is installed
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context = self_signed(tmp_path)
 
     with server(response("200 OK"), context) as port:
         checks = found(f"https://127.0.0.1:{port}/2/httpapi")
@@ -200,7 +191,7 @@ def test_a_certificate_that_nobody_trusts_is_told(tmp_path: Path) -> None:
         pytest.MonkeyPatch.context() as patch,
         server(response("405 No", dated()), context) as port,
     ):
-        patch.setenv("SSL_CERT_FILE", str(certificate))
+        patch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
         tls = found(f"https://127.0.0.1:{port}/2/httpapi")["tls"]
     assert tls["verdict"] == "warn"
     assert "the certificate ends in 2.0 days" in tls["text"]

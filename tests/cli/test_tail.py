@@ -6,7 +6,6 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -18,32 +17,11 @@ from amplitude_async.cli.tail.entries import Wanted, as_line, as_text
 from amplitude_async.cli.tail.stream import FeedError, Message, messages
 from amplitude_async.emulator import Emulator
 from amplitude_async.emulator.filtering import Filter
+from tests.cli.conftest import command_process, next_line
 
 __all__: list[str] = []
 
 TIMEOUT = 60.0
-
-
-@asynccontextmanager
-async def tail(*words: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run the command, and leave no process behind."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "amplitude_async", "tail", *words),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
-
-
-async def line_of(process: asyncio.subprocess.Process) -> str:
-    """Return the next line the process prints."""
-    assert process.stdout
-    return (await asyncio.wait_for(process.stdout.readline(), TIMEOUT)).decode()
 
 
 async def rest_of(process: asyncio.subprocess.Process) -> tuple[str, str]:
@@ -66,10 +44,10 @@ async def test_events_are_shown_as_they_come(emulator: Emulator) -> None:
         user_id="user-1",
         event_properties={"total": 9.5, "order": "o-1", "b": 1, "c": 2},
     )
-    async with tail(emulator.url) as process:
-        first = await line_of(process)
+    async with command_process("tail", emulator.url) as process:
+        first = await next_line(process)
         await sent(emulator, "Later", device_id="device-1")
-        second = await line_of(process)
+        second = await next_line(process)
         process.send_signal(signal.SIGINT)
         out, err = await rest_of(process)
 
@@ -85,8 +63,8 @@ async def test_only_what_is_wanted_is_shown(emulator: Emulator) -> None:
     for name, user in (("Paid", "user-1"), ("Seen", "user-1"), ("Paid", "user-2")):
         await sent(emulator, name, user_id=user, event_properties={"n": 1})
     words = ("--name", "P*", "--user", "user-2", "--filter", "stored", "--json")
-    async with tail(str(emulator.port), *words) as process:
-        found = json.loads(await line_of(process))
+    async with command_process("tail", str(emulator.port), *words) as process:
+        found = json.loads(await next_line(process))
 
     assert (found["name"], found["user"], found["state"]) == (
         "Paid",
@@ -117,8 +95,8 @@ async def test_an_emulator_that_ends_ends_it() -> None:
     """It says so, and that is no failure."""
     async with Emulator() as emulator:
         await sent(emulator, "Paid", user_id="user-1")
-        async with tail(emulator.url) as process:
-            assert "Paid" in await line_of(process)
+        async with command_process("tail", emulator.url) as process:
+            assert "Paid" in await next_line(process)
             await emulator.stop()
             _, err = await rest_of(process)
 
@@ -128,7 +106,7 @@ async def test_an_emulator_that_ends_ends_it() -> None:
 
 async def test_without_an_emulator_it_says_how_to_start_one() -> None:
     """Code 3, one line."""
-    async with tail("127.0.0.1:1") as process:
+    async with command_process("tail", "127.0.0.1:1") as process:
         _, err = await rest_of(process)
 
     assert process.returncode == 3
@@ -142,7 +120,7 @@ async def test_without_an_emulator_it_says_how_to_start_one() -> None:
 )
 async def test_a_wrong_command_is_refused(words: tuple[str, ...]) -> None:
     """Code 2, and what to write instead."""
-    async with tail(*words) as process:
+    async with command_process("tail", *words) as process:
         _, err = await rest_of(process)
 
     assert process.returncode == 2
@@ -165,7 +143,7 @@ async def test_what_is_no_emulator_is_told(answer: str) -> None:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     try:
-        async with tail(str(runner.addresses[0][1])) as process:
+        async with command_process("tail", str(runner.addresses[0][1])) as process:
             _, err = await rest_of(process)
     finally:
         await runner.cleanup()

@@ -6,7 +6,6 @@ import shutil
 import socket
 import ssl
 import struct
-import subprocess
 import sys
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +22,7 @@ from aioresponses import aioresponses
 
 from amplitude_async.delivery.endpoint import Response
 from amplitude_async.delivery.transport import AiohttpTransport, gzip_body
+from tests.conftest import self_signed
 
 __all__: list[str] = []
 
@@ -177,21 +177,6 @@ async def test_a_certificate_nobody_vouches_for_is_refused(tmp_path: Path) -> No
     assert error
     assert "CERTIFICATE_VERIFY_FAILED" in error
     assert b"".join(seen) == b""
-
-
-def self_signed(folder: Path) -> ssl.SSLContext:
-    """Make a certificate that only its owner believes in."""
-    key, certificate = folder / "key.pem", folder / "certificate.pem"
-    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    made = ["-keyout", str(key), "-out", str(certificate), "-days", "2"]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *made, *subject],  # noqa: S607 - wherever it is installed
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    return context
 
 
 # --- Closed ---

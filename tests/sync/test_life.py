@@ -106,12 +106,16 @@ def test_a_forgotten_client_drains_in_the_background(
         "key", server_url=server.httpapi_url, trust_env=False, flush_interval=3600.0
     )
     client.track("first", user_id="user-1").result(10)
+    plugin = HoldsUp()
+    client.add(plugin)
     handle = client.track("e", user_id="user-1")
+    assert plugin.held.wait(10)
 
     forgotten = [client]
     del client
     with pytest.warns(ResourceWarning, match="unclosed SyncAmplitude with 1"):
         forgotten.clear()
+    plugin.go.set()
 
     assert handle.result(10).ok
 

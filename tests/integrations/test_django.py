@@ -279,7 +279,7 @@ async def aby_header(request: HttpRequest) -> dict[str, str]:
     return by_header(request)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def site() -> None:
     """Configure Django, once in this process."""
     module: Any = ModuleType("django_site")

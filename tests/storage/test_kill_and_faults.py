@@ -92,9 +92,10 @@ async def serve(given, said):
         except StorageError as error:
             os.write(said, f"refused {error}\\n".encode())
             return
-        os.write(said, b"started\\n")
         working = asyncio.gather(*(track(client, given, said, w) for w in range(6)))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, working.cancel)
+        # Told last: from here on a signal ends it as it should.
+        os.write(said, b"started\\n")
         with contextlib.suppress(asyncio.CancelledError):
             await working
         await client.shutdown()

@@ -4,6 +4,11 @@ AmplitudeError
 ├── ConfigurationError (also a ValueError)   an option, key, URL or zone is wrong
 ├── ClientClosedError                        used after shutdown, where that must raise
 ├── QueueFullError                           no room, and the policy is Overflow.RAISE
+├── LogError                                 the log of a fleet fails, or a chunk does
+│   ├── LogFullError                         it has no room: nothing was stored
+│   ├── LogUnreachableError                  nobody answers: likewise
+│   ├── LogRefusedError                      no right to, or not set up: likewise
+│   └── ChunkTooLargeError                   more at once than it takes: likewise
 └── StorageError                             a durable storage cannot be used
     ├── StorageFullError                     its own limits are reached
     └── UnstorableError                      it works, and cannot take this one event
@@ -13,8 +18,13 @@ Delivery trouble never raises into the host: it becomes a ``DeliveryResult``.
 
 __all__ = [
     "AmplitudeError",
+    "ChunkTooLargeError",
     "ClientClosedError",
     "ConfigurationError",
+    "LogError",
+    "LogFullError",
+    "LogRefusedError",
+    "LogUnreachableError",
     "QueueFullError",
     "StorageError",
     "StorageFullError",
@@ -36,6 +46,29 @@ class ClientClosedError(AmplitudeError):
 
 class QueueFullError(AmplitudeError):
     """The queue has no room for the event and the overflow policy is RAISE."""
+
+
+class LogError(AmplitudeError):
+    """The log of a fleet does not do what it should; the message says what to do.
+
+    A chunk that was being published may be in the log or not.
+    """
+
+
+class LogFullError(LogError):
+    """The log has no room; nothing was stored."""
+
+
+class LogUnreachableError(LogError):
+    """No server of the log answers; nothing was stored."""
+
+
+class LogRefusedError(LogError):
+    """The log is not set up, or gives no right to write; nothing was stored."""
+
+
+class ChunkTooLargeError(LogError):
+    """A chunk has more bytes than the log takes at once; nothing was stored."""
 
 
 class StorageError(AmplitudeError):

@@ -1,0 +1,1 @@
+"""Past one machine: producers hand over to a log, relays deliver from it."""

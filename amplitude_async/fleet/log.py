@@ -1,0 +1,255 @@
+"""What a log is: a durable, partitioned queue of chunks that many processes share.
+
+A producer publishes chunks, a relay claims places and reads them. Whatever engine is
+behind it promises the same; ``amplitude_async.testing.log_contract`` holds it to that.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+__all__ = [
+    "Backlog",
+    "BuriedLetter",
+    "Chunk",
+    "Claim",
+    "Letter",
+    "Log",
+    "Place",
+    "Settings",
+    "StoredChunk",
+]
+
+DEFAULT_LEASE = 10.0
+DEFAULT_PROJECT = "default"
+
+
+class Place(NamedTuple):
+    """One partition of one destination: at most one relay reads it at a time."""
+
+    destination: str
+    """``"amplitude"`` or ``"mparticle"``; a destination's name is ``[a-z0-9_-]+``."""
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.destination}.{self.partition}"
+
+
+class Chunk(NamedTuple):
+    """Events of one place, encoded once, on the way to the log."""
+
+    id: str
+    """The same chunk published again has the same id: the log keeps one of them."""
+    place: Place
+    data: bytes
+    events: int
+    """How many are in it: for figures only."""
+
+
+class StoredChunk(NamedTuple):
+    """A chunk as the log hands it out."""
+
+    position: int
+    """Where it stands; positions ascend in each place."""
+    id: str
+    data: bytes
+    stored_at: float
+    """When the log took it by the log's own clock, seconds since the epoch."""
+
+
+class Letter(NamedTuple):
+    """What could not be delivered, kept for people."""
+
+    key: str
+    """The same letter buried again has the same key: the log keeps one of them."""
+    place: Place
+    data: bytes
+    """A chunk of one event; of a damaged chunk the bytes as they were found."""
+    code: int
+    """HTTP status of the verdict; 0 where there was none."""
+    message: str
+    raw: bool
+    """True for a chunk that cannot be read."""
+
+
+class BuriedLetter(NamedTuple):
+    """A letter as the log hands it out."""
+
+    position: int
+    """Where it stands among the dead letters of the project."""
+    buried_at: float
+    """By the log's own clock, seconds since the epoch."""
+    letter: Letter
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a log says of itself when it is opened."""
+
+    partitions: int
+    """Of each destination; fixed when the log was set up."""
+    synced: bool
+    """True where an acknowledged chunk is on disk, and not in memory only."""
+    warnings: Sequence[str] = field(default_factory=tuple)
+    """What an operator should know: settings that weaken the promise, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in one place."""
+
+    place: Place
+    chunks: int
+    events: int
+    """Estimated where the log keeps no such number."""
+    size: int
+    """Bytes."""
+    oldest_age: float | None
+    """Seconds since the oldest chunk was stored; None where nothing waits."""
+    holder: str | None
+    """The relay that has the place; None where nobody has."""
+
+
+class Claim(ABC):
+    """A place that one relay has, until it is released or its lease runs out.
+
+    Methods raise ``LogError`` where the log does not answer; the claim stays as it is.
+    """
+
+    place: Place
+
+    @abstractmethod
+    async def read(self, max_bytes: int) -> list[StoredChunk]:
+        """Read the next chunks of the place in order, each of them once a claim.
+
+        The first read of a claim begins with the oldest chunk that is not
+        acknowledged. One chunk at least where there is any, whatever its size.
+
+        Returns:
+            Nothing where all was read, or where the place is somebody else's by now.
+        """
+
+    @abstractmethod
+    async def wait(self, timeout: float) -> None:
+        """Return when there may be something new to read, or after so many seconds."""
+
+    @abstractmethod
+    async def acknowledge(self, positions: Sequence[int]) -> None:
+        """Forget chunks whose every event is decided; unknown ones are no error."""
+
+    @abstractmethod
+    async def renew(self) -> bool:
+        """Begin the lease anew; False where the place is somebody else's by now."""
+
+    @abstractmethod
+    async def release(self) -> None:
+        """Give the place back: another relay may claim it at once.
+
+        What was read and not acknowledged is read again by the next, in order.
+        """
+
+
+class Log(ABC):
+    """One project's log. One object serves one event loop and many clients.
+
+    Args:
+        project: whose events these are: ``[a-z0-9_-]+``, at most 40 characters.
+    """
+
+    project: str
+    max_chunk_bytes: int
+    """Most bytes of a chunk's data."""
+
+    @abstractmethod
+    async def setup(self, partitions: int | None = None) -> list[str]:
+        """Make or migrate what the log needs on its server; safe to repeat.
+
+        Args:
+            partitions: of each destination; None: 1, or as many as there are. The
+                number is fixed once it was set up.
+
+        Returns:
+            What was done, a line for each thing; empty where nothing had to be.
+
+        Raises:
+            ConfigurationError: a setting that is there cannot be what was asked for.
+            LogError: the server does not answer.
+        """
+
+    @abstractmethod
+    async def open(self) -> Settings:
+        """Connect and check the server's settings; safe to repeat while it is open.
+
+        Raises:
+            ConfigurationError: it was not set up, its version is another, or a setting
+                breaks the promise; setting, value and remedy are named.
+            LogError: the server does not answer.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connections; safe to repeat."""
+
+    @abstractmethod
+    def abandon(self) -> None:
+        """Forget connections without touching them: of a parent, or a closed loop."""
+
+    @abstractmethod
+    async def publish(self, chunk: Chunk) -> None:
+        """Store a chunk; returns when the log has acknowledged it as durable.
+
+        One that is cancelled, or that fails with any other error than those below, may
+        have been stored or not: publish it again under its id.
+
+        Raises:
+            LogFullError: the log is full; the chunk was not stored.
+            ChunkTooLargeError: not stored: publish less at once.
+            LogUnreachableError: nobody answers; not stored.
+            LogRefusedError: no right to do so, or not set up; not stored.
+            LogError: it is not known whether it was stored.
+        """
+
+    @abstractmethod
+    async def claim(self, place: Place, holder: str, lease: float) -> Claim | None:
+        """Claim a place that is free, or whose holder's lease has run out.
+
+        Args:
+            holder: names the relay; unique among those that live.
+            lease: seconds from the last renewal after which others may claim it.
+
+        Returns:
+            None where another holder has it, and always once it was claimed by another:
+            a holder that comes back has to claim again.
+        """
+
+    @abstractmethod
+    async def announce(self, holder: str, lease: float) -> int:
+        """Say that a relay lives; returns how many do, this one included.
+
+        One that has not been heard of for its lease does not count.
+        """
+
+    @abstractmethod
+    async def withdraw(self, holder: str) -> None:
+        """Say that a relay lives no longer."""
+
+    @abstractmethod
+    async def backlog(self) -> list[Backlog]:
+        """Say what waits in each place that anybody ever used."""
+
+    @abstractmethod
+    async def bury(self, letters: Sequence[Letter]) -> None:
+        """Keep dead letters; returns when they are durable."""
+
+    @abstractmethod
+    async def letters(self, after: int, limit: int) -> list[BuriedLetter]:
+        """Read dead letters above a position, in order."""
+
+    @abstractmethod
+    async def forget_letters(self, positions: Sequence[int]) -> None:
+        """Take dead letters away for good; unknown ones are no error."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Name server and project without a secret, for spools to tell them apart."""

@@ -8,7 +8,9 @@ AmplitudeError
 │   ├── LogFullError                         it has no room: nothing was stored
 │   ├── LogUnreachableError                  nobody answers: likewise
 │   ├── LogRefusedError                      no right to, or not set up: likewise
-│   └── ChunkTooLargeError                   more at once than it takes: likewise
+│   ├── ChunkTooLargeError                   more at once than it takes: likewise
+│   ├── DamagedChunkError                    what it gives is not what was written
+│   └── UnknownSchemaError                   a newer version has written it
 └── StorageError                             a durable storage cannot be used
     ├── StorageFullError                     its own limits are reached
     └── UnstorableError                      it works, and cannot take this one event
@@ -21,6 +23,7 @@ __all__ = [
     "ChunkTooLargeError",
     "ClientClosedError",
     "ConfigurationError",
+    "DamagedChunkError",
     "LogError",
     "LogFullError",
     "LogRefusedError",
@@ -28,6 +31,7 @@ __all__ = [
     "QueueFullError",
     "StorageError",
     "StorageFullError",
+    "UnknownSchemaError",
     "UnstorableError",
 ]
 
@@ -69,6 +73,14 @@ class LogRefusedError(LogError):
 
 class ChunkTooLargeError(LogError):
     """A chunk has more bytes than the log takes at once; nothing was stored."""
+
+
+class DamagedChunkError(LogError):
+    """A chunk of a log cannot be read: it is kept among the dead letters as it is."""
+
+
+class UnknownSchemaError(LogError):
+    """A chunk of a log is written in a form of a newer version: upgrade relays."""
 
 
 class StorageError(AmplitudeError):

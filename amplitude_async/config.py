@@ -279,6 +279,12 @@ class DeliveryConfig(BaseModel):
         None
     )
     """Client-side limit with a burst of one second; None: no limit."""
+    handover: Any = None
+    """A fleet's Log that takes the events, for relays to deliver; needs no key."""
+    confirm: bool = True
+    """With ``handover``: a verb returns once the log has its event."""
+    confirm_timeout: PositiveSeconds = 1.0
+    """Longest wait of a verb for that, in seconds; the event waits on where it was."""
     strict: bool = False
     """True raises for bad values instead of rejecting the event."""
     logger: logging.Logger = logging.getLogger("amplitude_async")
@@ -436,6 +442,14 @@ class DeliveryConfig(BaseModel):
                 raise ValueError(msg)
         return value
 
+    @field_validator("handover")
+    @classmethod
+    def _log_of_a_fleet(cls, value: object) -> object:
+        if value is None or hasattr(value, "handover_to"):
+            return value
+        msg = "must be a Log, such as PostgresLog('postgresql://host/db')"
+        raise ValueError(msg)
+
     @field_validator("storage")
     @classmethod
     def _storage_or_factory(cls, value: object) -> object:
@@ -457,6 +471,32 @@ class DeliveryConfig(BaseModel):
         # A shorter one is a placeholder such as "key": without it words are garbled.
         return Redactor(secret for secret in secrets if len(secret) >= SHORTEST)
 
+    @property
+    def handing_over(self) -> Self:
+        """These options as they fit a log in the place of a server, or as they are.
+
+        A log is near and takes what there is at once, so that nothing waits for
+        company; an option that was set stays as it is.
+        """
+        if self.handover is None:
+            return self
+        wanted: dict[str, Any] = {
+            "flush_queue_size": 1,
+            "max_in_flight": 1,
+            "retry_max_interval": max(1.0, self.retry_base_interval),
+            # Room, the storage and the log are waited for one after the other.
+            "overflow_timeout": min(self.overflow_timeout, self.confirm_timeout / 2),
+        }
+        given = self.model_fields_set
+        missing = {name: v for name, v in wanted.items() if name not in given}
+        return self.model_copy(update=missing) if missing else self
+
+    def most_bytes(self, of_server: int) -> int:
+        """Say how large an event may be: what the server takes, and the log."""
+        if self.handover is None:
+            return of_server
+        return min(of_server, int(self.handover.max_event_bytes))
+
     def backoff_ceiling(self, failures: int) -> float:
         """Upper bound of the wait before retry number ``failures`` (1, 2, ...).
 
@@ -470,7 +510,7 @@ class DeliveryConfig(BaseModel):
 ConfigT = TypeVar("ConfigT", bound=DeliveryConfig)
 
 # What no environment variable can hold.
-_NOT_IN_ENVIRONMENT = frozenset({"storage", "callback", "logger"})
+_NOT_IN_ENVIRONMENT = frozenset({"storage", "callback", "handover", "logger"})
 
 
 def merge_config(
@@ -562,6 +602,9 @@ class DeliveryFields(TypedDict, total=False):
     flush_timeout: float | timedelta | None
     shutdown_timeout: float | timedelta | None
     max_events_per_second: float | None
+    handover: Any
+    confirm: bool
+    confirm_timeout: float | timedelta
     strict: bool
     logger: logging.Logger
     headers: dict[str, str]

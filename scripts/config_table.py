@@ -27,7 +27,7 @@ HEAD = "| option | type | default | environment | meaning |\n|---|---|---|---|--
 PREFIX = "AMPLITUDE_"
 
 # A variable holds text, and no text makes one of these.
-NOT_IN_ENVIRONMENT = {"callback", "logger", "storage"}
+NOT_IN_ENVIRONMENT = {"callback", "handover", "logger", "storage"}
 
 # What the signature cannot say: an open type, and defaults that are made.
 TYPES = {"storage": "Storage or function"}

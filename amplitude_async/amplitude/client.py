@@ -93,11 +93,11 @@ class Amplitude(BaseClient):
             config, api_key = only_one(api_key, config), None
         if api_key is not None:
             given["api_key"] = api_key = seal(api_key)
-        merged = merge_config(Config, config, given)
+        merged = merge_config(Config, config, given).handing_over
         merged.check_key()
         endpoint = AmplitudeEndpoint(merged)
         reporter = Reporter(merged.logger, LoopClock(), endpoint.name, merged.redactor)
-        room = endpoint.max_bytes - endpoint.frame_bytes
+        room = merged.most_bytes(endpoint.max_bytes - endpoint.frame_bytes)
         door = AmplitudeDoor(merged, room, reporter)
         super().__init__(
             merged,
@@ -143,6 +143,8 @@ class Amplitude(BaseClient):
         event: Event | TypedEvent | str,
         options: EventOptions | None = None,
         /,
+        *,
+        via: Any = None,
         **fields: Unpack[EventFields],
     ) -> Delivery:
         """Track an event.
@@ -152,35 +154,42 @@ class Amplitude(BaseClient):
         Args:
             event: an Event, a TypedEvent or an event type.
             options: fields for this event; they win over the event's own.
+            via: with ``handover``, a connection to the log's own database: the event
+                commits with the caller's transaction, or not at all.
             fields: fields for this event; they win over ``options``.
 
         Raises:
             TypeError: an unknown field name or a wrong kind of argument.
             QueueFullError: no room, and the policy is Overflow.RAISE.
+            ConfigurationError: ``via`` is no connection that the log can use.
+            LogError: the log does not take an event ``via`` a connection.
         """
+        since = 0.0 if self._confirmation is None else self._clock.now()
         if self._in_one_go <= 0:
             await self._give_turn()
         self._in_one_go -= 1
         # Asked here, as most services bind nothing: a call would be one per event.
         scope = innermost.get()
         bound = None if scope is None else scope.fields
+        record = None
         # The commonest call by far: spare it the model where that changes nothing.
-        if options is None and type(event) is str:
+        if options is None and type(event) is str and via is None:
             given = fields if bound is None else filled_fields(event, fields, bound)
             record = self._encode_fields(event, given)
-            if record is not None:
-                own = self._own
-                delivery = None if self._fast is None else own.offer_record(record)
-                delivery = delivery or await own.accept_record(record)
-                if delivery.at_door:
-                    self._in_one_go = 0
-                return delivery
-        made = self._compose(event, options, fields, bound)
-        if isinstance(made, ValidationError):
-            return await self._submit_settled(stand_in(event), invalid(made))
-        delivery = self._offer(made) or await self._submit(made)
+        if record is not None:
+            own = self._own
+            offered = None if self._fast is None else own.offer_record(record)
+            delivery = offered or await own.accept_record(record)
+        else:
+            made = self._compose(event, options, fields, bound)
+            if isinstance(made, ValidationError):
+                return await self._submit_settled(stand_in(event), invalid(made))
+            offered = self._offer(made) if via is None else None
+            delivery = offered or await self._submit(made, via=via)
         if delivery.at_door:
             self._in_one_go = 0
+        elif self._confirmation is not None:
+            await self._confirm(delivery, since)
         return delivery
 
     def _encode_fields(self, event_type: str, fields: EventFields) -> Record | None:
@@ -218,6 +227,8 @@ class Amplitude(BaseClient):
         identify: Identify,
         options: EventOptions | None = None,
         /,
+        *,
+        via: Any = None,
         **fields: Unpack[EventFields],
     ) -> Delivery:
         """Change user properties.
@@ -230,7 +241,7 @@ class Amplitude(BaseClient):
         if identify.is_empty:
             return await self._refuse(IDENTIFY, fields, _EMPTY_IDENTIFY)
         own: EventFields = {"user_properties": identify.properties}
-        return await self._send(IDENTIFY, options, fields, own)
+        return await self._send(IDENTIFY, options, fields, own, via=via)
 
     async def group_identify(
         self,
@@ -239,6 +250,8 @@ class Amplitude(BaseClient):
         identify: Identify,
         options: EventOptions | None = None,
         /,
+        *,
+        via: Any = None,
         **fields: Unpack[EventFields],
     ) -> Delivery:
         """Change the properties of a group; needs no user or device id.
@@ -254,7 +267,7 @@ class Amplitude(BaseClient):
             "groups": {group_type: group_name},
             "group_properties": identify.properties,
         }
-        return await self._send(GROUP_IDENTIFY, options, fields, own)
+        return await self._send(GROUP_IDENTIFY, options, fields, own, via=via)
 
     async def set_group(
         self,
@@ -262,6 +275,8 @@ class Amplitude(BaseClient):
         group_name: str | Sequence[str],
         options: EventOptions | None = None,
         /,
+        *,
+        via: Any = None,
         **fields: Unpack[EventFields],
     ) -> Delivery:
         """Put a user into a group, or into several of one type.
@@ -274,13 +289,15 @@ class Amplitude(BaseClient):
             "user_properties": {"$set": {group_type: group_name}},
             "groups": {group_type: group_name},
         }
-        return await self._send(IDENTIFY, options, fields, own)
+        return await self._send(IDENTIFY, options, fields, own, via=via)
 
     async def revenue(
         self,
         revenue: Revenue,
         options: EventOptions | None = None,
         /,
+        *,
+        via: Any = None,
         **fields: Unpack[EventFields],
     ) -> Delivery:
         """Track a sale or a refund.
@@ -292,7 +309,7 @@ class Amplitude(BaseClient):
         if revenue.problem is not None:
             return await self._refuse(REVENUE, fields, revenue.problem)
         add_properties(fields, revenue.event_properties())
-        return await self._send(REVENUE, options, fields, {})
+        return await self._send(REVENUE, options, fields, {}, via=via)
 
     async def _send(
         self,
@@ -300,10 +317,12 @@ class Amplitude(BaseClient):
         options: EventOptions | None,
         fields: EventFields,
         own: EventFields,
+        *,
+        via: Any,
     ) -> Delivery:
         """Track an event of a reserved type; the verb's own fields win."""
         fields.update(own)
-        return await self.track(event_type, options, **fields)
+        return await self.track(event_type, options, via=via, **fields)
 
     # Bad values --------------------------------------------------------------
 
@@ -336,7 +355,7 @@ class Amplitude(BaseClient):
 
     @property
     def _has_key(self) -> bool:
-        return self._config.api_key is not None
+        return self._config.api_key is not None or self._config.handover is not None
 
     def _in_child(self) -> None:
         self._door.renew_ids()

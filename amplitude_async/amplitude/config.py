@@ -103,12 +103,17 @@ class Config(DeliveryConfig):
         Raises:
             ConfigurationError: there is none, and events are to be sent.
         """
-        if self.api_key is None and not self.opt_out and not INTERCEPTION.capturing:
+        if self.api_key is None and self._needs_key and not INTERCEPTION.capturing:
             msg = (
                 "api_key is missing: pass the project's API key, or opt_out=True "
                 "for development and CI"
             )
             raise ConfigurationError(msg)
+
+    @property
+    def _needs_key(self) -> bool:
+        """False where nothing is sent to a server from here."""
+        return not self.opt_out and self.handover is None
 
     @property
     def url(self) -> str:

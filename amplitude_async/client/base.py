@@ -6,6 +6,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
+from amplitude_async.client.confirming import Confirmation
 from amplitude_async.client.destination import (
     Destination,
     Door,
@@ -14,6 +15,7 @@ from amplitude_async.client.destination import (
 from amplitude_async.client.life import Life, State
 from amplitude_async.client.timeline import PluginDrop, finish_at_once
 from amplitude_async.config import DeliveryConfig
+from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.handle import Delivery
@@ -26,6 +28,7 @@ from amplitude_async.exceptions import (
     ConfigurationError,
 )
 from amplitude_async.plugins import Plugin, as_plugin
+from amplitude_async.storage.base import Storage
 
 __all__ = ["BaseClient"]
 
@@ -58,6 +61,11 @@ class BaseClient(Life):
         )
         self._opt_out = config.opt_out
         self._in_one_go = VERBS_IN_ONE_GO
+        self._confirmation = (
+            Confirmation(self._clock, config.confirm_timeout)
+            if config.handover is not None and config.confirm
+            else None
+        )
         self._fast: EngineDestination | None = None
         self._spooled: EngineDestination | None = None
 
@@ -78,6 +86,29 @@ class BaseClient(Life):
 
     def _fill_context(self, *, enabled: bool) -> None:
         """Let the door do the implicit plugin's work, where no other is installed."""
+
+    # Fed by a relay ----------------------------------------------------------
+
+    def feed(self, storage: Storage) -> None:
+        """Take events from a storage that others fill, as a relay's clients do.
+
+        Before the first verb; the client takes no events of its own then.
+
+        Raises:
+            ConfigurationError: the client has a storage of its own, hands over itself,
+                or has no key to send with.
+            AmplitudeError: it was started.
+        """
+        if self._config.handover is not None:
+            msg = "handover is set: a client that delivers for a relay has none"
+            raise ConfigurationError(msg)
+        if self._config.storage is not None:
+            msg = "storage is set: a relay's log is the storage, leave it out"
+            raise ConfigurationError(msg)
+        if not self._has_key:
+            msg = "api_key is missing: a client that delivers for a relay needs one"
+            raise ConfigurationError(msg)
+        self._own.feed(storage)
 
     # Seen from outside -------------------------------------------------------
 
@@ -152,12 +183,20 @@ class BaseClient(Life):
             return None
         return fast.offer(event)
 
-    async def _submit(self, event: Any, *, may_wait: bool = True) -> Delivery:
+    async def _confirm(self, delivery: Delivery, since: float) -> None:
+        """Wait until the log has an event; not in what would hold up the log itself."""
+        if self._confirmation is not None and id(self) not in inside_user_code.get():
+            await self._confirmation.wait(delivery, since)
+
+    async def _submit(
+        self, event: Any, *, may_wait: bool = True, via: Any = None
+    ) -> Delivery:
         """Take the long road: start, plugins, every destination, waits.
 
         Args:
             event: the caller's own; nothing here changes it.
             may_wait: False makes the road one that never suspends.
+            via: a connection whose transaction takes the event into the log.
         """
         if not self._is_ending:
             if may_wait:
@@ -189,6 +228,8 @@ class BaseClient(Life):
             made = await _hand_over(event, destination, may_wait=may_wait)
             if made.at_door:
                 self._in_one_go = 0
+        if via is not None and first is self._own:
+            return await self._own.accept_in(via, event)
         return await _hand_over(event, first, may_wait=may_wait)
 
     def _submit_nowait(self, event: Any) -> Delivery:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from amplitude_async.client.inspecting import Inspector
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.courier import Handover
 from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.engine import Engine
@@ -194,6 +195,18 @@ class EngineDestination(Plugin):
             return await self._engine.intake.accept(admitted)
         return await self._settle_in_turn(event, admitted)
 
+    async def accept_in(self, connection: Any, event: Any) -> Delivery:
+        """Accept an event into a log, within a transaction of the caller's.
+
+        Raises:
+            ConfigurationError: there is no log that can do that with this connection.
+            LogError: the log does not take it.
+        """
+        admitted = self._admit(event)
+        if isinstance(admitted, Record):
+            return await self._engine.accept_in(connection, admitted)
+        return await self._settle_in_turn(event, admitted)
+
     def offer_nowait(self, event: Any) -> Delivery:
         """Accept an event for synchronous code, or shed it.
 
@@ -264,6 +277,14 @@ class EngineDestination(Plugin):
         return CombinedDelivery(self._engine, deliveries)
 
     # Account and life --------------------------------------------------------
+
+    def feed(self, storage: Storage) -> None:
+        """Take events from a storage that others fill; before the start.
+
+        Raises:
+            AmplitudeError: it was started.
+        """
+        self._engine.feed(storage)
 
     @property
     def stats(self) -> Stats:
@@ -340,6 +361,7 @@ def engine_destination(
     transport: Transport,
     clock: Clock,
     client_id: int,
+    handover: Handover | None = None,
 ) -> EngineDestination:
     """Make a client's own destination, with a storage as the configuration says.
 
@@ -360,6 +382,7 @@ def engine_destination(
         rng=random.Random(),
         max_age=max_age,
         client_id=client_id,
+        handover=handover,
     )
     reporter = Reporter(config.logger, clock, endpoint.name, config.redactor)
     engine.observers.call(Inspector(endpoint.name, clock, reporter))

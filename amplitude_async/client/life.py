@@ -27,8 +27,10 @@ from amplitude_async.client.vigil import Vigil
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.clock import Clock, LoopClock
+from amplitude_async.delivery.courier import Handover
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.interception import INTERCEPTION
+from amplitude_async.delivery.log_endpoint import LogEndpoint
 from amplitude_async.delivery.reporting import Numbers, Reporter, log_quietly
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import being_cancelled
@@ -89,6 +91,9 @@ class Life:
         self._state = State.NEW
         self._config = config
         self._door = door
+        handover = _handover(config, endpoint)
+        if handover is not None:
+            endpoint = LogEndpoint(endpoint, handover)
         self._endpoint = endpoint
         self._clock = self._make_clock()
         self._transport = self._make_transport(session)
@@ -100,6 +105,7 @@ class Life:
             transport=self._transport,
             clock=self._clock,
             client_id=id(self),
+            handover=handover,
         )
         self._roster = self._make_roster(implicit)
         self._roster.enlist(plugins)
@@ -358,6 +364,13 @@ class Life:
         self._state = State.CLOSED
         self._vigil.end()
         _tell_end(self._config.logger, self._own, left)
+
+
+def _handover(config: DeliveryConfig, endpoint: Endpoint) -> Handover | None:
+    if config.handover is None:
+        return None
+    handover: Handover = config.handover.handover_to(endpoint.name)
+    return handover
 
 
 def _tell_end(logger: logging.Logger, own: EngineDestination, left: float) -> None:

@@ -216,6 +216,8 @@ def _ends(stats: Stats) -> Iterator[tuple[dict[str, str], float]]:
         DeliveryStatus.REJECTED: stats.rejected,
         DeliveryStatus.STORED: stats.stored,
     }
+    if stats.handed_over:
+        counts[DeliveryStatus.HANDED_OVER] = stats.handed_over
     for status, count in counts.items():
         error = status.value if status is DeliveryStatus.REJECTED else ""
         yield {"outcome": status.value, "error.type": error}, count

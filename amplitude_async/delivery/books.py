@@ -1,5 +1,7 @@
 """Writes every outcome down, once: account, handles, journal, waiters and callback."""
 
+from collections.abc import Sequence
+
 from amplitude_async.delivery.callbacks import CallbackRunner
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.endpoint import Endpoint
@@ -10,6 +12,7 @@ from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import (
     QUIET_REASONS,
+    TAKEN,
     DeliveryResult,
     DeliveryStatus,
     DropReason,
@@ -130,7 +133,7 @@ class Books:
             self._observers.ended(source, outcome)
         if delivery.result is not None:
             self._hand_over(delivery.result, must_tell=must_tell)
-        if outcome.status is not DeliveryStatus.DELIVERED:
+        if outcome.status not in TAKEN:
             self._report(outcome, 1)
         return delivery
 
@@ -194,6 +197,18 @@ class Books:
         if letters:
             self._journal.bury_soon(letters)
 
+    def give_back(self, records: Sequence[Record], unread: int) -> None:
+        """Account for events that another process is to deliver.
+
+        Args:
+            records: those that were in memory; they leave their places.
+            unread: how many others there are.
+        """
+        self._room.free(len(records), sum([len(record.body) for record in records]))
+        self.counters.give_back(len(records) + unread)
+        if self.flushes:
+            self.flushes.settled([record.id for record in records])
+
     def settle_handles(self, outcome: Outcome) -> None:
         """Tell the handles of all undecided events; nothing is counted."""
         self._ledger.settle_rest(outcome)
@@ -243,7 +258,7 @@ class Books:
             first = next(iter(refused))
             self.report_refusal(first.code, first.message, sum(refused.values()))
         for outcome, count in tally.items():
-            if not outcome.refused and outcome.status is not DeliveryStatus.DELIVERED:
+            if not outcome.refused and outcome.status not in TAKEN:
                 self._report(outcome, count)
 
     def report_refusal(self, code: int, message: str, count: int = 1) -> None:
@@ -290,11 +305,9 @@ class Books:
             self.callbacks.rebind()
 
     def __repr__(self) -> str:
-        counters = self.counters
-        return (
-            f"<Books {counters.accepted} accepted, {counters.delivered} delivered, "
-            f"{counters.rejected} rejected, {counters.dropped} dropped>"
-        )
+        ends = self.counters.ends.items()
+        told = "".join(f", {count} {status}" for status, count in ends if count)
+        return f"<Books {self.counters.accepted} accepted{told}>"
 
 
 def _stays(outcome: Outcome) -> bool:

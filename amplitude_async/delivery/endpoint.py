@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 
+from amplitude_async.delivery.outcome import DeliveryStatus
 from amplitude_async.storage.base import Record
 
 __all__ = [
@@ -51,6 +52,8 @@ class Accept:
 
     code: int
     message: str
+    status: DeliveryStatus = DeliveryStatus.DELIVERED
+    """What its events have come to by that."""
 
 
 @dataclass(frozen=True, slots=True)

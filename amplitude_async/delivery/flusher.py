@@ -8,18 +8,20 @@ import math
 from collections.abc import Callable
 
 from amplitude_async.delivery.adopter import Adopter
+from amplitude_async.delivery.courier import HttpCourier, LogCourier
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Accept, Broken, Busy, Refuse, Verdict
 from amplitude_async.delivery.outcome import (
-    DeliveryStatus,
+    TAKEN,
     DropReason,
     Outcome,
     Settlement,
 )
 from amplitude_async.delivery.parts import Parts, Site
 from amplitude_async.delivery.reader import Reader
-from amplitude_async.delivery.sender import Post, Sender
+from amplitude_async.delivery.sender import Courier, Post, Sender
+from amplitude_async.delivery.stats import Counters
 from amplitude_async.storage.base import Record
 
 __all__ = ["Flusher"]
@@ -36,20 +38,13 @@ class Flusher:
         self._parts = parts
         self._is_here = is_here
         self._retired = False
-        config, endpoint, books = site.config, site.endpoint, parts.books
+        endpoint, books = site.endpoint, parts.books
         self.sender = Sender(
             endpoint,
-            Post(
-                site.transport,
-                timeout=config.connection_timeout,
-                compress=endpoint.compress,
-                observers=site.observers,
-                clock=site.clock,
-                counters=books.counters,
-                reporter=site.reporter,
-            ),
+            _courier(site, books.counters),
             clock=site.clock,
             reporter=site.reporter,
+            may_send=parts.journal.may_send,
             decide=self._decide,
             settle=self._carry_out,
             lost=self._lose,
@@ -97,6 +92,7 @@ class Flusher:
         """Do everything that can be done now."""
         now, wall = self._site.clock.now(), self._parts.ages.wall()
         self._parts.intake.drain()
+        self._recall()
         slots = self._site.config.max_in_flight - self._parts.schedule.in_flight
         eager, callbacks = self._eager, self._parts.books.callbacks
         for _ in range(STARTS_PER_TURN):
@@ -135,7 +131,13 @@ class Flusher:
     def _eager(self) -> bool:
         """True while waiting for company helps nobody."""
         parts = self._parts
-        return bool(parts.books.flushes) or parts.room.crowded or self._brimful
+        return (
+            bool(parts.books.flushes)
+            or parts.room.crowded
+            or parts.journal.hurried
+            or self._site.handover is not None
+            or self._brimful
+        )
 
     @property
     def _brimful(self) -> bool:
@@ -192,6 +194,43 @@ class Flusher:
         """Account for events that were taken over, and read them."""
         self._parts.books.counters.recover(count)
         self.reader.look()
+
+    # As the host of a storage that others fill -------------------------------
+
+    @property
+    def ahead(self) -> int:
+        """Events that have arrived and that nobody has fetched as yet."""
+        return self._parts.journal.ahead
+
+    def arrived(self, records: int) -> int:
+        """Account for new events of others, unread as yet; returns the first id."""
+        first = self._parts.intake.allot(records)
+        self._parts.journal.arrive(records, first)
+        self.recover(records)
+        return first
+
+    def lapsed(self) -> None:
+        """Look soon for events that are somebody else's by now."""
+        self._parts.alarm.ring()
+
+    def share(self, part: float) -> None:
+        """Keep to a part of the configured rate."""
+        self._parts.schedule.share(part, self._site.clock.now())
+        self._parts.alarm.ring()
+
+    def _recall(self) -> None:
+        """Let go what is somebody else's by now, except what is in flight."""
+        parts = self._parts
+        lapsed = parts.journal.lapsed()
+        if not lapsed:
+            return
+        ids = {record.id for record in lapsed}
+        waiting = parts.schedule.recall(
+            lambda records: [record for record in records if record.id in ids]
+        )
+        gone = parts.journal.take_back(lapsed, waiting)
+        parts.books.give_back(waiting, gone - len(waiting))
+        parts.schedule.catch_up(parts.journal.is_behind)
 
     def _take_in(self, records: list[Record]) -> None:
         """Take records of the storage into memory, as the reader brings them."""
@@ -280,11 +319,11 @@ class Flusher:
 
     def _tell_ages(self, settled: list[Settlement]) -> None:
         """Tell those who observe how old the events were that were delivered."""
-        wall, delivered = self._parts.ages.wall(), DeliveryStatus.DELIVERED
+        wall = self._parts.ages.wall()
         ages = [
             max(wall - record.accepted_at, 0.0)
             for record, outcome in settled
-            if outcome.status is delivered
+            if outcome.status in TAKEN
         ]
         if ages:
             self._site.observers.delivered(ages)
@@ -328,6 +367,27 @@ class Flusher:
             return
         self._parts.books.settle(self._parts.schedule.crashed(group, now))
         self._site.reporter.error("engine", "sending a batch failed", traceback=fault)
+
+
+def _courier(site: Site, counters: Counters) -> Courier:
+    """Say who carries requests: to the server, or to the log in its place."""
+    if site.handover is not None:
+        return LogCourier(
+            site.handover,
+            observers=site.observers,
+            clock=site.clock,
+            counters=counters,
+        )
+    post = Post(
+        site.transport,
+        timeout=site.config.connection_timeout,
+        compress=site.endpoint.compress,
+        observers=site.observers,
+        clock=site.clock,
+        counters=counters,
+        reporter=site.reporter,
+    )
+    return HttpCourier(site.endpoint, post, site.clock)
 
 
 _MISSING = Outcome.dropped(DropReason.INTERNAL, "the storage does not find it any more")

@@ -176,6 +176,8 @@ class Intake:
         """
         if INTERCEPTION.active and self._gate.verdict_on(record) is not None:
             return self._accept_intercepted(record)
+        if not self._journal.takes_appends:
+            return self._books.settle_in_turn(record, _FED)
         if self._journal.bypassed:
             return self._accept_in_memory(record)
         return self._accept_durably(record)
@@ -209,6 +211,8 @@ class Intake:
             verdict = self._gate.verdict_on(record)
             if verdict is not None:
                 return self._books.settle_record(record, verdict, must_tell=False)
+        if not self._journal.takes_appends:
+            return self._books.settle_record(record, _FED, must_tell=False)
         # What is only in the journal was accepted before: do not overtake it.
         delivery = None
         if not self._is_overtaking(record):
@@ -403,6 +407,10 @@ class Intake:
         return f"<Intake {self.fresh} fresh, {self.numbers.last} so far>"
 
 
+_FED = Outcome.rejected(
+    "this client delivers what a relay hands it, and takes no events of its own: track "
+    "on a client with handover=log"
+)
 _CLOSED = Outcome.dropped(
     DropReason.CLOSED, "the client was shut down while this event waited to be accepted"
 )

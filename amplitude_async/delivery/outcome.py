@@ -9,6 +9,7 @@ from amplitude_async.storage.base import Record
 
 __all__ = [
     "QUIET_REASONS",
+    "TAKEN",
     "DeliveryResult",
     "DeliveryStatus",
     "DropReason",
@@ -18,10 +19,12 @@ __all__ = [
 
 
 class DeliveryStatus(StrEnum):
-    """The four ends an accepted event can come to."""
+    """The ends an accepted event can come to."""
 
     DELIVERED = "delivered"
     """The server took it (any 2xx)."""
+    HANDED_OVER = "handed_over"
+    """A fleet's log has it, and a relay delivers it: this process is done with it."""
     REJECTED = "rejected"
     """A verdict on the event: local check, server's answer, or refused key."""
     DROPPED = "dropped"
@@ -45,6 +48,9 @@ class DropReason(StrEnum):
     FORK = "fork"
     INTERNAL = "internal"
 
+
+TAKEN = frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.HANDED_OVER})
+"""What is as it should be: where an event was sent to, there it is."""
 
 QUIET_REASONS = frozenset({DropReason.OPT_OUT, DropReason.PLUGIN, DropReason.PURGED})
 """Drops that somebody asked for: nothing an on-call must read about."""
@@ -108,13 +114,13 @@ class DeliveryResult:
 
     @property
     def status(self) -> DeliveryStatus:
-        """DELIVERED, REJECTED, DROPPED or STORED."""
+        """DELIVERED, HANDED_OVER, REJECTED, DROPPED or STORED."""
         return self._outcome.status
 
     @property
     def ok(self) -> bool:
-        """True where the server took the event."""
-        return self._outcome.status is DeliveryStatus.DELIVERED
+        """True where the server, or the log, took the event."""
+        return self._outcome.status in TAKEN
 
     @property
     def code(self) -> int:

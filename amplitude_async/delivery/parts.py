@@ -10,6 +10,8 @@ from amplitude_async.delivery.alarm import Alarm
 from amplitude_async.delivery.books import Books
 from amplitude_async.delivery.callbacks import CallbackRunner
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.courier import Handover
+from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.handle import Principal
@@ -38,17 +40,34 @@ class Site:
     rng: random.Random
     max_age: float
     client_id: int
+    handover: Handover | None = None
+    """The log that stands in the place of the server, if one does."""
 
     @cached_property
     def gate(self) -> Gate:
         """Where events may be intercepted."""
-        reaches_network = isinstance(self.transport, AiohttpTransport)
+        over_http = isinstance(self.transport, AiohttpTransport)
+        reaches_network = over_http and self.handover is None
         return Gate(self.endpoint.url, reaches_network=reaches_network)
 
     @cached_property
     def observers(self) -> Observers:
         """Those who hear of each request."""
         return Observers(self.reporter)
+
+    async def close(self) -> None:
+        """Close the connections that the engine opened itself."""
+        try:
+            await self.transport.close()
+        finally:
+            if self.handover is not None:
+                await self.handover.close()
+
+    def abandon(self) -> None:
+        """Forget connections without touching them."""
+        self.transport.abandon()
+        if self.handover is not None:
+            self.handover.abandon()
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,8 @@ class Parts:
     schedule: Schedule
     books: Books
     intake: Intake
+    confirms: bool = False
+    """True where verbs wait until a log has their event."""
 
     @classmethod
     def build(cls, site: Site, storage: Storage, principal: Principal) -> "Parts":
@@ -105,7 +126,8 @@ class Parts:
             gate=site.gate,
             client_id=site.client_id,
         )
-        return cls(alarm, ages, room, journal, schedule, books, intake)
+        confirms = site.handover is not None and config.confirm
+        return cls(alarm, ages, room, journal, schedule, books, intake, confirms)
 
     @property
     def pending(self) -> int:
@@ -122,6 +144,13 @@ class Parts:
         """True where nothing can happen until then, which who flushes may hold up."""
         return not self.schedule.in_flight and self.held_back
 
+    @property
+    def _log_has_all(self) -> bool:
+        """True while a verb returns once a log has its event."""
+        health = self.schedule.health
+        answers = health.state is Health.HEALTHY and health.taken > 0
+        return self.confirms and answers
+
     def stats(self, wall: float) -> Stats:
         """Freeze the account, at a time in seconds since the epoch."""
         spool = self.journal.holdings
@@ -136,7 +165,7 @@ class Parts:
             spool_events=self.journal.count(self.pending),
             spool_bytes=spool.size,
             spool_oldest_age=spool.age(wall),
-            durable=self.journal.durable,
+            durable=self.journal.durable or self._log_has_all,
         )
         return self.books.counters.snapshot(waiting)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 from amplitude_async.delivery.answer import describe_fault
 from amplitude_async.delivery.clock import Clock
@@ -26,7 +27,7 @@ from amplitude_async.delivery.transport import GZIP_THRESHOLD, Transport, gzip_b
 from amplitude_async.redaction import Body, without_ids
 from amplitude_async.storage.base import Record
 
-__all__ = ["Post", "Sender"]
+__all__ = ["Courier", "Post", "Sender"]
 
 GZIP_HEADER = {"Content-Encoding": "gzip"}
 
@@ -104,10 +105,19 @@ class Post:
             return response
 
 
+class Courier(Protocol):
+    """Carries the events of a request away, and brings what is answered."""
+
+    async def carry(self, records: Sequence[Record]) -> tuple[Response, int]:
+        """Carry events away; returns the answer, and how many bytes went out."""
+
+
 class Sender:
     """The requests under way: a task and a group for each.
 
     Args:
+        courier: carries the events of a group away.
+        may_send: says whether events are still ours to send, at the last moment.
         decide: says what a verdict on a group decides, inside its task.
         settle: writes that down.
         lost: is told of a group whose task ended without one, and of the fault; None
@@ -115,22 +125,24 @@ class Sender:
         is_here: says whether this is the process that these requests belong to.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - whom it asks and tells, by keyword
         self,
         endpoint: Endpoint,
-        post: Post,
+        courier: Courier,
         *,
         clock: Clock,
         reporter: Reporter,
+        may_send: Callable[[Sequence[Record]], bool],
         decide: Callable[[Group, Verdict], list[Settlement]],
         settle: Callable[[Verdict, list[Settlement]], None],
         lost: Callable[[Group, BaseException | None], None],
         is_here: Callable[[], bool],
     ) -> None:
         self._endpoint = endpoint
-        self._post = post
+        self._courier = courier
         self._clock = clock
         self._reporter = reporter
+        self._may_send = may_send
         self._decide = decide
         self._settle = settle
         self._lost = lost
@@ -146,11 +158,11 @@ class Sender:
         task.add_done_callback(self._ended, context=contextvars.Context())
 
     async def _send(self, group: Group) -> None:
-        endpoint, clock = self._endpoint, self._clock
-        records = group.piece
-        body = Body(endpoint.frame([record.body for record in records], clock.wall()))
+        clock, records = self._clock, group.piece
+        if not self._may_send(records):
+            return  # somebody else has them by now: they go back, and then away
         started = clock.now()
-        response, size = await self._post.send(endpoint.url, body, endpoint.headers)
+        response, size = await self._courier.carry(records)
         if self._stopped or not self._is_here():
             return  # the shutdown has settled these events, or the parent does
         if response.error == HELD_BACK:

@@ -18,7 +18,7 @@ class Stats:
     """A snapshot of one destination's account.
 
     At every moment: accepted + recovered = delivered + rejected + dropped + stored
-    + pending.
+    + pending, and handed_over and given_back on the right side in a fleet.
     """
 
     accepted: int = 0
@@ -31,6 +31,10 @@ class Stats:
     dropped_by_reason: Mapping[DropReason, int] = field(default_factory=dict)
     stored: int = 0
     """Events left in a durable storage at shutdown."""
+    handed_over: int = 0
+    """Events that a fleet's log has; 0 unless the client hands over."""
+    given_back: int = 0
+    """Events that a relay took from a log and left to another; 0 for other clients."""
     pending: int = 0
     """Undecided events, wherever they wait."""
     held: int = 0
@@ -74,6 +78,7 @@ class Stats:
     def balanced(self) -> bool:
         """True where the account adds up, as it always must."""
         settled = self.delivered + self.rejected + self.dropped + self.stored
+        settled += self.handed_over + self.given_back
         return self.accepted + self.recovered == settled + self.pending
 
 
@@ -105,25 +110,22 @@ class Counters:
     __slots__ = (
         "accepted",
         "bytes_sent",
-        "delivered",
-        "dropped",
         "dropped_by_reason",
+        "ends",
+        "given_back",
         "last_error",
         "losses",
         "recovered",
-        "rejected",
         "requests",
-        "stored",
     )
 
     def __init__(self) -> None:
         self.accepted = 0
         self.recovered = 0
-        self.delivered = 0
-        self.rejected = 0
-        self.dropped = 0
+        self.ends = dict.fromkeys(DeliveryStatus, 0)
+        """Events by how they ended."""
         self.dropped_by_reason: dict[DropReason, int] = {}
-        self.stored = 0
+        self.given_back = 0
         self.requests = 0
         self.bytes_sent = 0
         self.losses = 0
@@ -136,6 +138,10 @@ class Counters:
     def recover(self, events: int) -> None:
         """Enter events taken over from a spool."""
         self.recovered += events
+
+    def give_back(self, events: int) -> None:
+        """Enter events that another process is to deliver."""
+        self.given_back += events
 
     def request(self, size: int) -> None:
         """Enter a request of so many bytes."""
@@ -152,30 +158,28 @@ class Counters:
 
     def count(self, outcome: Outcome, events: int = 1) -> None:
         """Enter events that were settled alike."""
-        if outcome.status is DeliveryStatus.DELIVERED:
-            self.delivered += events
-        elif outcome.status is DeliveryStatus.REJECTED:
-            self.rejected += events
+        self.ends[outcome.status] += events
+        if outcome.status is DeliveryStatus.REJECTED:
             self.last_error = outcome.message
-        elif outcome.status is DeliveryStatus.STORED:
-            self.stored += events
-        else:
-            self.dropped += events
+        elif outcome.status is DeliveryStatus.DROPPED:
             reason = outcome.reason or DropReason.INTERNAL
             by_reason = self.dropped_by_reason
             by_reason[reason] = by_reason.get(reason, 0) + events
 
     def snapshot(self, waiting: Stats) -> Stats:
         """Freeze the account together with what is waiting right now."""
+        ends = self.ends
         return replace(
             waiting,
             accepted=self.accepted,
             recovered=self.recovered,
-            delivered=self.delivered,
-            rejected=self.rejected,
-            dropped=self.dropped,
+            delivered=ends[DeliveryStatus.DELIVERED],
+            rejected=ends[DeliveryStatus.REJECTED],
+            dropped=ends[DeliveryStatus.DROPPED],
             dropped_by_reason=dict(self.dropped_by_reason),
-            stored=self.stored,
+            stored=ends[DeliveryStatus.STORED],
+            handed_over=ends[DeliveryStatus.HANDED_OVER],
+            given_back=self.given_back,
             requests=self.requests,
             bytes_sent=self.bytes_sent,
             losses=self.losses,

@@ -1,1 +1,31 @@
-"""Past one machine: producers hand over to a log, relays deliver from it."""
+"""Past one machine: producers hand over to a log, relays deliver from it.
+
+``PostgresLog`` needs the extra ``postgres``, ``JetStreamLog`` the extra ``nats``: what
+they use is loaded when one is opened.
+"""
+
+from amplitude_async.fleet.log import (
+    Backlog,
+    BuriedLetter,
+    Chunk,
+    Claim,
+    Letter,
+    Log,
+    Place,
+    Settings,
+    StoredChunk,
+)
+from amplitude_async.fleet.relay import Relay
+
+__all__ = [
+    "Backlog",
+    "BuriedLetter",
+    "Chunk",
+    "Claim",
+    "Letter",
+    "Log",
+    "Place",
+    "Relay",
+    "Settings",
+    "StoredChunk",
+]

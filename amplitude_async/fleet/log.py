@@ -7,7 +7,10 @@ behind it promises the same; ``amplitude_async.testing.log_contract`` holds it t
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from amplitude_async.fleet.handover import LogHandover
 
 __all__ = [
     "Backlog",
@@ -21,6 +24,8 @@ __all__ = [
     "StoredChunk",
 ]
 
+# Ids and marks of an event beside its body: doors refuse longer ids.
+IDS_BYTES = 32 * 1024
 DEFAULT_LEASE = 10.0
 DEFAULT_PROJECT = "default"
 
@@ -160,6 +165,36 @@ class Log(ABC):
     project: str
     max_chunk_bytes: int
     """Most bytes of a chunk's data."""
+    _users: int = 0
+
+    @property
+    def max_event_bytes(self) -> int:
+        """Most bytes of one encoded event, which travels with its ids in a chunk."""
+        return self.max_chunk_bytes - IDS_BYTES
+
+    async def enter(self) -> Settings:
+        """Open the log for one more client or relay; see ``open``.
+
+        Raises:
+            ConfigurationError: it is not set up, or a setting breaks the promise.
+            LogError: it does not answer.
+        """
+        settings = await self.open()
+        self._users += 1
+        return settings
+
+    async def leave(self) -> None:
+        """Close the log where nobody else has it open who entered."""
+        self._users -= 1
+        if self._users <= 0:
+            self._users = 0
+            await self.close()
+
+    def handover_to(self, destination: str) -> "LogHandover":
+        """Make the way of one client to this log, as ``handover=`` asks for it."""
+        from amplitude_async.fleet.handover import LogHandover  # noqa: PLC0415 - a ring
+
+        return LogHandover(self, destination)
 
     @abstractmethod
     async def setup(self, partitions: int | None = None) -> list[str]:
@@ -224,15 +259,15 @@ class Log(ABC):
         """
 
     @abstractmethod
-    async def announce(self, holder: str, lease: float) -> int:
-        """Say that a relay lives; returns how many do, this one included.
+    async def announce(self, destination: str, holder: str, lease: float) -> int:
+        """Say that a relay of a destination lives; returns how many of its do.
 
         One that has not been heard of for its lease does not count.
         """
 
     @abstractmethod
-    async def withdraw(self, holder: str) -> None:
-        """Say that a relay lives no longer."""
+    async def withdraw(self, destination: str, holder: str) -> None:
+        """Say that a relay of a destination lives no longer."""
 
     @abstractmethod
     async def backlog(self) -> list[Backlog]:

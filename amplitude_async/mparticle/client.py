@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Literal, Self, Unpack
+from typing import Any, Final, Literal, Self, Unpack
 
 import aiohttp
 from pydantic import ValidationError
@@ -103,7 +103,7 @@ class MParticle(BaseClient):
             "base_url": base_url,
         }
         given |= {k: v for k, v in named.items() if v is not None}
-        merged = merge_config(MParticleConfig, config, given)
+        merged = merge_config(MParticleConfig, config, given).handing_over
         endpoint = MParticleEndpoint(merged)
         reporter = Reporter(merged.logger, LoopClock(), endpoint.name, merged.redactor)
         door = MParticleDoor(merged, reporter)
@@ -229,6 +229,9 @@ class MParticle(BaseClient):
         if self._is_ending:
             msg = "this client was shut down: construct a new one"
             raise MParticleClosedError(msg)
+        if self._config.handover is not None and not INTERCEPTION.capturing:
+            msg = "a client that hands over uploads nothing itself: use send(batch)"
+            raise ConfigurationError(msg)
         if not self._has_key and not self._opt_out and not INTERCEPTION.capturing:
             msg = "this client was made without a key inside capture(): make another"
             raise ConfigurationError(msg)
@@ -244,17 +247,25 @@ class MParticle(BaseClient):
 
     # The queue ---------------------------------------------------------------
 
-    async def send(self, batch: Batch) -> Delivery:
+    async def send(self, batch: Batch, *, via: Any = None) -> Delivery:
         """Queue a batch on the delivery engine.
 
         A batch larger than the API takes is split by its events, and each part is
         accounted for; the handle tells the first bad result, or that all is well.
 
+        Args:
+            batch: what to send.
+            via: with ``handover``, a connection to the log's own database: the batch
+                commits with the caller's transaction, or not at all.
+
         Raises:
             TypeError: it is no Batch.
             QueueFullError: no room, and the policy is Overflow.RAISE.
             BatchError: the batch breaks a rule, and the configuration is strict.
+            ConfigurationError: ``via`` is no connection that the log can use.
+            LogError: the log does not take a batch ``via`` a connection.
         """
+        since = 0.0 if self._confirmation is None else self._clock.now()
         if self._in_one_go <= 0:
             await self._give_turn()
         self._in_one_go -= 1
@@ -264,34 +275,37 @@ class MParticle(BaseClient):
             if self._config.strict:
                 raise
             return await self._submit_settled(batch, Outcome.rejected(str(error)))
-        deliveries = [await self._enqueue(pieces[0])]
+        deliveries = [await self._enqueue(pieces[0], via)]
         for piece in pieces[1:]:
             try:
-                deliveries.append(await self._enqueue(piece))
+                deliveries.append(await self._enqueue(piece, via))
             except QueueFullError as error:
                 # Its first part is on its way: the verb must not raise any more.
                 full = Outcome.dropped(DropReason.OVERFLOW, str(error))
                 deliveries.append(await self._end(piece, full))
         if any(delivery.at_door for delivery in deliveries):
             self._in_one_go = 0
-        if len(deliveries) == 1:
-            return deliveries[0]
-        return self._own.combine(deliveries)
+        whole = deliveries[0]
+        if len(deliveries) > 1:
+            whole = self._own.combine(deliveries)
+        if self._confirmation is not None:
+            await self._confirm(whole, since)
+        return whole
 
-    async def _enqueue(self, piece: Piece) -> Delivery:
-        delivery = self._offer_encoded(piece)
+    async def _enqueue(self, piece: Piece, via: Any) -> Delivery:
+        delivery = self._offer_encoded(piece) if via is None else None
         if delivery is not None:
             return delivery
         if not self._is_ending:
             await self._ready()
         if self._roster.is_bare:
-            return await self._submit(piece)  # encoded already
+            return await self._submit(piece, via=via)  # encoded already
         try:
             batch = piece.to_batch()
         except ValidationError as error:
             rejected = Outcome.rejected(f"the batch cannot be sent: {error!s:.300}")
             return await self._submit_settled(piece, rejected)
-        return await self._submit(batch)
+        return await self._submit(batch, via=via)
 
     def _offer_encoded(self, piece: Piece) -> Delivery | None:
         """Take the short road; None where the long one is needed."""
@@ -309,7 +323,7 @@ class MParticle(BaseClient):
 
     @property
     def _has_key(self) -> bool:
-        return self._config.api_key is not None
+        return self._config.api_key is not None or self._config.handover is not None
 
     # Lifecycle ---------------------------------------------------------------
 

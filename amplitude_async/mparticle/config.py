@@ -81,7 +81,8 @@ class MParticleConfig(DeliveryConfig):
 
     @model_validator(mode="after")
     def _credentials_are_usable(self) -> Self:
-        needs_none = self.opt_out or INTERCEPTION.capturing
+        sends_none = self.opt_out or self.handover is not None
+        needs_none = sends_none or INTERCEPTION.capturing
         if needs_none and self.api_key is None and self.api_secret is None:
             return self
         for name in ("api_key", "api_secret"):

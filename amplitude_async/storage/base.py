@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self
 
-__all__ = ["DeadLetter", "Holdings", "Record", "Storage"]
+__all__ = ["DeadLetter", "Holdings", "Host", "Record", "Storage"]
 
 
 class Record(NamedTuple):
@@ -63,6 +63,27 @@ class Holdings(NamedTuple):
         return None if self.oldest is None else max(now - self.oldest, 0.0)
 
 
+class Host(Protocol):
+    """The engine, as a storage sees it that is pushed to by others."""
+
+    @property
+    def ahead(self) -> int:
+        """Events that have arrived and that nobody has fetched as yet."""
+
+    def arrived(self, records: int) -> int:
+        """Account for new events of others, unread as yet; returns the first id.
+
+        Theirs are this one and those that follow, one for each. ``fetch`` has to have
+        them before anything is awaited.
+        """
+
+    def lapsed(self) -> None:
+        """Look soon at what ``Storage.lapsed`` says."""
+
+    def share(self, part: float) -> None:
+        """Keep to a part of the configured rate, between 0 and 1: others have more."""
+
+
 class Storage(ABC):
     """A journal: append, read on, settle.
 
@@ -75,6 +96,8 @@ class Storage(ABC):
     """False where a record does not outlive the process."""
     dead_letters: int = 0
     """How many of the newest rejected events are kept; 0: none."""
+    takes_appends: bool = True
+    """False where events come from the storage only, and none by a verb."""
     default_max_age: float | None = None
     """Replaces the default ``max_event_age`` in seconds, where it is not None."""
 
@@ -135,6 +158,31 @@ class Storage(ABC):
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:  # noqa: B027 - optional
         """Keep rejected records, where ``dead_letters`` is not 0."""
+
+    # For a storage that others fill, and whose records others may claim ------
+
+    def listen(self, host: Host) -> None:  # noqa: B027 - optional
+        """Take note of whom to tell of new events; called before ``open``."""
+
+    @property
+    def hurried(self) -> bool:
+        """True while nothing more is on its way: what was read goes at once."""
+        return False
+
+    def may_send(self, records: Sequence[Record]) -> bool:
+        """Say at the last moment whether these records are still this process's."""
+        return True
+
+    def lapsed(self) -> Sequence[Record]:
+        """List the unsettled records that are this process's no longer."""
+        return ()
+
+    def take_back(self, ids: Sequence[int]) -> None:  # noqa: B027 - optional
+        """Take lapsed records back: nobody here sends or settles them any more.
+
+        Those of a request under way are taken back when it has ended without deciding
+        them.
+        """
 
     async def adopt(self, allot: Callable[[int], int]) -> int:
         """Take over records that another process left; returns how many.

@@ -72,12 +72,14 @@ class _AmplitudeSeat(SeatedClient, Amplitude):
         event: Event | TypedEvent | str,
         options: EventOptions | None = None,
         /,
+        *,
+        via: Any = None,
         **fields: Unpack[EventFields],
     ) -> Delivery:
         """Track an event, or make what is handed over."""
         if running_loop() is None:
             return cast("Delivery", self.cargo_of(event, options, fields))
-        return await super().track(event, options, **fields)
+        return await super().track(event, options, via=via, **fields)
 
     async def _submit_settled(self, event: Event, outcome: Outcome) -> Delivery:
         if running_loop() is None:

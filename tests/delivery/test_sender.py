@@ -11,6 +11,7 @@ import pytest
 from amplitude_async.amplitude.config import Config
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.clock import LoopClock
+from amplitude_async.delivery.courier import HttpCourier
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.endpoint import Accept, Broken, Busy, Response, Verdict
 from amplitude_async.delivery.observing import Observers
@@ -39,16 +40,21 @@ class Desk:
         reporter = Reporter(logging.getLogger("amplitude_async"), clock, "test")
         self.sender = Sender(
             endpoint,
-            Post(
-                transport,
-                timeout=5.0,
-                compress=False,
-                observers=Observers(reporter),
-                clock=clock,
-                reporter=reporter,
+            HttpCourier(
+                endpoint,
+                Post(
+                    transport,
+                    timeout=5.0,
+                    compress=False,
+                    observers=Observers(reporter),
+                    clock=clock,
+                    reporter=reporter,
+                ),
+                clock,
             ),
             clock=clock,
             reporter=reporter,
+            may_send=lambda _: True,
             decide=self._decide,
             settle=lambda *_: None,
             lost=lambda _, fault: self.lost.append(fault),

@@ -69,9 +69,13 @@ class Attempts:
     def forget(self, settlements: Iterable[Settlement]) -> None:
         """Drop the past of events whose fate is decided."""
         if self._pasts:
-            for record, _ in settlements:
-                past = self._pasts.pop(record.id, _NEW)
-                self.charged -= past.charges > 0
+            self.forget_records(record for record, _ in settlements)
+
+    def forget_records(self, records: Iterable[Record]) -> None:
+        """Drop the past of events that are somebody else's from now on."""
+        for record in records:
+            past = self._pasts.pop(record.id, _NEW)
+            self.charged -= past.charges > 0
 
     def size_limit(self, record: Record) -> int:
         """Most events that may travel with an event: halved at each charge.

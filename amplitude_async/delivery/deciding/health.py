@@ -17,6 +17,8 @@ FRUITLESS_ANSWERS = 12
 # Full jitter may draw zero; no answer of a server may make a hot loop.
 JITTER_FLOOR = 0.1
 # Tokens come in fractions: a whole one may be short of this much.
+# However many share a rate, an event goes at some time.
+_LEAST_RATE = 0.001
 _ROUNDING = 1e-9
 
 
@@ -132,10 +134,19 @@ class TokenBucket:
     """A client-side limit of events per second with a burst of one second."""
 
     def __init__(self, rate: float | None) -> None:
+        self._whole = rate
         self._rate = rate
         self._burst = max(rate, 1.0) if rate is not None else math.inf
         self._tokens = self._burst
         self._updated = -math.inf
+
+    def share(self, part: float, now: float) -> None:
+        """Keep to a part of the rate: others who send to the same have the rest."""
+        if self._whole is not None:
+            self.available(now)
+            self._rate = max(self._whole * part, _LEAST_RATE)
+            self._burst = max(self._rate, 1.0)
+            self._tokens = min(self._tokens, self._burst)
 
     def available(self, now: float) -> float:
         """Count the events that may go now."""

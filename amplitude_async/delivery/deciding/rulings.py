@@ -24,7 +24,6 @@ from amplitude_async.delivery.endpoint import (
     Verdict,
 )
 from amplitude_async.delivery.outcome import (
-    DeliveryStatus,
     DropReason,
     Outcome,
     Settlement,
@@ -145,7 +144,7 @@ class Rulings:
         group.name_none()
         group.widen(self._max_events)
         self._target.grow()
-        status, code, message = DeliveryStatus.DELIVERED, verdict.code, verdict.message
+        status, code, message = verdict.status, verdict.code, verdict.message
         if not self._attempts:
             # One outcome for the whole batch: what is counted once costs once.
             outcome = Outcome(status, code, message, None, 1)

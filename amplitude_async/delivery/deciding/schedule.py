@@ -344,6 +344,17 @@ class Schedule:
         records = waiting.clear() if choose is None else waiting.remove(choose)
         return self._rulings.drop_all(records, reason, message)
 
+    def recall(self, choose: Choose) -> list[Record]:
+        """Take the chosen events out that are not in flight: others send them."""
+        records = self._waiting.remove(choose).all()
+        if self._attempts:
+            self._attempts.forget_records(records)
+        return records
+
+    def share(self, part: float, now: float) -> None:
+        """Keep to a part of the configured rate."""
+        self._bucket.share(part, now)
+
     def evict_oldest(self) -> list[Settlement]:
         """Give up the oldest waiting event, to make room for a newer one.
 

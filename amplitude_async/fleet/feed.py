@@ -1,0 +1,307 @@
+"""A log as the storage of an engine: others fill it, and others may claim what it has.
+
+What a relay has read of a log is here until the engine has decided it. A chunk is
+acknowledged when all of its events are decided, and the rejected ones buried.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from amplitude_async.exceptions import StorageError
+from amplitude_async.fleet.batch import Batch, Batches
+from amplitude_async.fleet.codec import decode, encode
+from amplitude_async.fleet.log import Letter, Log, Place, StoredChunk
+from amplitude_async.fleet.tenure import Tenure
+from amplitude_async.storage.base import DeadLetter, Holdings, Host, Record, Storage
+
+__all__ = ["Feed"]
+
+DAY: Final = 86_400.0
+# Read ahead of the engine: its own reader takes so many at once.
+AHEAD_EVENTS: Final = 5_000
+# In hand at most, decided or not: a throttled user keeps so much of others back.
+MOST_EVENTS: Final = 80_000
+MOST_BYTES: Final = 48 * 1024 * 1024
+
+
+class Feed(Storage):
+    """What one relay has read of a log for one destination.
+
+    Args:
+        log: keeps dead letters.
+        destination: its name, for letters.
+    """
+
+    durable = True
+    takes_appends = False
+    # The log keeps all of them, as it does its chunks.
+    dead_letters = sys.maxsize
+    default_max_age = 6 * DAY
+
+    def __init__(self, log: Log, destination: str) -> None:
+        self._log = log
+        self._destination = destination
+        self._host: Host | None = None
+        self._batches = Batches()
+        self._tenures: dict[Place, Tenure] = {}
+        self._past: dict[tuple[Place, int], set[int]] = {}
+        self._owed: dict[Place, list[int]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Feed of {self._destination}: {self._batches!r}>"
+
+    # Filled by a relay -------------------------------------------------------
+
+    @property
+    def host(self) -> Host:
+        """The engine.
+
+        Raises:
+            StorageError: there is none as yet.
+        """
+        if self._host is None:
+            msg = "a feed has no engine before its client was made"
+            raise StorageError(msg)
+        return self._host
+
+    @property
+    def wants_more(self) -> bool:
+        """True while the engine has soon read what is here, and there is room."""
+        return (
+            self.host.ahead < AHEAD_EVENTS
+            and self._batches.events < MOST_EVENTS
+            and self._batches.size < MOST_BYTES
+        )
+
+    @property
+    def in_hand(self) -> int:
+        """Undecided events."""
+        return self._batches.events
+
+    def begin(self, tenure: Tenure) -> None:
+        """Let chunks of a place come from now on.
+
+        What an earlier claim of ours could not acknowledge is acknowledged by this one.
+        """
+        tenure.owe_again(self._owed.pop(tenure.place, []))
+        self._tenures[tenure.place] = tenure
+
+    def end(self, tenure: Tenure) -> None:
+        """Let no chunk of a place come any more; nothing of it may be left."""
+        owed = tenure.take_finished()
+        if owed:
+            self._owed[tenure.place] = owed
+        if self._tenures.get(tenure.place) is tenure:
+            del self._tenures[tenure.place]
+
+    def push(self, tenure: Tenure, chunk: StoredChunk) -> None:
+        """Take the events of a chunk in.
+
+        Raises:
+            DamagedChunkError: it cannot be read.
+            UnknownSchemaError: a newer version has written it.
+        """
+        found = decode(chunk.data)
+        past = self._past.pop((tenure.place, chunk.position), None)
+        indexes: Sequence[int] = range(len(found))
+        if past:
+            indexes = [index for index in indexes if index not in past]
+        if not indexes:
+            tenure.finished(chunk.position)
+            return
+        first = self.host.arrived(len(indexes))
+        latest = chunk.stored_at
+        # A host whose clock is ahead makes no event younger than its chunk.
+        records = [
+            found[index]._replace(
+                id=first + number, accepted_at=min(found[index].accepted_at, latest)
+            )
+            for number, index in enumerate(indexes)
+        ]
+        batch = Batch(
+            tenure.place, chunk, first=first, records=records, indexes=indexes
+        )
+        if past:
+            batch.begin()
+            self._past[tenure.place, chunk.position] = past
+        self._batches.add(batch)
+        tenure.take(batch)
+
+    def read_all(self, tenure: Tenure) -> None:
+        """Note that a claim has read all that the log has of its place.
+
+        What it did not bring again of an earlier claim's is decided by others.
+        """
+        stale = [key for key in self._past if key[0] == tenure.place]
+        for key in stale:
+            batches = tenure.batches.values()
+            if all(batch.chunk.position != key[1] for batch in batches):
+                del self._past[key]
+
+    async def bury_raw(self, place: Place, chunk: StoredChunk, message: str) -> None:
+        """Keep a chunk that cannot be read, as it was found.
+
+        Raises:
+            LogError: the log does not take it.
+        """
+        letter = Letter(f"{chunk.id}.raw", place, chunk.data, 0, message, raw=True)
+        await self._log.bury([letter])
+
+    # Read by the engine ------------------------------------------------------
+
+    def listen(self, host: Host) -> None:
+        """Take note of the engine."""
+        self._host = host
+
+    async def open(self, destination: str, allot: Callable[[int], int]) -> int:
+        """Nothing is here as yet: a relay brings it."""
+        return 0
+
+    async def append(self, records: Sequence[Record]) -> None:
+        """Take nothing of the engine's own.
+
+        Raises:
+            StorageError: always.
+        """
+        msg = "a feed takes no events: track on a client with handover=log"
+        raise StorageError(msg)
+
+    async def fetch(self, after: int, limit: int, max_bytes: int) -> list[Record]:
+        """Read undecided events above a number, in order."""
+        page: list[Record] = []
+        for batch in self._batches.above(after):
+            for number, record in batch.left.items():
+                if number <= after:
+                    continue
+                max_bytes -= len(record.body)
+                if page and (len(page) >= limit or max_bytes < 0):
+                    return page
+                page.append(record)
+        return page
+
+    async def settle(self, ids: Sequence[int]) -> None:
+        """Take note that events are decided."""
+        for number in ids:
+            batch = self._batches.find(number)
+            tenure = None if batch is None else self._tenures.get(batch.place)
+            if batch is None or tenure is None or number not in batch.left:
+                continue
+            batch.begin()
+            if batch.chunk.position in tenure.doubtful:
+                self._remember(tenure.place, batch, number)
+            if self._batches.strike(batch, number):
+                self._finish(tenure, batch)
+
+    def _finish(self, tenure: Tenure, batch: Batch) -> None:
+        self._batches.remove(batch)
+        tenure.drop(batch)
+        if batch.whole:
+            self._past.pop((tenure.place, batch.chunk.position), None)
+            tenure.finished(batch.chunk.position)
+
+    def _remember(self, place: Place, batch: Batch, number: int) -> None:
+        """Note an event of a chunk that is lost in part: it comes again with it."""
+        past = self._past.setdefault((place, batch.chunk.position), set())
+        past.add(batch.index_of(number))
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep rejected events in the log.
+
+        Raises:
+            LogError: it does not take them; their chunks are not acknowledged.
+        """
+        made = [letter for one in letters if (letter := self._letter(one)) is not None]
+        if made:
+            await self._log.bury(made)
+
+    def _letter(self, letter: DeadLetter) -> Letter | None:
+        record = letter.record
+        batch = self._batches.find(record.id)
+        if batch is None:
+            return None
+        return Letter(
+            f"{batch.chunk.id}.{batch.index_of(record.id)}",
+            batch.place,
+            encode([record]),
+            letter.code,
+            letter.message,
+            raw=False,
+        )
+
+    async def size(self) -> int:
+        """Count the undecided events."""
+        return self._batches.events
+
+    def holdings(self) -> Holdings:
+        """Say how much is in hand, and since when."""
+        first = next(iter(self._batches.all), None)
+        oldest = None if first is None else first.chunk.stored_at
+        return Holdings(self._batches.size, oldest)
+
+    async def close(self) -> None:
+        """Nothing is open here: the log is the relay's."""
+
+    def after_fork(self) -> Storage:
+        """Build the feed of a child, which is filled by nobody."""
+        return Feed(self._log, self._destination)
+
+    # Claimed by others -------------------------------------------------------
+
+    @property
+    def hurried(self) -> bool:
+        """True while every place was read to its end."""
+        return all(tenure.idle for tenure in self._tenures.values())
+
+    def may_send(self, records: Sequence[Record]) -> bool:
+        """Say whether all of them are still this relay's; they are begun then."""
+        batches = {
+            id(b): b for b in map(self._batches.find, [r.id for r in records]) if b
+        }
+        for batch in batches.values():
+            tenure = self._tenures.get(batch.place)
+            if (
+                tenure is None
+                or not tenure.valid
+                or (tenure.leaving and not batch.begun)
+            ):
+                self.host.lapsed()
+                return False
+        for batch in batches.values():
+            batch.begin()
+        return True
+
+    def lapsed(self) -> Sequence[Record]:
+        """List what is another relay's by now, or is about to be."""
+        gone: list[Record] = []
+        for tenure in self._tenures.values():
+            if tenure.valid and not tenure.leaving:
+                continue
+            for batch in tenure.batches.values():
+                if not tenure.valid or tenure.given_up or not batch.begun:
+                    gone += batch.left.values()
+        return gone
+
+    def take_back(self, ids: Sequence[int]) -> None:
+        """Let events go that the engine has let go."""
+        for number in ids:
+            batch = self._batches.find(number)
+            tenure = None if batch is None else self._tenures.get(batch.place)
+            if batch is None or tenure is None or number not in batch.left:
+                continue
+            if batch.part():
+                self._save_past(tenure, batch)
+            if self._batches.strike(batch, number):
+                self._finish(tenure, batch)
+
+    def _save_past(self, tenure: Tenure, batch: Batch) -> None:
+        """Note which events of a chunk are decided, in case it comes back to us."""
+        tenure.doubtful.add(batch.chunk.position)
+        decided = [
+            index
+            for number, index in enumerate(batch.indexes, batch.first)
+            if number not in batch.left
+        ]
+        if decided:
+            key = tenure.place, batch.chunk.position
+            self._past.setdefault(key, set()).update(decided)

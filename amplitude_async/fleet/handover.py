@@ -1,0 +1,272 @@
+"""The way of one client to a log: cut by partition, published until it is answered.
+
+A chunk whose publish ended without a clear answer is frozen: it may be in the log, and
+is published again, under its id and with the same events, before any later event of its
+partition. What the engine does with these events meanwhile changes nothing about it.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Final
+
+from amplitude_async.delivery.endpoint import Response, excerpt
+from amplitude_async.exceptions import (
+    ChunkTooLargeError,
+    ConfigurationError,
+    LogError,
+    LogFullError,
+    LogRefusedError,
+    LogUnreachableError,
+)
+from amplitude_async.fleet.codec import chunk_id, encode, partition_of
+from amplitude_async.fleet.log import Chunk, Log, Place
+from amplitude_async.storage.base import Record
+
+__all__ = ["LogHandover"]
+
+# A publish that has not ended by then may be in the log or not.
+PATIENCE: Final = 10.0
+# No client keeps an undecided event for longer.
+LONGEST_WAIT: Final = 7 * 86_400.0
+BOOT_BYTES: Final = 8
+# What stands round a body, its ids mostly, is no more than a third of it as a rule.
+SHARE_OF_BODIES: Final = 0.75
+
+_NOT_STORED: Final = (
+    ChunkTooLargeError,
+    LogFullError,
+    LogRefusedError,
+    LogUnreachableError,
+)
+
+
+@dataclass(slots=True)
+class _Parcel:
+    """A chunk, and which of the client's events are in it."""
+
+    chunk: Chunk
+    ids: frozenset[int]
+    frozen_at: float = 0.0
+    """When it came to be in doubt; 0 while it is not."""
+
+
+class LogHandover:
+    """Hands the events of one client's engine over to a log.
+
+    Args:
+        log: takes them.
+        destination: whose events they are: ``"amplitude"`` or ``"mparticle"``.
+    """
+
+    def __init__(self, log: Log, destination: str) -> None:
+        self._log = log
+        self._destination = destination
+        self.max_event_bytes = log.max_event_bytes
+        """Most bytes of one event's body."""
+        self.max_bytes = int(log.max_chunk_bytes * SHARE_OF_BODIES)
+        """Most bytes of the bodies of a request together."""
+        self._reset()
+
+    def _reset(self) -> None:
+        """Begin as nobody that ever published."""
+        self._boot = secrets.token_hex(BOOT_BYTES)
+        self._partitions = 0
+        self._frozen: dict[int, _Parcel] = {}
+        # When each was learnt of: an event may have ended otherwise meanwhile.
+        self._known: dict[int, float] = {}
+        self._in_transactions = count(1)
+
+    def __repr__(self) -> str:
+        return (
+            f"<LogHandover {self._destination} to {self._log!r}: "
+            f"{len(self._frozen)} events in doubt>"
+        )
+
+    def fingerprint(self) -> str:
+        """Name the log without a secret."""
+        return self._log.fingerprint()
+
+    async def open(self) -> None:
+        """Connect and check the log, where that was not done; safe to repeat.
+
+        Raises:
+            ConfigurationError: it is not set up, or a setting breaks its promise.
+            LogError: it does not answer.
+        """
+        if self._partitions:
+            await self._log.open()
+            return
+        settings = await self._log.enter()
+        # Two may have come here at once: it was entered once.
+        if self._partitions:
+            await self._log.leave()
+        self._partitions = settings.partitions
+
+    async def close(self) -> None:
+        """Close the log where no other client or relay has it open."""
+        if not self._partitions:
+            return
+        self._partitions = 0
+        await self._log.leave()
+
+    def abandon(self) -> None:
+        """Forget the connections of a parent, or of a closed loop."""
+        if self._partitions:
+            self._log.abandon()
+        doubtful = self._frozen
+        known = self._known
+        self._reset()
+        # On another loop the same events go on: what is known of them stays known.
+        self._frozen, self._known = doubtful, known
+
+    # Handing over ------------------------------------------------------------
+
+    async def hand_over(self, records: Sequence[Record]) -> Response:
+        """Give events to the log; raises for no fault of the log's.
+
+        Returns:
+            Status 200 where the log has all of them; else 413, 403, 507 (it is full) or
+            0, with words.
+        """
+        try:
+            if not self._partitions:
+                async with asyncio.timeout(PATIENCE):
+                    await self.open()
+        except (ConfigurationError, LogError, OSError, TimeoutError) as error:
+            return _answer(error)
+        lanes: dict[int, list[Record]] = {}
+        for record in records:
+            if record.id not in self._known:
+                number = partition_of(record.identity, self._partitions)
+                lanes.setdefault(number, []).append(record)
+        if len(lanes) == 1:
+            [(number, lane)] = lanes.items()
+            answers = [await self._publish_lane(number, lane)]
+        else:
+            answers = await asyncio.gather(
+                *(self._publish_lane(number, lane) for number, lane in lanes.items())
+            )
+        failed = next((one for one in answers if one.status != 200), None)
+        if failed is None:
+            return self._taken(records)
+        # What went well in other lanes is not handed over a second time.
+        for answer, lane in zip(answers, lanes.values(), strict=True):
+            if answer.status == 200:
+                self._note_known(lane)
+        return failed
+
+    def _note_known(self, records: Sequence[Record]) -> None:
+        now = time.monotonic()
+        self._known.update({record.id: now for record in records})
+
+    async def _publish_lane(self, number: int, records: list[Record]) -> Response:
+        """Publish what is in doubt, and then what is new, of one partition."""
+        parcels = dict.fromkeys(
+            id(self._frozen[record.id])
+            for record in records
+            if record.id in self._frozen
+        )
+        doubtful = {id(parcel): parcel for parcel in self._frozen.values()}
+        for key in parcels:
+            answer = await self._publish(doubtful[key])
+            if answer.status != 200:
+                return answer
+        fresh = [record for record in records if record.id not in self._known]
+        if not fresh:
+            return _TAKEN
+        return await self._publish(self._parcel(number, fresh))
+
+    def _parcel(self, number: int, records: list[Record]) -> _Parcel:
+        data = encode(records)
+        place = Place(self._destination, number)
+        chunk = Chunk(chunk_id(self._boot, records), place, data, len(records))
+        return _Parcel(chunk, frozenset(record.id for record in records))
+
+    async def _publish(self, parcel: _Parcel) -> Response:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._log.publish(parcel.chunk)
+        except _NOT_STORED as error:
+            # Of a frozen one that is no news: an earlier attempt may have stored it.
+            return _answer(error)
+        except (LogError, OSError, TimeoutError) as error:
+            self._freeze(parcel)
+            return _answer(error)
+        except BaseException:
+            self._freeze(parcel)
+            raise
+        self._thaw(parcel)
+        return _TAKEN
+
+    def _freeze(self, parcel: _Parcel) -> None:
+        if not parcel.frozen_at:
+            self._forget_old()
+            parcel.frozen_at = time.monotonic()
+            self._frozen.update(dict.fromkeys(parcel.ids, parcel))
+
+    def _forget_old(self) -> None:
+        """Forget events of which none is undecided any more, however they ended."""
+        oldest = time.monotonic() - LONGEST_WAIT
+        for number, parcel in list(self._frozen.items()):
+            if parcel.frozen_at < oldest:
+                del self._frozen[number]
+        for number, learnt_at in list(self._known.items()):
+            if learnt_at < oldest:
+                del self._known[number]
+
+    def _thaw(self, parcel: _Parcel) -> None:
+        """The log has it: its events are handed over, whoever asks for them next."""
+        if parcel.frozen_at:
+            self._known.update(dict.fromkeys(parcel.ids, time.monotonic()))
+            for number in parcel.ids:
+                self._frozen.pop(number, None)
+
+    def _taken(self, records: Sequence[Record]) -> Response:
+        """Say that the log has events; nobody asks for these again."""
+        if self._known:
+            for record in records:
+                self._known.pop(record.id, None)
+        return _TAKEN
+
+    async def hand_over_in(self, connection: Any, record: Record) -> None:
+        """Put an event into the log within a transaction of the caller's.
+
+        Raises:
+            ConfigurationError: the log or the connection is of another kind.
+            LogError: the log does not take it.
+        """
+        publish_in = getattr(self._log, "publish_in", None)
+        if publish_in is None:
+            msg = (
+                f"via= needs a log in a database, and {type(self._log).__name__} is "
+                "none: use PostgresLog, or track without via="
+            )
+            raise ConfigurationError(msg)
+        if not self._partitions:
+            await self.open()
+        number = partition_of(record.identity, self._partitions)
+        name = f"{self._boot}.via{next(self._in_transactions)}"
+        place = Place(self._destination, number)
+        await publish_in(connection, Chunk(name, place, encode([record]), 1))
+
+
+def _answer(error: BaseException) -> Response:
+    """Say what an error of the log means, as a server would say it."""
+    text = excerpt(str(error)) or type(error).__name__
+    match error:
+        case ChunkTooLargeError():
+            status = 413
+        case LogRefusedError() | ConfigurationError():
+            status = 403
+        case LogFullError():
+            status = 507
+        case _:
+            status = 0
+    return Response(status, error=f"the log: {text}", sent=False)
+
+
+_TAKEN: Final = Response(200)

@@ -1,0 +1,243 @@
+"""Keeps one claim: reads ahead, acknowledges what is decided, renews the lease."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final
+
+from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.reporting import Reporter, in_words
+from amplitude_async.delivery.tasks import within
+from amplitude_async.exceptions import (
+    DamagedChunkError,
+    LogError,
+    UnknownSchemaError,
+)
+from amplitude_async.fleet.feed import Feed
+from amplitude_async.fleet.lease import Lease
+from amplitude_async.fleet.log import Claim, StoredChunk
+from amplitude_async.fleet.tenure import Tenure
+
+__all__ = ["Holding"]
+
+READ_BYTES: Final = 4 * 1024 * 1024
+# A lone event waits no longer for its relay, where nothing tells it.
+POLL: Final = 0.25
+# The engine makes room in its own time; nobody tells.
+LOOK_AGAIN: Final = 0.02
+TRY_AGAIN: Final = 0.2
+RENEWALS_IN_LEASE: Final = 3
+# What a log is asked has failed if it takes longer.
+PATIENCE: Final = 10.0
+
+
+class Holding:
+    """One claim of a relay and the tasks that keep it.
+
+    Args:
+        claim: the place.
+        tenure: what of it is in hand.
+        lease: how long it is ours.
+        feed: takes what is read.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        tenure: Tenure,
+        lease: Lease,
+        *,
+        feed: Feed,
+        clock: Clock,
+        reporter: Reporter,
+    ) -> None:
+        self.tenure = tenure
+        """What of the place is in hand."""
+        self._claim = claim
+        self._lease = lease
+        self._feed = feed
+        self._clock = clock
+        self._reporter = reporter
+        self._left = asyncio.Event()
+        self.puzzled = False
+        """True where a chunk is written in a form that this version does not know."""
+
+    def __repr__(self) -> str:
+        return f"<Holding {self.tenure!r}>"
+
+    async def run(self) -> None:
+        """Keep the claim until it is lost, or left and nothing of it is in hand."""
+        self._feed.begin(self.tenure)
+        self.tenure.stirred.set()
+        try:
+            await self._keep()
+        except Exception as error:  # noqa: BLE001 - a fault of ours, logged
+            self._reporter.error(
+                "relay", "keeping %s failed", self.tenure.place, traceback=error
+            )
+            self._lose()
+            await self._acknowledge()
+        finally:
+            self.tenure.lose()
+            self._feed.end(self.tenure)
+
+    async def _keep(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._read()), group.create_task(self._renew())]
+            await self._acknowledge()
+            for task in tasks:
+                task.cancel()
+        if not self.tenure.lost and not self.tenure.owes:
+            await self._ask("release", self._claim.release())
+
+    def leave(self) -> None:
+        """Begin nothing any more: another relay is to have the place."""
+        self.tenure.leave()
+        self._stir()
+
+    def give_up(self) -> None:
+        """Leave undone what was begun as well, but for requests under way."""
+        self.tenure.give_up()
+        self._stir()
+
+    def _lose(self) -> None:
+        self.tenure.lose()
+        self._stir()
+
+    def _stir(self) -> None:
+        self._left.set()
+        self._feed.host.lapsed()
+
+    # Reading -----------------------------------------------------------------
+
+    async def _read(self) -> None:
+        while self.tenure.owes and not self._left.is_set():
+            # What an earlier claim left is acknowledged first, so as not to come again.
+            await self._pause(LOOK_AGAIN)
+        while not self._left.is_set():
+            if not self._feed.wants_more:
+                await self._pause(LOOK_AGAIN)
+                continue
+            chunks = await self._next_chunks()
+            if chunks is None:
+                await self._pause(TRY_AGAIN)
+                continue
+            for chunk in chunks:
+                await self._take(chunk)
+            size = sum([len(chunk.data) for chunk in chunks])
+            self._note_idle(idle=size < READ_BYTES // 2)
+            if not chunks:
+                self._feed.read_all(self.tenure)
+                await self._ask("wait", self._claim.wait(POLL))
+
+    async def _next_chunks(self) -> list[StoredChunk] | None:
+        """Read on; None where the log does not answer."""
+        try:
+            reading = self._claim.read(READ_BYTES)
+            return await within(PATIENCE, self._clock, reading)
+        except (LogError, OSError, TimeoutError) as error:
+            self._reporter.warning("log_read", "%s", in_words(error))
+            return None
+
+    def _note_idle(self, *, idle: bool) -> None:
+        if self.tenure.note_idle(idle=idle):
+            self._feed.host.lapsed()  # what waits for company has none to wait for
+
+    async def _take(self, chunk: StoredChunk) -> None:
+        if self._left.is_set():
+            return  # it is the next holder's
+        try:
+            self._feed.push(self.tenure, chunk)
+        except UnknownSchemaError as error:
+            self.puzzled = True
+            self._reporter.error("log_schema", "%s: %s", chunk.id, in_words(error))
+            self.leave()
+        except DamagedChunkError as error:
+            self._reporter.error("log_damaged", "%s: %s", chunk.id, in_words(error))
+            await self._set_aside(chunk, in_words(error))
+        await asyncio.sleep(0)  # to decode a thousand events takes milliseconds
+
+    async def _set_aside(self, chunk: StoredChunk, message: str) -> None:
+        """Keep a damaged chunk for people, before it is acknowledged."""
+        place = self.tenure.place
+        while not self._left.is_set():
+            if await self._ask("bury", self._feed.bury_raw(place, chunk, message)):
+                self.tenure.finished(chunk.position)
+                return
+            await self._pause(TRY_AGAIN)
+
+    async def _pause(self, seconds: float) -> None:
+        """Let time pass, but no longer than the place is kept."""
+        timer = asyncio.Event()
+        handle = self._clock.call_later(seconds, timer.set)
+        waits = [
+            asyncio.ensure_future(timer.wait()),
+            asyncio.ensure_future(self._left.wait()),
+        ]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            handle.cancel()
+            for wait in waits:
+                wait.cancel()
+
+    # Keeping -----------------------------------------------------------------
+
+    async def _renew(self) -> None:
+        interval = self._lease.length / RENEWALS_IN_LEASE
+        while not self.tenure.lost:
+            await self._sleep(interval)
+            moment = self._lease.moment()
+            try:
+                kept = await within(interval, self._clock, self._claim.renew())
+            except (LogError, OSError, TimeoutError) as error:
+                self._reporter.warning("log_renew", "%s", in_words(error))
+                interval = TRY_AGAIN
+                if self._lease.valid:
+                    continue
+                kept = False
+            if not kept or not self._lease.valid:
+                self._reporter.warning(
+                    "log_lost", "the claim of %s is lost", self.tenure.place
+                )
+                self._lose()
+                return
+            self._lease.begin(moment)
+            interval = self._lease.length / RENEWALS_IN_LEASE
+
+    async def _sleep(self, seconds: float) -> None:
+        over = asyncio.Event()
+        timer = self._clock.call_later(seconds, over.set)
+        try:
+            await over.wait()
+        finally:
+            timer.cancel()
+
+    async def _acknowledge(self) -> None:
+        """Acknowledge what is decided, until nothing of the place is in hand."""
+        tenure = self.tenure
+        while True:
+            await tenure.stirred.wait()
+            tenure.stirred.clear()
+            finished = tenure.take_finished()
+            if finished and not await self._forget(finished):
+                tenure.owe_again(finished)
+                if tenure.lost and not tenure.batches:
+                    return  # the next claim of ours acknowledges them
+                await self._sleep(TRY_AGAIN)
+                tenure.stirred.set()
+                continue
+            done = self._left.is_set() and not tenure.batches and not tenure.owes
+            if done:
+                return
+
+    async def _forget(self, positions: list[int]) -> bool:
+        return await self._ask("acknowledge", self._claim.acknowledge(positions))
+
+    async def _ask(self, what: str, answer: Awaitable[object]) -> bool:
+        """Ask the log for something; False where it does not answer."""
+        try:
+            await within(PATIENCE, self._clock, answer)
+        except (LogError, OSError, TimeoutError) as error:
+            self._reporter.warning(f"log_{what}", "%s: %s", what, in_words(error))
+            return False
+        return True

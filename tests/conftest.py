@@ -25,6 +25,7 @@ from amplitude_async import Config
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.engine import Engine
+from amplitude_async.delivery.parts import Site
 from amplitude_async.delivery.transport import Transport
 from amplitude_async.storage import MemoryStorage, Storage
 
@@ -266,16 +267,16 @@ def engine_of(
     seed: int = 1,
 ) -> Engine:
     """Build an engine of one's own, without a client around it."""
-    return Engine(
+    site = Site.make(
         AmplitudeEndpoint(config),
         config,
-        storage=storage or MemoryStorage(),
         transport=transport,
         clock=clock,
         rng=random.Random(seed),
         max_age=config.max_event_age,
         client_id=1,
     )
+    return Engine(site, storage or MemoryStorage())
 
 
 # Services -------------------------------------------------------------------

@@ -1,17 +1,14 @@
 """The Amplitude client: the verbs a service awaits."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self, Unpack, cast
+from collections.abc import Callable, Iterable
+from typing import Any, Self, Unpack
 
 import aiohttp
 from pydantic import SecretStr, ValidationError
 
 from amplitude_async.amplitude.compose import (
-    check_field_names,
-    check_kind,
     check_loop_runs,
-    check_own_fields,
     compose,
     compose_without,
     copied,
@@ -23,24 +20,17 @@ from amplitude_async.amplitude.context import ContextPlugin
 from amplitude_async.amplitude.door import AmplitudeDoor
 from amplitude_async.amplitude.endpoint import AmplitudeEndpoint
 from amplitude_async.amplitude.events import (
-    GROUP_IDENTIFY,
-    IDENTIFY,
-    REVENUE,
     Event,
     EventFields,
     EventOptions,
-    add_properties,
 )
 from amplitude_async.amplitude.filling import filled_fields
-from amplitude_async.amplitude.identify import Identify
-from amplitude_async.amplitude.revenue import Revenue
+from amplitude_async.amplitude.reserved import ReservedVerbs
 from amplitude_async.amplitude.typed import TypedEvent
 from amplitude_async.binding import fields_here, innermost
-from amplitude_async.client.base import BaseClient
 from amplitude_async.config import merge_config, read_environment, sealed
 from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.handle import Delivery
-from amplitude_async.delivery.outcome import Outcome
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.encoding import Loss
 from amplitude_async.plugins import Plugin
@@ -52,7 +42,7 @@ __all__ = ["Amplitude"]
 ENVIRONMENT_PREFIX = "AMPLITUDE_"
 
 
-class Amplitude(BaseClient):
+class Amplitude(ReservedVerbs):
     """Sends events to Amplitude from asyncio services.
 
     ``async with Amplitude("key") as client:`` starts and shuts down; without it the
@@ -222,108 +212,6 @@ class Amplitude(BaseClient):
             return self._settle(stand_in(event), invalid(made))
         return self._offer(made) or self._submit_nowait(made)
 
-    async def identify(
-        self,
-        identify: Identify,
-        options: EventOptions | None = None,
-        /,
-        *,
-        via: Any = None,
-        **fields: Unpack[EventFields],
-    ) -> Delivery:
-        """Change user properties.
-
-        Raises:
-            TypeError: an unknown field name or a wrong kind of argument.
-        """
-        check_kind("identify", identify, Identify)
-        check_own_fields("identify", fields)
-        if identify.is_empty:
-            return await self._refuse(IDENTIFY, fields, _EMPTY_IDENTIFY)
-        own: EventFields = {"user_properties": identify.properties}
-        return await self._send(IDENTIFY, options, fields, own, via=via)
-
-    async def group_identify(
-        self,
-        group_type: str,
-        group_name: str | Sequence[str],
-        identify: Identify,
-        options: EventOptions | None = None,
-        /,
-        *,
-        via: Any = None,
-        **fields: Unpack[EventFields],
-    ) -> Delivery:
-        """Change the properties of a group; needs no user or device id.
-
-        Raises:
-            TypeError: an unknown field name or a wrong kind of argument.
-        """
-        check_kind("identify", identify, Identify)
-        check_own_fields("group_identify", fields, group_type)
-        if identify.is_empty:
-            return await self._refuse(GROUP_IDENTIFY, fields, _EMPTY_IDENTIFY)
-        own: EventFields = {
-            "groups": {group_type: group_name},
-            "group_properties": identify.properties,
-        }
-        return await self._send(GROUP_IDENTIFY, options, fields, own, via=via)
-
-    async def set_group(
-        self,
-        group_type: str,
-        group_name: str | Sequence[str],
-        options: EventOptions | None = None,
-        /,
-        *,
-        via: Any = None,
-        **fields: Unpack[EventFields],
-    ) -> Delivery:
-        """Put a user into a group, or into several of one type.
-
-        Raises:
-            TypeError: an unknown field name or a wrong kind of argument.
-        """
-        check_own_fields("set_group", fields, group_type)
-        own: EventFields = {
-            "user_properties": {"$set": {group_type: group_name}},
-            "groups": {group_type: group_name},
-        }
-        return await self._send(IDENTIFY, options, fields, own, via=via)
-
-    async def revenue(
-        self,
-        revenue: Revenue,
-        options: EventOptions | None = None,
-        /,
-        *,
-        via: Any = None,
-        **fields: Unpack[EventFields],
-    ) -> Delivery:
-        """Track a sale or a refund.
-
-        Raises:
-            TypeError: an unknown field name or a wrong kind of argument.
-        """
-        check_kind("revenue", revenue, Revenue)
-        if revenue.problem is not None:
-            return await self._refuse(REVENUE, fields, revenue.problem)
-        add_properties(fields, revenue.event_properties())
-        return await self._send(REVENUE, options, fields, {}, via=via)
-
-    async def _send(
-        self,
-        event_type: str,
-        options: EventOptions | None,
-        fields: EventFields,
-        own: EventFields,
-        *,
-        via: Any,
-    ) -> Delivery:
-        """Track an event of a reserved type; the verb's own fields win."""
-        fields.update(own)
-        return await self.track(event_type, options, via=via, **fields)
-
     # Bad values --------------------------------------------------------------
 
     def _compose(self, event: Any, *given: Any) -> Event | ValidationError:
@@ -342,15 +230,6 @@ class Amplitude(BaseClient):
         self._door.tell(made.event_type, losses)
         return made
 
-    async def _refuse(
-        self, event_type: str, fields: EventFields, problem: str
-    ) -> Delivery:
-        check_field_names(cast("Mapping[str, Any]", fields))
-        if self._config.strict:
-            raise ValueError(problem)
-        outcome = Outcome.rejected(problem)
-        return await self._submit_settled(Event(event_type=event_type), outcome)
-
     # Parts of the base client ------------------------------------------------
 
     @property
@@ -368,6 +247,3 @@ class Amplitude(BaseClient):
 
     def _stamp(self, event: Event) -> Event:
         return self._door.stamped(event, self._clock.wall())
-
-
-_EMPTY_IDENTIFY = "identify is empty: chain an operation such as .set('plan', 'pro')"

@@ -99,15 +99,7 @@ class BaseClient(Life):
                 or has no key to send with.
             AmplitudeError: it was started.
         """
-        if self._config.handover is not None:
-            msg = "handover is set: a client that delivers for a relay has none"
-            raise ConfigurationError(msg)
-        if self._config.storage is not None:
-            msg = "storage is set: a relay's log is the storage, leave it out"
-            raise ConfigurationError(msg)
-        if not self._has_key:
-            msg = "api_key is missing: a client that delivers for a relay needs one"
-            raise ConfigurationError(msg)
+        _check_feedable(self._config, has_key=self._has_key)
         self._own.feed(storage)
 
     # Seen from outside -------------------------------------------------------
@@ -343,6 +335,18 @@ class BaseClient(Life):
         self._choose_road()
         if leaver is not None:
             await self._roster.dismiss(leaver, self._config.shutdown_timeout)
+
+
+def _check_feedable(config: DeliveryConfig, *, has_key: bool) -> None:
+    if config.handover is not None:
+        msg = "handover is set: a client that delivers for a relay has none"
+    elif config.storage is not None:
+        msg = "storage is set: a relay's log is the storage, leave it out"
+    elif not has_key:
+        msg = "api_key is missing: a client that delivers for a relay needs one"
+    else:
+        return
+    raise ConfigurationError(msg)
 
 
 async def _hand_over(

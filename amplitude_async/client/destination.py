@@ -15,7 +15,7 @@ from amplitude_async.delivery.engine import Engine
 from amplitude_async.delivery.handle import CombinedDelivery, Delivery
 from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import Outcome
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.parts import Site
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import Transport
 from amplitude_async.exceptions import ConfigurationError
@@ -204,7 +204,7 @@ class EngineDestination(Plugin):
         """
         admitted = self._admit(event)
         if isinstance(admitted, Record):
-            return await self._engine.accept_in(connection, admitted)
+            return await self._engine.outbox.accept(connection, admitted)
         return await self._settle_in_turn(event, admitted)
 
     def offer_nowait(self, event: Any) -> Delivery:
@@ -274,6 +274,8 @@ class EngineDestination(Plugin):
 
     def combine(self, deliveries: Sequence[Delivery]) -> Delivery:
         """Give one handle on events that were one to the caller."""
+        if len(deliveries) == 1:
+            return deliveries[0]
         return CombinedDelivery(self._engine, deliveries)
 
     # Account and life --------------------------------------------------------
@@ -373,10 +375,9 @@ def engine_destination(
     # What is kept on a disk is there to outlive outages: it may be older by default.
     if "max_event_age" not in config.model_fields_set:
         max_age = storage.default_max_age or max_age
-    engine = Engine(
+    site = Site.make(
         endpoint,
         config,
-        storage=storage,
         transport=transport,
         clock=clock,
         rng=random.Random(),
@@ -384,7 +385,7 @@ def engine_destination(
         client_id=client_id,
         handover=handover,
     )
-    reporter = Reporter(config.logger, clock, endpoint.name, config.redactor)
+    engine, reporter = Engine(site, storage), site.reporter
     engine.observers.call(Inspector(endpoint.name, clock, reporter))
     return EngineDestination(endpoint.name, door, engine, clock, strict=config.strict)
 

@@ -7,28 +7,22 @@ verbs that a destination calls. What happens to an event happens in the rooms.
 import asyncio
 import math
 import os
-import random
 from typing import Any
 
-from amplitude_async.config import DeliveryConfig
-from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.closing import LastAct
-from amplitude_async.delivery.courier import Handover
 from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.flusher import Flusher
 from amplitude_async.delivery.handle import Delivery
-from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.observing import Observers
-from amplitude_async.delivery.outcome import DeliveryStatus, DropReason, Outcome
+from amplitude_async.delivery.outbox import Outbox
+from amplitude_async.delivery.outcome import DropReason, Outcome
 from amplitude_async.delivery.parts import Parts, Site
 from amplitude_async.delivery.purging import purge
-from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.tasks import Keepers
-from amplitude_async.delivery.transport import Transport
-from amplitude_async.exceptions import AmplitudeError, ConfigurationError, LogError
-from amplitude_async.storage.base import Record, Storage
+from amplitude_async.exceptions import AmplitudeError
+from amplitude_async.storage.base import Storage
 
 __all__ = ["Engine"]
 
@@ -41,31 +35,8 @@ LAST_CALL_MOST = 1.0
 class Engine:
     """Takes encoded events in and brings each to exactly one outcome."""
 
-    def __init__(  # noqa: PLR0913 - what it stands on, by keyword
-        self,
-        endpoint: Endpoint,
-        config: DeliveryConfig,
-        *,
-        storage: Storage,
-        transport: Transport,
-        clock: Clock,
-        rng: random.Random,
-        max_age: float,
-        client_id: int,
-        handover: Handover | None = None,
-    ) -> None:
-        reporter = Reporter(config.logger, clock, endpoint.name, config.redactor)
-        self._site = Site(
-            endpoint,
-            config,
-            transport,
-            clock,
-            reporter,
-            rng,
-            max_age,
-            client_id,
-            handover,
-        )
+    def __init__(self, site: Site, storage: Storage) -> None:
+        self._site = site
         self._closed = False
         self._ended = False
         self._interrupted: set[int] = set()
@@ -78,6 +49,8 @@ class Engine:
         self._parts = Parts.build(self._site, storage, principal=self)
         self.intake = self._parts.intake
         """The way in."""
+        self.outbox = Outbox(self._site, self._parts)
+        """The way into a log within a transaction of the caller's."""
         self._flusher = Flusher(self._site, self._parts, self._is_here)
         self._keepers = Keepers(
             self.name,
@@ -85,7 +58,7 @@ class Engine:
             reporter=self._site.reporter,
             backoff=self._site.config.backoff_ceiling,
         )
-        self._parts.journal.listen(self._flusher)
+        self._parts.journal.claims.listen(self._flusher.hosting)
         self._flush_keeper = self._keepers.add("flush", self._flusher.run)
         if self._parts.journal.writes:
             self._keepers.add("reader", self._flusher.reader.run)
@@ -100,6 +73,7 @@ class Engine:
         if self._pid:
             msg = "this client was started: give it to a Relay before its first verb"
             raise AmplitudeError(msg)
+        self._site = self._site.fed_by(storage)
         self._build(storage)
 
     def _is_here(self) -> bool:
@@ -192,13 +166,7 @@ class Engine:
             ConfigurationError: the log, where it hands over, breaks its promise.
         """
         await self._parts.journal.opened()
-        if self._site.handover is None:
-            return
-        try:
-            await self._site.handover.open()
-        except LogError as error:
-            # An outage of the log keeps no service from starting.
-            self._site.reporter.warning("log", "%s", in_words(error))
+        await self._site.open_log()
 
     def ensure_running(self) -> None:
         """Start the tasks that do not run, as after a cancellation."""
@@ -265,24 +233,6 @@ class Engine:
         return self._parts.books.settle_at_door(
             source, insert_id, outcome, must_tell=must_tell
         )
-
-    async def accept_in(self, connection: Any, record: Record) -> Delivery:
-        """Accept an event into the log, within a transaction of the caller's.
-
-        Raises:
-            ConfigurationError: there is no log that can do that with this connection.
-            LogError: the log does not take it.
-        """
-        site, books = self._site, self._parts.books
-        verdict = site.gate.verdict_on(record) if INTERCEPTION.active else None
-        await books.wait_to_tell()
-        if verdict is None:
-            if site.handover is None:
-                msg = "via= needs a log: make the client with handover=PostgresLog(...)"
-                raise ConfigurationError(msg)
-            await site.handover.hand_over_in(connection, record)
-            verdict = _IN_TRANSACTION
-        return books.settle_record(record, verdict, must_tell=True)
 
     @property
     def is_behind(self) -> bool:
@@ -382,12 +332,3 @@ class Engine:
             self._interrupted.update(record.id for record in group.piece)
             parts.schedule.take_back(group, self._site.clock.now())
         await sender.gone(STOP_TIMEOUT)
-
-
-_IN_TRANSACTION = Outcome(
-    DeliveryStatus.HANDED_OVER,
-    0,
-    "the log has it, once the transaction of the caller commits",
-    None,
-    1,
-)

@@ -12,6 +12,7 @@ from amplitude_async.delivery.courier import HttpCourier, LogCourier
 from amplitude_async.delivery.deciding.group import Group
 from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.endpoint import Accept, Broken, Busy, Refuse, Verdict
+from amplitude_async.delivery.hosting import Hosting
 from amplitude_async.delivery.outcome import (
     TAKEN,
     DropReason,
@@ -44,7 +45,7 @@ class Flusher:
             _courier(site, books.counters),
             clock=site.clock,
             reporter=site.reporter,
-            may_send=parts.journal.may_send,
+            may_send=parts.journal.claims.may_send,
             decide=self._decide,
             settle=self._carry_out,
             lost=self._lose,
@@ -69,6 +70,8 @@ class Flusher:
             works_here=self._works_here,
         )
         """What looks for events of processes that are gone."""
+        self.hosting = Hosting(site, parts, self.recover)
+        """What a storage tells that others fill."""
 
     async def run(self) -> None:
         """Take turns until the task is cancelled."""
@@ -92,7 +95,7 @@ class Flusher:
         """Do everything that can be done now."""
         now, wall = self._site.clock.now(), self._parts.ages.wall()
         self._parts.intake.drain()
-        self._recall()
+        self.hosting.recall()
         slots = self._site.config.max_in_flight - self._parts.schedule.in_flight
         eager, callbacks = self._eager, self._parts.books.callbacks
         for _ in range(STARTS_PER_TURN):
@@ -130,14 +133,7 @@ class Flusher:
     @property
     def _eager(self) -> bool:
         """True while waiting for company helps nobody."""
-        parts = self._parts
-        return (
-            bool(parts.books.flushes)
-            or parts.room.crowded
-            or parts.journal.hurried
-            or self._site.handover is not None
-            or self._brimful
-        )
+        return self._parts.hurried or self._brimful
 
     @property
     def _brimful(self) -> bool:
@@ -194,43 +190,6 @@ class Flusher:
         """Account for events that were taken over, and read them."""
         self._parts.books.counters.recover(count)
         self.reader.look()
-
-    # As the host of a storage that others fill -------------------------------
-
-    @property
-    def ahead(self) -> int:
-        """Events that have arrived and that nobody has fetched as yet."""
-        return self._parts.journal.ahead
-
-    def arrived(self, records: int) -> int:
-        """Account for new events of others, unread as yet; returns the first id."""
-        first = self._parts.intake.allot(records)
-        self._parts.journal.arrive(records, first)
-        self.recover(records)
-        return first
-
-    def lapsed(self) -> None:
-        """Look soon for events that are somebody else's by now."""
-        self._parts.alarm.ring()
-
-    def share(self, part: float) -> None:
-        """Keep to a part of the configured rate."""
-        self._parts.schedule.share(part, self._site.clock.now())
-        self._parts.alarm.ring()
-
-    def _recall(self) -> None:
-        """Let go what is somebody else's by now, except what is in flight."""
-        parts = self._parts
-        lapsed = parts.journal.lapsed()
-        if not lapsed:
-            return
-        ids = {record.id for record in lapsed}
-        waiting = parts.schedule.recall(
-            lambda records: [record for record in records if record.id in ids]
-        )
-        gone = parts.journal.take_back(lapsed, waiting)
-        parts.books.give_back(waiting, gone - len(waiting))
-        parts.schedule.catch_up(parts.journal.is_behind)
 
     def _take_in(self, records: list[Record]) -> None:
         """Take records of the storage into memory, as the reader brings them."""

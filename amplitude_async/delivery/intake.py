@@ -176,7 +176,7 @@ class Intake:
         """
         if INTERCEPTION.active and self._gate.verdict_on(record) is not None:
             return self._accept_intercepted(record)
-        if not self._journal.takes_appends:
+        if not self._journal.claims.takes_appends:
             return self._books.settle_in_turn(record, _FED)
         if self._journal.bypassed:
             return self._accept_in_memory(record)
@@ -211,7 +211,7 @@ class Intake:
             verdict = self._gate.verdict_on(record)
             if verdict is not None:
                 return self._books.settle_record(record, verdict, must_tell=False)
-        if not self._journal.takes_appends:
+        if not self._journal.claims.takes_appends:
             return self._books.settle_record(record, _FED, must_tell=False)
         # What is only in the journal was accepted before: do not overtake it.
         delivery = None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
+from amplitude_async.delivery.claims import Claims
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.opening import Allotted, Opening, counted
 from amplitude_async.delivery.reading import Reading
@@ -16,7 +17,7 @@ from amplitude_async.delivery.settling import Settler
 from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.delivery.unread import Unread
 from amplitude_async.delivery.writer import Writer
-from amplitude_async.storage.base import DeadLetter, Holdings, Host, Record, Storage
+from amplitude_async.storage.base import DeadLetter, Holdings, Record, Storage
 
 __all__ = ["Journal"]
 
@@ -66,6 +67,8 @@ class Journal:
             clock=clock,
         )
         """What is read of it."""
+        self.claims = Claims(storage, self._unread)
+        """What of it others may claim."""
         self.writes = storage.durable
         """True where settled records must be forgotten, even after a failure."""
 
@@ -74,16 +77,6 @@ class Journal:
         """True while an appended record survives the process."""
         failed = self._opening.late or self._writer.outage.failed
         return self.writes and not failed
-
-    @property
-    def takes_appends(self) -> bool:
-        """False where events come from the storage only."""
-        return self._storage.takes_appends
-
-    @property
-    def hurried(self) -> bool:
-        """True while no company is on its way to what was read of the storage."""
-        return self._storage.hurried
 
     @property
     def holdings(self) -> Holdings:
@@ -251,41 +244,6 @@ class Journal:
     def leave_unread(self, record_id: int) -> None:
         """Note that an appended record is in the storage only."""
         self._unread.leave(record_id)
-
-    # What others may claim ---------------------------------------------------
-
-    def listen(self, host: Host) -> None:
-        """Let the storage know whom to tell of new events."""
-        self._storage.listen(host)
-
-    def arrive(self, records: int, first: int) -> None:
-        """Note new events of others, from an id on."""
-        self._unread.add(records, first)
-
-    def may_send(self, records: Sequence[Record]) -> bool:
-        """Say whether records are still ours to send."""
-        return self._storage.may_send(records)
-
-    def lapsed(self) -> Sequence[Record]:
-        """List undecided records that are ours no longer, once nobody reads."""
-        return () if self._unread.lock.locked() else self._storage.lapsed()
-
-    def take_back(self, records: Sequence[Record], waiting: Sequence[Record]) -> int:
-        """Let records go that are ours no longer.
-
-        Args:
-            records: all of them.
-            waiting: those that were in memory, and in no request.
-
-        Returns:
-            How many were let go: these, and those that were unread.
-        """
-        unread = [record for record in records if self._unread.has(record)]
-        self._unread.decided(unread)
-        gone = [record.id for record in (*unread, *waiting)]
-        if gone:
-            self._storage.take_back(gone)
-        return len(gone)
 
     # Settling ----------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """What an engine is made of: the site it stands on, and its rooms in one process."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from amplitude_async.config import DeliveryConfig
@@ -19,10 +19,11 @@ from amplitude_async.delivery.intake import Intake
 from amplitude_async.delivery.interception import INTERCEPTION, Gate
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.observing import Observers
-from amplitude_async.delivery.reporting import Reporter
+from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.room import Room
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.delivery.transport import AiohttpTransport, Transport
+from amplitude_async.exceptions import LogError
 from amplitude_async.storage.base import Holdings, Storage
 
 __all__ = ["Parts", "Site"]
@@ -42,6 +43,53 @@ class Site:
     client_id: int
     handover: Handover | None = None
     """The log that stands in the place of the server, if one does."""
+
+    @classmethod
+    def make(
+        cls,
+        endpoint: Endpoint,
+        config: DeliveryConfig,
+        *,
+        transport: Transport,
+        clock: Clock,
+        rng: random.Random,
+        max_age: float,
+        client_id: int,
+        handover: Handover | None = None,
+    ) -> "Site":
+        """Make a site with a reporter of its own."""
+        reporter = Reporter(config.logger, clock, endpoint.name, config.redactor)
+        return cls(
+            endpoint,
+            config,
+            transport,
+            clock,
+            reporter,
+            rng,
+            max_age,
+            client_id,
+            handover,
+        )
+
+    def fed_by(self, storage: Storage) -> "Site":
+        """Make the same site for another storage, which may say how old events get."""
+        if "max_event_age" in self.config.model_fields_set:
+            return self
+        return replace(self, max_age=storage.default_max_age or self.max_age)
+
+    async def open_log(self) -> None:
+        """See that the log is as it should be, where events are handed over.
+
+        Raises:
+            ConfigurationError: it is not set up, or a setting breaks its promise.
+        """
+        if self.handover is None:
+            return
+        try:
+            await self.handover.open()
+        except LogError as error:
+            # An outage of the log keeps no service from starting.
+            self.reporter.warning("log", "%s", in_words(error))
 
     @cached_property
     def gate(self) -> Gate:
@@ -81,8 +129,10 @@ class Parts:
     schedule: Schedule
     books: Books
     intake: Intake
+    hands_over: bool = False
+    """True where a log is in the place of the server."""
     confirms: bool = False
-    """True where verbs wait until a log has their event."""
+    """True where verbs wait until it has their event."""
 
     @classmethod
     def build(cls, site: Site, storage: Storage, principal: Principal) -> "Parts":
@@ -126,13 +176,33 @@ class Parts:
             gate=site.gate,
             client_id=site.client_id,
         )
-        confirms = site.handover is not None and config.confirm
-        return cls(alarm, ages, room, journal, schedule, books, intake, confirms)
+        hands_over = site.handover is not None
+        return cls(
+            alarm,
+            ages,
+            room,
+            journal,
+            schedule,
+            books,
+            intake,
+            hands_over=hands_over,
+            confirms=hands_over and config.confirm,
+        )
 
     @property
     def pending(self) -> int:
         """Undecided events, wherever they wait."""
         return self.room.count + self.journal.unread
+
+    @property
+    def hurried(self) -> bool:
+        """True where what waits has no company to wait for: it goes at once."""
+        return (
+            self.hands_over
+            or self.room.crowded
+            or bool(self.books.flushes)
+            or self.journal.claims.hurried
+        )
 
     @property
     def held_back(self) -> bool:

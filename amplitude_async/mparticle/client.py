@@ -229,12 +229,8 @@ class MParticle(BaseClient):
         if self._is_ending:
             msg = "this client was shut down: construct a new one"
             raise MParticleClosedError(msg)
-        if self._config.handover is not None and not INTERCEPTION.capturing:
-            msg = "a client that hands over uploads nothing itself: use send(batch)"
-            raise ConfigurationError(msg)
-        if not self._has_key and not self._opt_out and not INTERCEPTION.capturing:
-            msg = "this client was made without a key inside capture(): make another"
-            raise ConfigurationError(msg)
+        if not self._opt_out and not INTERCEPTION.capturing:
+            _check_uploads(self._config)
         await self._ready()
 
     def _prepare(self, batch: Batch, *, old: bool = False) -> list[Piece]:
@@ -254,7 +250,6 @@ class MParticle(BaseClient):
         accounted for; the handle tells the first bad result, or that all is well.
 
         Args:
-            batch: what to send.
             via: with ``handover``, a connection to the log's own database: the batch
                 commits with the caller's transaction, or not at all.
 
@@ -262,10 +257,9 @@ class MParticle(BaseClient):
             TypeError: it is no Batch.
             QueueFullError: no room, and the policy is Overflow.RAISE.
             BatchError: the batch breaks a rule, and the configuration is strict.
-            ConfigurationError: ``via`` is no connection that the log can use.
-            LogError: the log does not take a batch ``via`` a connection.
+            ConfigurationError, LogError: ``via`` a connection; see `Amplitude.track`.
         """
-        since = 0.0 if self._confirmation is None else self._clock.now()
+        since = self._clock.now()
         if self._in_one_go <= 0:
             await self._give_turn()
         self._in_one_go -= 1
@@ -285,16 +279,12 @@ class MParticle(BaseClient):
                 deliveries.append(await self._end(piece, full))
         if any(delivery.at_door for delivery in deliveries):
             self._in_one_go = 0
-        whole = deliveries[0]
-        if len(deliveries) > 1:
-            whole = self._own.combine(deliveries)
-        if self._confirmation is not None:
-            await self._confirm(whole, since)
+        whole = self._own.combine(deliveries)
+        await self._confirm(whole, since)
         return whole
 
     async def _enqueue(self, piece: Piece, via: Any) -> Delivery:
-        delivery = self._offer_encoded(piece) if via is None else None
-        if delivery is not None:
+        if via is None and (delivery := self._offer_encoded(piece)) is not None:
             return delivery
         if not self._is_ending:
             await self._ready()
@@ -303,29 +293,26 @@ class MParticle(BaseClient):
         try:
             batch = piece.to_batch()
         except ValidationError as error:
-            rejected = Outcome.rejected(f"the batch cannot be sent: {error!s:.300}")
-            return await self._submit_settled(piece, rejected)
+            return await self._submit_settled(piece, _unsendable(error))
         return await self._submit(batch, via=via)
 
     def _offer_encoded(self, piece: Piece) -> Delivery | None:
         """Take the short road; None where the long one is needed."""
-        if self._fast is None or asyncio.get_running_loop() is not self._home.loop:
-            return None
         own = self._fast
+        if own is None or asyncio.get_running_loop() is not self._home.loop:
+            return None
         record = self._door.seal(piece, own.next_id, self._clock.wall())
         return own.offer_record(record)
 
     def _settle(
         self, event: Batch | Piece, outcome: Outcome, *, must_tell: bool = False
     ) -> Delivery:
-        batch = event.source if isinstance(event, Piece) else event
-        return super()._settle(batch, outcome, must_tell=must_tell)
+        source = event.source if isinstance(event, Piece) else event
+        return super()._settle(source, outcome, must_tell=must_tell)
 
     @property
     def _has_key(self) -> bool:
         return self._config.api_key is not None or self._config.handover is not None
-
-    # Lifecycle ---------------------------------------------------------------
 
     def _moved_in(self) -> None:
         self._uploader.rebind()
@@ -334,14 +321,13 @@ class MParticle(BaseClient):
         began = self._clock.now()
         share = None if timeout is None else timeout * _DIRECT_SHARE
         await self._uploader.close(share)
-        spent = self._clock.now() - began
-        await super()._shut_down(None if timeout is None else timeout - spent)
-
-    # For destinations that feed this client ----------------------------------
+        if timeout is not None:
+            timeout -= self._clock.now() - began
+        await super()._shut_down(timeout)
 
     @property
     def queue(self) -> EngineDestination:
-        """The queue behind ``send``."""
+        """The queue behind ``send``, for destinations that feed this client."""
         return self._own
 
     @property
@@ -366,6 +352,20 @@ class MParticle(BaseClient):
         if more:
             return Refusal(_TOO_LARGE)
         return self._door.seal(piece, record_id, wall)
+
+
+def _unsendable(error: ValidationError) -> Outcome:
+    return Outcome.rejected(f"the batch cannot be sent: {error!s:.300}")
+
+
+def _check_uploads(config: MParticleConfig) -> None:
+    """Raises ConfigurationError where there is nothing to upload with."""
+    if config.handover is not None:
+        msg = "a client that hands over uploads nothing itself: use send(batch)"
+        raise ConfigurationError(msg)
+    if config.api_key is None:
+        msg = "this client was made without a key inside capture(): make another"
+        raise ConfigurationError(msg)
 
 
 def _check_kind(batch: object) -> None:

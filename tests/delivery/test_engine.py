@@ -27,6 +27,7 @@ from amplitude_async.delivery.outcome import (
     DropReason,
     Outcome,
 )
+from amplitude_async.delivery.parts import Site
 from amplitude_async.delivery.stats import Stats
 from amplitude_async.exceptions import QueueFullError
 from amplitude_async.storage import MemoryStorage, Record, Storage
@@ -57,16 +58,16 @@ class Rig:
         self.clock = FakeClock()
         self.transport = ScriptedTransport(answers, then=then, clock=self.clock)
         config = Config(api_key=KEY, **options)
-        self.engine = Engine(
+        site = Site.make(
             make_endpoint(config),
             config,
-            storage=storage or MemoryStorage(),
             transport=self.transport,
             clock=self.clock,
             rng=random.Random(1),
             max_age=config.max_event_age,
             client_id=id(self),
         )
+        self.engine = Engine(site, storage or MemoryStorage())
 
     async def track(self, *names: str, size: int = 0) -> list[Delivery]:
         """Accept events named after their user: "ann-1" is the first of "ann"."""

@@ -1,0 +1,253 @@
+"""A log in NATS JetStream: one stream of chunks, one pinned consumer for each place."""
+
+import ssl
+from collections.abc import Sequence
+from typing import Final
+
+from amplitude_async.exceptions import ConfigurationError
+from amplitude_async.fleet.log import (
+    DEFAULT_PROJECT,
+    Backlog,
+    BuriedLetter,
+    Chunk,
+    Claim,
+    Letter,
+    Log,
+    Place,
+    Settings,
+)
+from amplitude_async.fleet.nats.access import read_servers
+from amplitude_async.fleet.nats.api import Api
+from amplitude_async.fleet.nats.claim import JetStreamClaim
+from amplitude_async.fleet.nats.figures import Figures
+from amplitude_async.fleet.nats.keeping import Keeper
+from amplitude_async.fleet.nats.lease import Lease, Sentinel
+from amplitude_async.fleet.nats.letters import Letters
+from amplitude_async.fleet.nats.monitoring import durability, read_monitoring
+from amplitude_async.fleet.nats.plan import MOST_PARTITIONS, PROJECT, Plan
+from amplitude_async.fleet.nats.publishing import Publisher
+from amplitude_async.fleet.nats.reader import Reader
+from amplitude_async.fleet.nats.roster import Roster
+from amplitude_async.fleet.nats.wire import Wire
+
+__all__ = ["JetStreamLog"]
+
+MEBIBYTE: Final = 1024 * 1024
+# Below the megabyte that servers take by default, with room for headers.
+MAX_CHUNK_BYTES: Final = 1_000_000
+HEADER_BYTES: Final = 4_096
+DEFAULT_BYTES: Final = 1024 * MEBIBYTE
+DEFAULT_DEAD_BYTES: Final = 128 * MEBIBYTE
+READ_AHEAD: Final = 8 * MEBIBYTE
+REPLICAS: Final = 3
+
+
+class JetStreamLog(Log):
+    """A log in NATS JetStream: three servers of 2.15 or newer.
+
+    A chunk that is published again later than two minutes after it was stored is
+    stored twice: that is how long the servers remember ids.
+
+    Args:
+        servers: ``nats://one,two,three``, or a list; user and password may stand before
+            the first.
+        project: whose events these are: ``[a-z0-9_-]+``, at most 40 characters.
+        replicas: how many servers keep each chunk; below 3 the loss of one loses it.
+        max_bytes: what waiting chunks may take on each server, reserved at setup. When
+            that is full, publishing is refused.
+        dead_max_bytes: the same for dead letters.
+        max_chunk_bytes: most bytes of a chunk's data; the servers' ``max_payload`` has
+            to be some kilobytes more.
+        monitoring: ``http://one:8222,...``: where each server says whether it syncs to
+            disk before it acknowledges. Without it nobody knows.
+        credentials: path of a ``.creds`` file.
+        token: in place of user and password.
+        tls: instead of the system's certificates.
+    """
+
+    def __init__(
+        self,
+        servers: str | Sequence[str],
+        *,
+        project: str = DEFAULT_PROJECT,
+        replicas: int = REPLICAS,
+        max_bytes: int = DEFAULT_BYTES,
+        dead_max_bytes: int = DEFAULT_DEAD_BYTES,
+        max_chunk_bytes: int = MAX_CHUNK_BYTES,
+        monitoring: str | Sequence[str] | None = None,
+        credentials: str | None = None,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        if not isinstance(project, str) or not PROJECT.fullmatch(project):
+            msg = f"project={project!r} must be 1 to 40 of a-z, 0-9, _ and -: rename it"
+            raise ConfigurationError(msg)
+        if replicas not in (1, 3, 5):
+            msg = f"replicas={replicas!r} must be 1, 3 or 5: use 3"
+            raise ConfigurationError(msg)
+        _check_number("max_bytes", max_bytes, MEBIBYTE)
+        _check_number("dead_max_bytes", dead_max_bytes, MEBIBYTE)
+        _check_number("max_chunk_bytes", max_chunk_bytes, 64 * 1024)
+        self.project = project
+        self.max_chunk_bytes = max_chunk_bytes
+        self._access = read_servers(
+            servers, token=token, credentials=credentials, tls=tls
+        )
+        self._monitoring = read_monitoring(monitoring)
+        self._plan = Plan(project, replicas, max_bytes, dead_max_bytes)
+        self._wire = Wire(self._access)
+        self._api = Api(self._wire)
+        self._sentinel = Sentinel(self._api, self._plan)
+        self._claims: set[JetStreamClaim] = set()
+        self._settings: Settings | None = None
+
+    def __repr__(self) -> str:
+        return f"<JetStreamLog {self.fingerprint()}>"
+
+    def fingerprint(self) -> str:
+        """Name servers and project without a secret."""
+        return f"nats://{','.join(sorted(self._access.hosts))}/{self.project}"
+
+    # Life --------------------------------------------------------------------
+
+    async def setup(self, partitions: int | None = None) -> list[str]:
+        """Make or migrate what the log needs on its servers; safe to repeat.
+
+        Args:
+            partitions: of each destination; None: 1, or as many as there are.
+
+        Returns:
+            What was done, a line for each thing; empty where nothing had to be.
+
+        Raises:
+            ConfigurationError: a setting that is there cannot be what was asked for.
+            LogError: the servers do not answer.
+        """
+        if partitions is not None and not 1 <= partitions <= MOST_PARTITIONS:
+            msg = f"partitions={partitions!r} must be 1 to {MOST_PARTITIONS}: ask for fewer"
+            raise ConfigurationError(msg)
+        self._wire.reopen()
+        return await Keeper(self._wire, self._plan).setup(partitions)
+
+    async def open(self) -> Settings:
+        """Connect and check every setting; safe to repeat while it is open.
+
+        Raises:
+            ConfigurationError: it was not set up, or a setting breaks the promise.
+            LogError: the servers do not answer.
+        """
+        if self._settings is not None:
+            return self._settings
+        self._wire.reopen()
+        partitions = await Keeper(self._wire, self._plan).check()
+        least = self.max_chunk_bytes + HEADER_BYTES
+        if self._wire.max_payload < least:
+            msg = (
+                f"max_payload={self._wire.max_payload} of the server must be at least "
+                f"{least} for max_chunk_bytes={self.max_chunk_bytes}: raise the one, or "
+                "lower the other"
+            )
+            raise ConfigurationError(msg)
+        synced, warnings = await durability(self._monitoring, self._plan.replicas)
+        if self._plan.replicas < REPLICAS:
+            warnings.append(
+                f"replicas={self._plan.replicas}: what a server has not handed over is "
+                "lost with it; use 3 servers and replicas=3"
+            )
+        self._settings = Settings(partitions, synced, tuple(warnings))
+        return self._settings
+
+    async def close(self) -> None:
+        """End tasks and close the connection; safe to repeat."""
+        self._settings = None
+        claims, self._claims = self._claims, set()
+        for claim in claims:
+            await claim.end()
+        await self._sentinel.stop()
+        await self._wire.close()
+
+    def abandon(self) -> None:
+        """Forget the connection without touching it: of a parent, or a closed loop."""
+        self._settings = None
+        self._claims.clear()
+        self._sentinel.abandon()
+        self._wire.abandon()
+
+    # Chunks ------------------------------------------------------------------
+
+    async def publish(self, chunk: Chunk) -> None:
+        """Store a chunk; returns when the log has acknowledged it as durable."""
+        await Publisher(self._wire, self._plan).publish(chunk)
+
+    async def claim(self, place: Place, holder: str, lease: float) -> Claim | None:
+        """Claim a place that is free, or whose holder's lease has run out."""
+        self._sentinel.begin()
+        keeper = Keeper(self._wire, self._plan)
+        holding = Lease(
+            self._api,
+            self._plan.held,
+            self._plan.lease_subject(place),
+            holder=holder,
+            length=lease,
+        )
+        if not await holding.take(self._sentinel):
+            return None
+
+        async def owned() -> bool:
+            if not await holding.confirmed():
+                return False
+            await keeper.ensure_consumer(place)
+            return True
+
+        reader = Reader(
+            self._wire,
+            self._plan.stream,
+            self._plan.consumer(place),
+            owned=owned,
+            window=max(READ_AHEAD, 2 * self.max_chunk_bytes),
+        )
+        reader.begin()
+        claim = JetStreamClaim(place, holding, reader)
+        self._claims = {other for other in self._claims if not other.ended} | {claim}
+        return claim
+
+    async def backlog(self) -> list[Backlog]:
+        """Say what waits in each place that anybody ever used.
+
+        Chunks are counted by the server; events and bytes are estimated from the oldest
+        few of a place.
+        """
+        return await Figures(self._api, self._plan).backlog()
+
+    # Relays ------------------------------------------------------------------
+
+    async def announce(self, destination: str, holder: str, lease: float) -> int:
+        """Say that a relay of a destination lives; returns how many of its do."""
+        self._sentinel.begin()
+        roster = Roster(self._api, self._plan, self._sentinel)
+        return await roster.announce(destination, holder, lease)
+
+    async def withdraw(self, destination: str, holder: str) -> None:
+        """Say that a relay of a destination lives no longer."""
+        roster = Roster(self._api, self._plan, self._sentinel)
+        await roster.withdraw(destination, holder)
+
+    # Dead letters ------------------------------------------------------------
+
+    async def bury(self, letters: Sequence[Letter]) -> None:
+        """Keep dead letters; returns when they are durable."""
+        await Letters(self._api, self._plan).bury(letters)
+
+    async def letters(self, after: int, limit: int) -> list[BuriedLetter]:
+        """Read dead letters above a position, in order."""
+        return await Letters(self._api, self._plan).read(after, limit)
+
+    async def forget_letters(self, positions: Sequence[int]) -> None:
+        """Take dead letters away for good; unknown ones are no error."""
+        await Letters(self._api, self._plan).forget(positions)
+
+
+def _check_number(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        msg = f"{name}={value!r} must be a number of bytes, at least {least}: raise it"
+        raise ConfigurationError(msg)

@@ -1,0 +1,303 @@
+"""Reads one place in order: wins the pin, resets the consumer, and notices any gap.
+
+A pinned consumer gives messages to one client, and promises nothing about what an
+earlier one was given and did not acknowledge. RESET does: it delivers exactly what is
+not acknowledged, from the oldest on, and numbers the deliveries from one. So each new
+pin begins with a RESET, and a number that is missing begins everything anew.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from amplitude_async.exceptions import LogError
+from amplitude_async.fleet.log import StoredChunk
+from amplitude_async.fleet.nats.api import Api
+from amplitude_async.fleet.nats.ledger import Ledger, delivery_of
+from amplitude_async.fleet.nats.plan import GROUP, seconds
+from amplitude_async.fleet.nats.pulls import Pulls
+from amplitude_async.fleet.nats.session import Session, State
+from amplitude_async.fleet.nats.wire import Message, Wire
+
+__all__ = ["Reader"]
+
+HEARTBEAT: Final = 1.0
+# So many seconds without a sign, where some were due: the request is gone.
+SILENCE: Final = 3.5
+PULL_EXPIRES: Final = 10.0
+WIN_EXPIRES: Final = 30.0
+KEEP_PIN: Final = 2.5
+IN_PROGRESS: Final = 10.0
+TICK: Final = 0.5
+# A floor under winning the pin again and again.
+FLOOR: Final = 0.1
+CEILING: Final = 1.0
+CALL_LIMIT: Final = 2.0
+SETTLE: Final = 2.0
+# So long a read waits for company of what it has.
+GATHER: Final = 0.2
+ACKNOWLEDGE: Final = b"+ACK"
+PROGRESS: Final = b"+WPI"
+
+
+class Reader:
+    """What one claim reads, and the task that keeps it coming.
+
+    Args:
+        wire: the connection.
+        stream: of the chunks.
+        consumer: of the place.
+        owned: tells whether the place is still ours; asked before the pin is won.
+        window: bytes to read ahead.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        stream: str,
+        consumer: str,
+        *,
+        owned: Callable[[], Awaitable[bool]],
+        window: int,
+    ) -> None:
+        self._wire = wire
+        self._api = Api(wire)
+        self._path = f"{stream}.{consumer}"
+        self._owned = owned
+        self._window = window
+        self._ledger = Ledger()
+        self._pulls = Pulls(window, PULL_EXPIRES)
+        self._session = Session(0.0)
+        self._stirred = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._came = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.resets = 0
+        """How often the consumer was reset."""
+
+    def __repr__(self) -> str:
+        return f"<Reader of {self._path} {self._session!r}: {self._ledger!r}>"
+
+    @property
+    def ended(self) -> bool:
+        """True where its task has ended."""
+        return self._task is None or self._task.done()
+
+    # For the claim -----------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start reading."""
+        name = f"amplitude_async {self._path}"
+        self._task = asyncio.create_task(self._run(), name=name)
+
+    async def end(self) -> None:
+        """Stop reading, and forget what nobody took."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        self._ledger.clear()
+
+    def take(self, max_bytes: int) -> list[StoredChunk]:
+        """Hand out what came."""
+        chunks = self._ledger.take(max_bytes)
+        if not self._ledger.ready:
+            self._arrived.clear()
+        self._stirred.set()
+        return chunks
+
+    async def arrived(self, timeout: float) -> bool:
+        """Wait until something can be taken; False where nothing came in time."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._arrived.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def settle(self, max_bytes: int) -> None:
+        """Wait for what the log has for us and has not sent yet, where there is any."""
+        if self.ended:
+            return
+        if not self._ledger.ready and await self._expected():
+            await self.arrived(SETTLE)
+        enough = min(max_bytes, self._window // 2)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GATHER):
+                while self._ledger.size < enough and self._session.more:
+                    self._came.clear()
+                    await self._came.wait()
+
+    async def _expected(self) -> bool:
+        try:
+            info = await self._api.call(f"CONSUMER.INFO.{self._path}", limit=CALL_LIMIT)
+        except LogError:
+            return False  # who keeps the lease hears of it
+        coming = info["num_pending"]
+        if self._session.state is State.READING:
+            coming += max(info["delivered"]["consumer_seq"] - self._session.number, 0)
+        else:
+            coming += info["num_ack_pending"]
+        return bool(coming)
+
+    async def acknowledge(self, positions: Sequence[int], *, confirm: bool) -> None:
+        """Tell the log that chunks are done with, and wait until it says it knows.
+
+        Raises:
+            LogError: the log does not say so: it may know or not.
+        """
+        subjects = self._ledger.subjects(positions)
+        if not subjects:
+            return
+        *others, last = subjects
+        for subject in others:
+            await self._wire.publish(subject, ACKNOWLEDGE)
+        if confirm:
+            # They are taken in the order in which they were sent: one answer is enough.
+            await self._wire.request(last, ACKNOWLEDGE, timeout=CALL_LIMIT)
+        else:
+            await self._wire.publish(last, ACKNOWLEDGE)
+        self._ledger.finish(positions)
+
+    async def unpin(self) -> None:
+        """Make room for another reader at once."""
+        body = {"group": GROUP}
+        await self._api.call(f"CONSUMER.UNPIN.{self._path}", body, limit=CALL_LIMIT)
+
+    # The task ----------------------------------------------------------------
+
+    async def _run(self) -> None:
+        pause = FLOOR
+        while True:
+            self._session = Session(self._now())
+            self._pulls = Pulls(self._window, PULL_EXPIRES)
+            try:
+                if not await self._owned():
+                    self._ledger.clear()
+                    return
+                if await self._attempt():
+                    pause = FLOOR
+            except LogError as error:
+                # Its leader is elected, or we are cut off: the lease tells the relay.
+                self._session.broke(type(error).__name__)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, CEILING)
+
+    async def _attempt(self) -> bool:
+        """Read until something breaks; True where that went well for a while."""
+        session = self._session
+
+        async def heard(message: Message) -> None:
+            await self._heard(session, message)
+
+        stop = await self._wire.subscribe(f"{session.inbox}.*", heard)
+        reconnects = self._wire.reconnects
+        try:
+            await self.unpin()
+            # What an earlier reader was given is not given to us, until it is reset.
+            await self._reset()
+            await self._win(session)
+            if session.state is State.WINNING:
+                await self._reset()
+                session.read_on()
+            began = self._now()
+            while session.state is State.READING:
+                if reconnects != self._wire.reconnects:
+                    session.broke("reconnected")
+                    break
+                await self._feed(session)
+            return self._now() - began > CEILING
+        finally:
+            await stop()
+
+    async def _reset(self) -> None:
+        await self._api.call(f"CONSUMER.RESET.{self._path}", limit=CALL_LIMIT)
+        self.resets += 1
+
+    async def _win(self, session: Session) -> None:
+        """Ask for one message: with it comes the pin, and the rest is asked under it."""
+        reconnects = self._wire.reconnects
+        until = 0.0
+        while session.state is State.WINNING and not session.pin:
+            if self._now() >= until:
+                until = self._now() + WIN_EXPIRES
+                await self._pull(session, 1, expires=WIN_EXPIRES)
+            await self._stir(TICK)
+            if self._silent(session) or reconnects != self._wire.reconnects:
+                session.broke("no sign of the consumer")
+
+    async def _feed(self, session: Session) -> None:
+        """Ask for what there is room for, and say what is still in hand."""
+        wanted = self._pulls.wanted(self._ledger.size, self._now())
+        if wanted:
+            await self._pull(session, wanted, expires=PULL_EXPIRES)
+        elif self._now() - session.asked_at > KEEP_PIN:
+            # So small that no message fits: it keeps the pin, whatever was read.
+            await self._pull(session, 0, expires=2 * HEARTBEAT)
+        if self._now() - session.told_at > IN_PROGRESS:
+            session.told_at = self._now()
+            for subject in self._ledger.due:
+                await self._wire.publish(subject, PROGRESS)
+        await self._stir(TICK)
+        if self._silent(session):
+            session.broke("no sign of the consumer")
+
+    async def _pull(self, session: Session, count: int, *, expires: float) -> None:
+        body = {
+            "batch": count or 1,
+            "expires": seconds(expires),
+            "idle_heartbeat": seconds(HEARTBEAT),
+            "group": GROUP,
+            "max_bytes": self._window if count else 1,
+        }
+        if session.pin:
+            body["id"] = session.pin
+        session.asked_at = self._now()
+        name = self._pulls.ask(count, session.asked_at)
+        await self._wire.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._path}",
+            json.dumps(body).encode(),
+            f"{session.inbox}.{name}",
+        )
+
+    def _silent(self, session: Session) -> bool:
+        """True where signs were due, and none came.
+
+        With nothing asked for, the request that keeps the pin brings one now and then.
+        """
+        return self._now() - session.heard_at > SILENCE
+
+    async def _stir(self, timeout: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._stirred.wait()
+        self._stirred.clear()
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    # What comes in -----------------------------------------------------------
+
+    async def _heard(self, session: Session, message: Message) -> None:
+        if session is not self._session:
+            return
+        session.heard_at = self._now()
+        delivery = delivery_of(message.reply)
+        if delivery is None:
+            name = session.ended_pull(message)
+            if name is not None:
+                self._pulls.ended(name)
+        else:
+            self._pulls.came(len(message.data))
+            if session.accepts(delivery, message):
+                again = self._ledger.came(delivery, message)
+                if again is not None:
+                    # It was acknowledged, and the log does not know: it is told again.
+                    await self._wire.publish(again, ACKNOWLEDGE)
+        if self._ledger.ready:
+            self._arrived.set()
+        self._came.set()
+        self._stirred.set()

@@ -62,7 +62,7 @@ class _Store:
         self.shelves: dict[Place, _Shelf] = {}
         self.letters: dict[int, BuriedLetter] = {}
         self.living: dict[tuple[str, str], float] = {}
-        self._ids: dict[str, float] = {}
+        self.ids: dict[str, float] = {}
         self._last = 0
 
     def next_position(self) -> int:
@@ -82,9 +82,9 @@ class _Store:
         """Store a chunk, unless one of its id was stored lately."""
         shelf = self.shelf(chunk.place)
         now = self.clock.now()
-        while self._ids and now - next(iter(self._ids.values())) > REMEMBERED:
-            del self._ids[next(iter(self._ids))]
-        if chunk.id in self._ids:
+        while self.ids and now - next(iter(self.ids.values())) > REMEMBERED:
+            del self.ids[next(iter(self.ids))]
+        if chunk.id in self.ids:
             return
         if self.size + len(chunk.data) > self.max_bytes:
             msg = (
@@ -92,7 +92,7 @@ class _Store:
                 "start relays, or make it with more max_bytes"
             )
             raise LogFullError(msg)
-        self._ids[chunk.id] = now
+        self.ids[chunk.id] = now
         self.size += len(chunk.data)
         position = self.next_position()
         stored = StoredChunk(position, chunk.id, chunk.data, self.clock.wall())

@@ -82,11 +82,9 @@ def project_of(directory: Path) -> str:
     return "t" + hashlib.sha256(str(directory).encode()).hexdigest()[:20]
 
 
-async def until(
-    look: Callable[[], Awaitable[bool]], *, patience: float = PATIENCE
-) -> None:
+async def until(look: Callable[[], Awaitable[bool]]) -> None:
     """Wait until something is so; a test fails where it never is."""
-    async with asyncio.timeout(patience):
+    async with asyncio.timeout(PATIENCE):
         while not await look():
             await asyncio.sleep(LOOK)
 
@@ -722,8 +720,7 @@ class _ClaimPromises(_Fleet):
 
         self.run(test())
 
-    @pytest.mark.parametrize("how", ["close", "abandon"])
-    def test_the_place_of_the_dead_is_inherited(self, tmp_path: Path, how: str) -> None:
+    def test_the_place_of_the_dead_is_inherited(self, tmp_path: Path) -> None:
         """With all that they had not acknowledged, in order."""
 
         async def test() -> None:

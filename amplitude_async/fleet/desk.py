@@ -7,6 +7,7 @@ from typing import Final
 
 from amplitude_async.client.base import BaseClient
 from amplitude_async.delivery.clock import Clock
+from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.tasks import within
 from amplitude_async.exceptions import LogError
@@ -22,6 +23,7 @@ __all__ = ["Desk"]
 LOOK_INTERVAL: Final = 0.5
 LOOKS_IN_LEASE: Final = 4
 PATIENCE: Final = 10.0
+SICK_PATIENCE: Final = 1.0
 # A place with chunks that only a newer version can read is left to newer relays.
 PUZZLED_PAUSE: Final = 60.0
 
@@ -166,8 +168,11 @@ class Desk:
         """Give all places back: what was begun is finished first, if it can be.
 
         Args:
-            patience: seconds until what was begun is left undone too.
+            patience: seconds until what was begun is left undone too; less where the
+                destination takes nothing anyway.
         """
+        if self.client.health is not Health.HEALTHY:
+            patience = min(patience, SICK_PATIENCE)
         tasks = {task for _, task in self._held.values()}
         for holding, _ in self._held.values():
             holding.leave()

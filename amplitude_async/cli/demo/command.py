@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Final
@@ -16,6 +17,8 @@ from amplitude_async.cli.browsing import open_page, start_nearby
 from amplitude_async.cli.demo.busy import BUSY_FORECAST
 from amplitude_async.cli.demo.chaos import FORECAST
 from amplitude_async.cli.demo.crash import run_crash_demo
+from amplitude_async.cli.demo.fleet.log_servers import LogServersError
+from amplitude_async.cli.demo.fleet.show import FleetReport, run_fleet_demo
 from amplitude_async.cli.demo.purchases import (
     Purchase,
     PurchaseLogError,
@@ -35,7 +38,14 @@ __all__ = ["demo"]
 _POLL: Final = 0.1
 
 
-def demo(
+class LogKind(StrEnum):
+    """What a log runs on."""
+
+    POSTGRES = "postgres"
+    NATS = "nats"
+
+
+def demo(  # noqa: PLR0913 - each is an option of the command
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Replay only so many purchases; all by default."),
@@ -62,6 +72,12 @@ def demo(
         bool,
         typer.Option("--mparticle", help="Feed a local mParticle server as well."),
     ] = False,
+    fleet: Annotated[
+        LogKind | None,
+        typer.Option(
+            help="Bring up a log, two relays and a producer, and kill one of each."
+        ),
+    ] = None,
     stay: Annotated[
         bool,
         typer.Option("--open", help="Show the page, and leave it up until Ctrl-C."),
@@ -75,6 +91,19 @@ def demo(
     Exit codes: 0 all arrived, 1 a purchase is missing, doubled or changed, 2 wrong
     command or log, 130 interrupted.
     """
+    if fleet is not None:
+        others = (
+            chaos,
+            busy,
+            crash,
+            mparticle,
+            stay,
+            limit is not None,
+            log is not None,
+        )
+        if any(others):
+            raise refusal("--fleet goes with --json alone: leave the rest out")
+        raise typer.Exit(0 if _show_fleet(fleet, as_json=as_json).ok else 1)
     if mparticle and crash:
         raise refusal("--mparticle and --crash do not go together: leave one out")
     if busy and (chaos or crash or mparticle):
@@ -111,6 +140,22 @@ def demo(
         if emulator is not None:
             _leave_up(emulator, report)
     raise typer.Exit(0 if report.ok else 1)
+
+
+def _show_fleet(kind: LogKind, *, as_json: bool) -> FleetReport:
+    """Show what a fleet survives, on servers of its own."""
+    stage = Show(Console(stderr=as_json), 0)
+    with TemporaryDirectory(prefix="amplitude-fleet-") as folder:
+        try:
+            report = asyncio.run(run_fleet_demo(kind.value, Path(folder), stage))
+        except LogServersError as error:
+            raise refusal(f"cannot start a log: {error}") from None
+    if as_json:
+        typer.echo(json.dumps(report.as_json(), indent=2))
+    else:
+        for line in report.lines():
+            typer.echo(line)
+    return report
 
 
 def _stage(total: int, *, as_json: bool) -> Stage:

@@ -1,0 +1,1 @@
+"""The fleet on one machine: a real log, two relays, a producer, and what is killed."""

@@ -29,6 +29,7 @@ from amplitude_async.fleet.log import (
     Settings,
     StoredChunk,
 )
+from amplitude_async.shown import shown
 
 __all__ = ["MemoryLog"]
 
@@ -232,9 +233,9 @@ class MemoryLog(Log):
         max_bytes: int = DEFAULT_MAX_BYTES,
         clock: Clock | None = None,
     ) -> None:
-        if not _PROJECT.fullmatch(project):
+        if not isinstance(project, str) or not _PROJECT.fullmatch(project):
             msg = (
-                f"project={project!r} is no name of a project: use 1 to 40 of "
+                f"project={shown(project)} is no name of a project: use 1 to 40 of "
                 "a-z, 0-9, _ and -"
             )
             raise ConfigurationError(msg)
@@ -305,10 +306,10 @@ class MemoryLog(Log):
         there = self._store.partitions
         if there is None:
             self._store.partitions = partitions or 1
-            return [f"log {self.project!r} made, partitions: {partitions or 1}"]
+            return [f"log {shown(self.project)} made, partitions: {partitions or 1}"]
         if partitions not in (None, there):
             msg = (
-                f"partitions={partitions}: log {self.project!r} was set up with "
+                f"partitions={partitions}: log {shown(self.project)} was set up with "
                 f"{there}, and their number is fixed: ask for {there}, or use "
                 "another project"
             )
@@ -319,7 +320,7 @@ class MemoryLog(Log):
         """Make ready."""
         partitions = self._store.partitions
         if partitions is None:
-            msg = f"log {self.project!r} was not set up: await its setup() first"
+            msg = f"log {shown(self.project)} was not set up: await its setup() first"
             raise ConfigurationError(msg)
         self._open = True
         await self.reach()

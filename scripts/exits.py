@@ -13,11 +13,12 @@ PICTURE = Path(__file__).parents[1] / "docs" / "images" / "exits.svg"
 SVG = "http://www.w3.org/2000/svg"
 WIDTH = 760
 LEFT, ROAD_WIDTH = 16, 238
-EXITS = 292
+EXITS, PILL = 288, 104
 TOP, LINE, GAP = 20, 24, 26
 PADDING = 9
 KINDS = {
     "DELIVERED": "good",
+    "HANDED_OVER": "good",
     "REJECTED": "bad",
     "DROPPED": "warn",
     "STORED": "kept",
@@ -116,6 +117,7 @@ ROAD: Sequence[Stretch] = (
         (
             Exit("REJECTED", "the server's words, or a refused key"),
             Exit("DELIVERED", "the server took it"),
+            Exit("HANDED_OVER", "in its place a fleet's log took it"),
         ),
     ),
     Stretch(
@@ -193,11 +195,11 @@ def _exit(one: Exit, y: float) -> Iterator[str]:
     kind = KINDS[one.status]
     yield _arrow(f"M{LEFT + ROAD_WIDTH + 2} {y:g}H{EXITS - 4}")
     yield (
-        f'<rect class="{kind}-back" x="{EXITS}" y="{y - 10:g}" width="84" height="20"'
-        ' rx="10"/>'
+        f'<rect class="{kind}-back" x="{EXITS}" y="{y - 10:g}" width="{PILL}"'
+        ' height="20" rx="10"/>'
     )
-    yield _text(EXITS + 42, y + 4, one.status, f"status {kind}")
-    x = EXITS + 92
+    yield _text(EXITS + PILL / 2, y + 4, one.status, f"status {kind}")
+    x = EXITS + PILL + 8
     if one.reason:
         yield _text(x, y + 4.5, one.reason, "name")
         x += 112

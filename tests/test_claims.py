@@ -187,14 +187,20 @@ def test_the_causes_in_the_log_are_all_told() -> None:
     """Each cause that a line can name is in a table for whoever reads the log."""
     told = {
         cause.split()[0]
-        for name in ("delivery.md", "spool.md")
+        for name in ("delivery.md", "spool.md", "operate/fleet-runbook.md")
         for row in re.findall(r"^\| (`.+?`) \|", page(name), re.MULTILINE)
         for cause in re.findall(r"`([^`]+)`", row)
     }
     found = {cause for path in PACKAGE.rglob("*.py") for cause in causes(path)}
 
     assert len(found) > 20
-    assert sorted(found - told) == []
+    # Of one that is put together in its first word, each instance has a row.
+    untold = {
+        cause
+        for cause in found - told
+        if not (cause.endswith("_") and any(one.startswith(cause) for one in told))
+    }
+    assert sorted(untold) == []
 
 
 def causes(path: Path) -> Iterator[str]:

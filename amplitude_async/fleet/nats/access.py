@@ -22,11 +22,11 @@ class Access:
     servers: tuple[MaskedText, ...]
     hosts: tuple[str, ...]
     """The same as ``host:port``, without a secret."""
-    user: MaskedText = MaskedText()
-    password: MaskedText = MaskedText()
-    token: MaskedText = MaskedText()
-    credentials: str | None = None
-    tls: ssl.SSLContext | None = None
+    user: MaskedText
+    password: MaskedText
+    token: MaskedText
+    credentials: str | None
+    tls: ssl.SSLContext | None
 
     @property
     def encrypted(self) -> bool:

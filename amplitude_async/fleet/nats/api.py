@@ -63,7 +63,7 @@ def failure(answer: Mapping[str, Any]) -> LogError | None:
     if code == TOO_LARGE:
         return ChunkTooLargeError(f"{words} ({code})")
     if code == 10060:
-        msg = f"the stream is another: {words} ({code}); run `amplitude-async relay setup`"
+        msg = f"{words} ({code}): run `amplitude-async relay setup`"
         return LogRefusedError(msg)
     return ApiError(code, words)
 
@@ -127,7 +127,7 @@ class Api:
                 if isinstance(trouble, ApiError | LogFullError):
                     raise
                 error = trouble
-            if loop.time() + PAUSE >= deadline:
+            if self._wire.closed or loop.time() + PAUSE >= deadline:
                 raise error
             await asyncio.sleep(PAUSE)
 
@@ -165,7 +165,8 @@ class Api:
             LogError: it is not known.
         """
         headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
-        deadline = asyncio.get_running_loop().time() + LIMIT
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LIMIT
         while True:
             error: LogError | None
             try:
@@ -186,7 +187,7 @@ class Api:
                 if isinstance(trouble, ApiError):
                     raise
                 error = trouble
-            if asyncio.get_running_loop().time() + PAUSE >= deadline:
+            if self._wire.closed or loop.time() + PAUSE >= deadline:
                 raise error
             await asyncio.sleep(PAUSE)
 
@@ -216,14 +217,15 @@ class Api:
         return await self._direct(stream, json.dumps(body).encode())
 
     async def _direct(self, stream: str, body: bytes) -> list[Stored]:
-        deadline = asyncio.get_running_loop().time() + LIMIT
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LIMIT
         while True:
             try:
                 found = await self._wire.gather(
                     f"$JS.API.DIRECT.GET.{stream}", body, ATTEMPT
                 )
             except LogError:
-                if asyncio.get_running_loop().time() + PAUSE >= deadline:
+                if self._wire.closed or loop.time() + PAUSE >= deadline:
                     raise
                 await self._wire.connect()
                 await asyncio.sleep(PAUSE)

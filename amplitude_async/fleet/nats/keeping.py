@@ -101,8 +101,9 @@ class Keeper:
         known = self._plan.partitions_of(found)
         if partitions not in (None, known):
             msg = (
-                f"partitions={partitions}, and project {self._plan.project!r} was set up "
-                f"with {known}, which is fixed: ask for {known}, or use another project"
+                f"partitions={partitions}, and project {self._plan.project!r} was set "
+                f"up with {known}, which is fixed: ask for {known}, or use another "
+                "project"
             )
             raise ConfigurationError(msg)
         for wanted in self._plan.streams(known):
@@ -167,8 +168,8 @@ class Keeper:
             if isinstance(error, ApiError) and error.code == NAME_IN_USE:
                 return  # somebody else made it, and it is checked
             msg = (
-                f"stream {name} cannot be made with replicas={self._plan.replicas} and "
-                f"max_bytes={wanted.get('max_bytes')}: {error}; ask for fewer, or give "
+                f"stream {name} cannot be made with replicas={self._plan.replicas} "
+                f"and max_bytes={wanted.get('max_bytes')}: {error}; ask for fewer, or give "
                 "the servers more"
             )
             raise ConfigurationError(msg) from None

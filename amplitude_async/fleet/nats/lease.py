@@ -166,7 +166,7 @@ class Lease:
             self.lost = True
 
     async def valid(self) -> bool:
-        """Tell whether the place is still this holder's; the log is asked if in doubt."""
+        """Tell whether the place is still this holder's; asks the log if in doubt."""
         if self.lost:
             return False
         if asyncio.get_running_loop().time() < self._until:

@@ -1,7 +1,7 @@
 """What one claim was given and has not acknowledged: each chunk is handed out once."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from amplitude_async.fleet.log import StoredChunk
@@ -44,6 +44,7 @@ class Ledger:
     def __init__(self) -> None:
         self._ready: deque[StoredChunk] = deque()
         self._due: dict[int, str] = {}
+        self._decided: set[int] = set()
         self._last = 0
         self.size = 0
         """Bytes that nobody has read yet."""
@@ -65,7 +66,7 @@ class Ledger:
         """Take a chunk in.
 
         Returns:
-            Where to acknowledge it once more, where that was done and is not known.
+            Where to acknowledge it at once: it was decided, and the log does not know.
         """
         position = delivery.position
         if position <= self._last:
@@ -74,6 +75,9 @@ class Ledger:
             self._due[position] = message.reply
             return None
         self._last = position
+        if position in self._decided:
+            self._decided.discard(position)
+            return message.reply
         self._due[position] = message.reply
         name = message.headers.get("Nats-Msg-Id", "")
         chunk = StoredChunk(position, name, message.data, delivery.stored_at)
@@ -92,15 +96,25 @@ class Ledger:
             self.size -= len(chunk.data)
         return taken
 
-    def subjects(self, positions: Iterable[int]) -> list[str]:
+    def subjects(self, positions: Sequence[int]) -> list[str]:
         """Give the subjects where chunks are to be acknowledged."""
         found = (self._due.get(position) for position in positions)
         return [subject for subject in found if subject is not None]
 
-    def finish(self, positions: Iterable[int]) -> None:
-        """Note that the log knows of acknowledgements."""
+    def finish(self, positions: Sequence[int]) -> None:
+        """Note that chunks are decided.
+
+        An earlier claim of the same relay may have read those that have not come yet.
+        """
         for position in positions:
             self._due.pop(position, None)
+            if position > self._last:
+                self._decided.add(position)
+        done = set(positions)
+        if self._ready and max(done, default=0) >= self._ready[0].position:
+            left = [chunk for chunk in self._ready if chunk.position not in done]
+            self._ready = deque(left)
+            self.size = sum(len(chunk.data) for chunk in left)
 
     def clear(self) -> None:
         """Forget what nobody has read: it is somebody else's."""

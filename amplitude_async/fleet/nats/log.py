@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Sequence
 from typing import Final
 
-from amplitude_async.exceptions import ConfigurationError
+from amplitude_async.exceptions import ChunkTooLargeError, ConfigurationError
 from amplitude_async.fleet.log import (
     DEFAULT_PROJECT,
     Backlog,
@@ -65,7 +65,7 @@ class JetStreamLog(Log):
         tls: instead of the system's certificates.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each with a default
         self,
         servers: str | Sequence[str],
         *,
@@ -106,7 +106,8 @@ class JetStreamLog(Log):
 
     def fingerprint(self) -> str:
         """Name servers and project without a secret."""
-        return f"nats://{','.join(sorted(self._access.hosts))}/{self.project}"
+        hosts = ",".join(sorted(self._access.hosts))
+        return f"nats://{hosts}/{self.project}"
 
     # Life --------------------------------------------------------------------
 
@@ -124,10 +125,14 @@ class JetStreamLog(Log):
             LogError: the servers do not answer.
         """
         if partitions is not None and not 1 <= partitions <= MOST_PARTITIONS:
-            msg = f"partitions={partitions!r} must be 1 to {MOST_PARTITIONS}: ask for fewer"
+            msg = f"partitions={partitions!r} must be 1 to {MOST_PARTITIONS}: use 1"
             raise ConfigurationError(msg)
-        self._wire.reopen()
-        return await Keeper(self._wire, self._plan).setup(partitions)
+        # On a connection of its own: nobody has to close a log that was only set up.
+        wire = Wire(self._access)
+        try:
+            return await Keeper(wire, self._plan).setup(partitions)
+        finally:
+            await wire.close()
 
     async def open(self) -> Settings:
         """Connect and check every setting; safe to repeat while it is open.
@@ -139,13 +144,21 @@ class JetStreamLog(Log):
         if self._settings is not None:
             return self._settings
         self._wire.reopen()
+        try:
+            self._settings = await self._check()
+        except BaseException:
+            await self._wire.close()
+            raise
+        return self._settings
+
+    async def _check(self) -> Settings:
         partitions = await Keeper(self._wire, self._plan).check()
         least = self.max_chunk_bytes + HEADER_BYTES
         if self._wire.max_payload < least:
             msg = (
                 f"max_payload={self._wire.max_payload} of the server must be at least "
-                f"{least} for max_chunk_bytes={self.max_chunk_bytes}: raise the one, or "
-                "lower the other"
+                f"{least} for max_chunk_bytes={self.max_chunk_bytes}: raise the one, "
+                "or lower the other"
             )
             raise ConfigurationError(msg)
         synced, warnings = await durability(self._monitoring, self._plan.replicas)
@@ -154,8 +167,7 @@ class JetStreamLog(Log):
                 f"replicas={self._plan.replicas}: what a server has not handed over is "
                 "lost with it; use 3 servers and replicas=3"
             )
-        self._settings = Settings(partitions, synced, tuple(warnings))
-        return self._settings
+        return Settings(partitions, synced, tuple(warnings))
 
     async def close(self) -> None:
         """End tasks and close the connection; safe to repeat."""
@@ -177,6 +189,12 @@ class JetStreamLog(Log):
 
     async def publish(self, chunk: Chunk) -> None:
         """Store a chunk; returns when the log has acknowledged it as durable."""
+        if len(chunk.data) > self.max_chunk_bytes:
+            msg = (
+                f"{len(chunk.data)} bytes in a chunk, and max_chunk_bytes="
+                f"{self.max_chunk_bytes}: publish less at once"
+            )
+            raise ChunkTooLargeError(msg)
         await Publisher(self._wire, self._plan).publish(chunk)
 
     async def claim(self, place: Place, holder: str, lease: float) -> Claim | None:

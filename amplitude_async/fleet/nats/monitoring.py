@@ -46,10 +46,11 @@ async def durability(urls: Iterable[str], needed: int) -> tuple[bool, list[str]]
     """
     urls = list(urls)
     if not urls:
-        return False, [
+        msg = (
             f"{NOT_SYNCED}: nobody was asked whether servers have `sync_interval: "
             "always`; give monitoring= the http_port of each"
-        ]
+        )
+        return False, [msg]
     timeout = aiohttp.ClientTimeout(total=LIMIT)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         answers = await asyncio.gather(*(_ask(session, url) for url in urls))
@@ -64,8 +65,8 @@ async def durability(urls: Iterable[str], needed: int) -> tuple[bool, list[str]]
             synced.add(str(answer.get("server_id", url)))
         else:
             warnings.append(
-                f"{NOT_SYNCED}: the server at {shown} has no `sync_interval: always` in "
-                "its jetstream block; add it"
+                f"{NOT_SYNCED}: the server at {shown} has no `sync_interval: always` "
+                "in its jetstream block; add it"
             )
     if len(synced) < needed and not warnings:
         warnings.append(

@@ -28,7 +28,7 @@ MAX_ACK_PENDING: Final = 2_000
 MOST_PARTITIONS: Final = 1_024
 
 # An unset field of an answer means the same as these.
-_EMPTY: Final = (None, 0, "", False, -1, [], {})
+_EMPTY: Final[tuple[Any, ...]] = (None, 0, "", False, -1, [], {})
 
 
 def seconds(number: float) -> int:
@@ -119,7 +119,7 @@ class Plan:
                 "subjects": [f"ax_held.{self.project}.>"],
                 "retention": "limits",
                 "max_msgs_per_subject": 1,
-                # Each subject keeps its last record: the newest is never the one too many.
+                # A subject's newest record takes the place of the one before.
                 "discard": "old",
             },
         ]
@@ -159,9 +159,9 @@ class Plan:
         schema = metadata.get(SCHEMA_KEY)
         if schema != SCHEMA:
             msg = (
-                f"stream {self.stream} has {SCHEMA_KEY}={schema!r} in its metadata, and "
-                f"this version needs {SCHEMA!r}: use the version that set it up, or "
-                "another project"
+                f"stream {self.stream} has {SCHEMA_KEY}={schema!r} in its metadata, "
+                f"and this version needs {SCHEMA!r}: use the version that set it up, "
+                "or another project"
             )
             raise ConfigurationError(msg)
         return int(metadata[PARTITIONS_KEY])

@@ -57,12 +57,13 @@ class Publisher:
             except LogError as error:
                 trouble = error
                 doubtful = doubtful or not isinstance(error, ApiError)
-            if loop.time() + PAUSE >= deadline:
+            if self._wire.closed or loop.time() + PAUSE >= deadline:
                 break
             await asyncio.sleep(PAUSE)
         if doubtful:
             raise _in_doubt(trouble)
-        await self._explain()
+        if not self._wire.closed:
+            await self._explain()
         raise LogUnreachableError(f"nothing was stored within {LIMIT:g} s: {trouble}")
 
     async def _attempt(self, chunk: Chunk, timeout: float) -> None:
@@ -87,7 +88,8 @@ class Publisher:
         except LogError:
             return  # there is no better explanation than the one we have
         if known is None:
-            msg = f"there is no stream {self._plan.stream}: run `amplitude-async relay setup`"
+            stream = self._plan.stream
+            msg = f"there is no stream {stream}: run `amplitude-async relay setup`"
             raise LogRefusedError(msg)
 
 

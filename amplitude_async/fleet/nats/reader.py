@@ -149,17 +149,14 @@ class Reader:
             LogError: the log does not say so: it may know or not.
         """
         subjects = self._ledger.subjects(positions)
-        if not subjects:
-            return
-        *others, last = subjects
-        for subject in others:
+        for subject in subjects[: -1 if confirm else None]:
             await self._wire.publish(subject, ACKNOWLEDGE)
-        if confirm:
+        if confirm and subjects:
             # They are taken in the order in which they were sent: one answer is enough.
-            await self._wire.request(last, ACKNOWLEDGE, timeout=CALL_LIMIT)
-        else:
-            await self._wire.publish(last, ACKNOWLEDGE)
+            await self._wire.request(subjects[-1], ACKNOWLEDGE, timeout=CALL_LIMIT)
         self._ledger.finish(positions)
+        if not self._ledger.ready:
+            self._arrived.clear()
 
     async def unpin(self) -> None:
         """Make room for another reader at once."""
@@ -217,7 +214,7 @@ class Reader:
         self.resets += 1
 
     async def _win(self, session: Session) -> None:
-        """Ask for one message: with it comes the pin, and the rest is asked under it."""
+        """Ask for one message: it brings the pin that all else is asked for under."""
         reconnects = self._wire.reconnects
         until = 0.0
         while session.state is State.WINNING and not session.pin:

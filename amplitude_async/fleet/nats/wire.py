@@ -93,6 +93,11 @@ class Wire:
         """Most bytes of a message with its headers."""
         return int(self.server.get("max_payload", 0))
 
+    @property
+    def closed(self) -> bool:
+        """True where asking again is of no use."""
+        return self._closed
+
     # Being connected ---------------------------------------------------------
 
     async def connect(self, limit: float = CONNECT_LIMIT) -> "Client":
@@ -235,7 +240,7 @@ class Wire:
         try:
             async with asyncio.timeout(max(deadline - time.monotonic(), 0.001)):
                 reply = f"{self._inbox}.{token}"
-                await self._send(client, subject, data, reply, headers)
+                await self._send(client, subject, data, reply=reply, headers=headers)
                 answer = await future
         except TimeoutError:
             raise LogError(f"no answer within {timeout:g} s: {subject}") from None
@@ -255,6 +260,7 @@ class Wire:
         client: "Client",
         subject: str,
         data: bytes,
+        *,
         reply: str,
         headers: Mapping[str, str] | None = None,
     ) -> None:
@@ -274,7 +280,7 @@ class Wire:
         client = self._client
         if client is None or not client.is_connected:
             raise LogUnreachableError("not connected")
-        await self._send(client, subject, data, reply)
+        await self._send(client, subject, data, reply=reply)
 
     async def gather(self, subject: str, data: bytes, timeout: float) -> list[Message]:
         """Ask, and collect all answers up to the one that says it was the last.

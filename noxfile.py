@@ -66,6 +66,8 @@ AGAIN = (
     *NOT_LONG,
     "--ignore=tests/cli",
     "--ignore=tests/emulator",
+    "--ignore=tests/fleet/test_nats.py",
+    "--ignore=tests/fleet/test_postgres.py",
     "--ignore=tests/plugin",
     "--ignore=tests/testing",
     "--ignore=tests/test_claims.py",
@@ -143,8 +145,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types: the code with mypy, the public interface with pyright too."""
-    checked = (*_group("tests"), *_group("integrations"), *_group("servers"))
-    session.install("-e", ".[all]", *checked, *_group("typing"))
+    checked = _group("tests", "integrations", "fleet", "servers", "typing")
+    session.install("-e", ".[all]", *checked)
     session.run("mypy")
     session.run("pyright", "--pythonpath", _python(session))
 
@@ -165,7 +167,7 @@ def tests(session: nox.Session) -> None:
     runs once, and so does the command line, which only calls what the others test. The
     newest runs the rest with eager tasks, the others what meets an interpreter.
     """
-    others = _group("integrations") if session.python == RUNNING else ()
+    others = _group("integrations", "fleet") if session.python == RUNNING else ()
     session.install(f"{_wheel(session)}[all]", *_group("tests"), *others)
     chosen: Sequence[str] = session.posargs or NOT_LONG
     run = PYTEST if session.python == THROWS else PYTEST_AGAIN
@@ -268,7 +270,7 @@ def browser(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the pages, and run every example in them."""
-    examples = (*_group("tests"), *_group("integrations"))
+    examples = _group("tests", "integrations", "fleet")
     session.install(f"{_wheel(session)}[all]", *_group("docs"), *examples)
     session.run("mkdocs", "build", "--strict", "--quiet", env=QUIET_THEME)
     session.run("pytest", "tests/test_docs.py", *session.posargs, env=INSTALLED)
@@ -335,9 +337,9 @@ def _axe_core(session: nox.Session) -> str:
     return str(folder / "package" / "axe.min.js")
 
 
-def _group(name: str) -> tuple[str, ...]:
-    """Return the requirements of one dependency group."""
-    return nox.project.dependency_groups(PROJECT, name)
+def _group(*names: str) -> tuple[str, ...]:
+    """Return the requirements of dependency groups."""
+    return nox.project.dependency_groups(PROJECT, *names)
 
 
 def _python(session: nox.Session) -> str:

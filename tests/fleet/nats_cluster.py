@@ -74,15 +74,23 @@ class Cluster:
         size: how many there are.
         sync: what `sync_interval` is; empty for the server's own.
         extra: more lines of the configuration.
+        jetstream: whether they have it.
     """
 
     def __init__(
-        self, folder: Path, *, size: int, sync: str = "always", extra: str = ""
+        self,
+        folder: Path,
+        *,
+        size: int,
+        sync: str = "always",
+        extra: str = "",
+        jetstream: bool = True,
     ) -> None:
         self._folder = folder
         self._size = size
         self._sync = sync
         self._extra = extra
+        self._jetstream = jetstream
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * size
         self._ports: list[tuple[int, int, int]] = []
 
@@ -127,9 +135,11 @@ class Cluster:
             "host: 127.0.0.1",
             f"port: {client}",
             f"http: 127.0.0.1:{http}",
-            f'jetstream {{ store_dir: "{store}", max_file_store: 40GB, {sync} }}',
             self._extra,
         ]
+        if self._jetstream:
+            limits = "max_file_store: 40GB"
+            lines.append(f'jetstream {{ store_dir: "{store}", {limits}, {sync} }}')
         if self._size > 1:
             routes = ", ".join(f"nats://127.0.0.1:{port}" for _, _, port in self._ports)
             lines.append(

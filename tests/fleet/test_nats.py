@@ -1,15 +1,35 @@
 """JetStream keeps what a log promises, on real servers."""
 
+# ruff: noqa: ASYNC110 - no event of ours tells what happens on a server
+
+import asyncio
+import gc
+import json
+import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
 
-from amplitude_async.exceptions import ConfigurationError
-from amplitude_async.fleet.log import Log, Place
+from amplitude_async.exceptions import (
+    ConfigurationError,
+    LogError,
+    LogFullError,
+    LogRefusedError,
+)
+from amplitude_async.fleet.log import Claim, Log
 from amplitude_async.fleet.nats import JetStreamLog
-from amplitude_async.testing.log_contract import LogContract, project_of
+from amplitude_async.testing.log_contract import (
+    PLACE,
+    LogContract,
+    collect,
+    ids_of,
+    make_chunk,
+    project_of,
+)
 from tests.fleet.nats_cluster import (
     MEBIBYTE,
     Cluster,
@@ -28,8 +48,11 @@ __all__ = [
     "running_cluster",
 ]
 
-PLACE = Place("amplitude", 0)
 PASSWORD = "correct-horse-battery"
+MUCH = 64 * MEBIBYTE
+LEASE = 1.0
+LONG = 60.0
+PATIENCE = 30.0
 
 Make = Callable[..., JetStreamLog]
 
@@ -59,3 +82,399 @@ class TestJetStreamLog(LogContract):
         for kind in ("", "_DEAD", "_HELD"):
             await client.jetstream().delete_stream(f"AX_{log.project}{kind}")
         await client.close()
+
+
+async def ask(server: Cluster, subject: str, body: Any = None) -> dict[str, Any]:
+    """Ask JetStream something that our log does not ask."""
+    client = await nats.connect(server.url)
+    data = b"" if body is None else json.dumps(body).encode()
+    answer = await client.request(f"$JS.API.{subject}", data, timeout=5)
+    await client.close()
+    found: dict[str, Any] = json.loads(answer.data)
+    return found
+
+
+async def change(server: Cluster, stream: str, **settings: Any) -> None:
+    """Change settings of a stream, as an operator might."""
+    config = (await ask(server, f"STREAM.INFO.{stream}"))["config"]
+    answer = await ask(server, f"STREAM.UPDATE.{stream}", {**config, **settings})
+    assert "error" not in answer
+
+
+async def opened(log: JetStreamLog, partitions: int | None = None) -> JetStreamLog:
+    """Set a log up and open it."""
+    await log.setup(partitions)
+    await log.open()
+    return log
+
+
+async def claimed(log: Log, holder: str, lease: float = LONG) -> Claim:
+    """Claim the place as soon as it can be had."""
+    async with asyncio.timeout(PATIENCE):
+        while (claim := await log.claim(PLACE, holder, lease)) is None:
+            await asyncio.sleep(0.02)
+    return claim
+
+
+# Where servers are ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "",
+        [],
+        "nats://a,,b",
+        "http://a:4222",
+        f"nats://u:{PASSWORD}@a:port",
+        f"nats://u:{PASSWORD}@/x",
+        f"nats://u:{PASSWORD}@a/path",
+        f"nats://u:{PASSWORD}@a,tls://b",
+    ],
+)
+def test_an_address_that_is_none_is_refused_early(servers: str | list[str]) -> None:
+    """By name, and without the password that may stand in it."""
+    with pytest.raises(ConfigurationError, match="servers=") as caught:
+        JetStreamLog(servers)
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"project": "Web"}, "project="),
+        ({"project": ""}, "project="),
+        ({"replicas": 2}, "replicas="),
+        ({"max_bytes": 1}, "max_bytes="),
+        ({"monitoring": "one:8222"}, "monitoring="),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_early(
+    options: dict[str, Any], named: str
+) -> None:
+    """By name."""
+    with pytest.raises(ConfigurationError, match=named):
+        JetStreamLog("nats://one", **options)
+
+
+def test_servers_are_named_without_a_secret() -> None:
+    """The first address speaks for the others; the order of them does not matter."""
+    log = JetStreamLog(f"nats://relay:{PASSWORD}@two,one:99", project="web")
+    assert log.fingerprint() == "nats://one:99,two:4222/web"
+    assert (
+        log.fingerprint()
+        == JetStreamLog(["two", "one:99"], project="web").fingerprint()
+    )
+
+
+async def test_who_is_not_let_in_hears_of_it(tmp_path: Path) -> None:
+    """With a wrong password nothing works, and no text has it."""
+    users = f"authorization {{ user: relay, password: {PASSWORD} }}"
+    server = Cluster(tmp_path, size=1, extra=users)
+    await asyncio.to_thread(server.start)
+    address = server.url.replace("nats://", "nats://relay:{}@")
+    try:
+        wrong = JetStreamLog(address.format("wrong-password"), replicas=1)
+        with pytest.raises(LogRefusedError, match="password") as caught:
+            await wrong.setup()
+        assert "wrong-password" not in str(caught.value)
+        right = JetStreamLog(address.format(PASSWORD), replicas=1)
+        assert await right.setup()
+    finally:
+        server.stop()
+
+
+# Settings ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value"),
+    [
+        ("", "max_age", 3_600_000_000_000),
+        ("", "discard", "old"),
+        ("", "duplicate_window", 1_000_000_000),
+        ("", "max_bytes", 32 * MEBIBYTE),
+        ("_DEAD", "max_age", 3_600_000_000_000),
+        ("_HELD", "max_msgs_per_subject", 5),
+    ],
+)
+async def test_a_wrong_setting_of_a_stream_is_refused(
+    nats_server: Cluster, jetstream: Make, kind: str, name: str, value: Any
+) -> None:
+    """By name at start, and setup puts it right."""
+    log = jetstream()
+    await log.setup()
+    await change(nats_server, f"AX_{log.project}{kind}", **{name: value})
+    with pytest.raises(ConfigurationError, match=rf"{name}=.*relay setup"):
+        await log.open()
+    assert await log.setup() != []
+    await log.open()
+
+
+async def test_a_wrong_setting_of_a_consumer_is_refused(
+    nats_server: Cluster, jetstream: Make
+) -> None:
+    """By name at start."""
+    log = jetstream()
+    await log.setup()
+    path = f"AX_{log.project}.amplitude_0"
+    config = (await ask(nats_server, f"CONSUMER.INFO.{path}"))["config"]
+    subject = f"CONSUMER.CREATE.{path}.{config['filter_subject']}"
+    changed = {**config, "max_deliver": 5}
+    body = {"stream_name": f"AX_{log.project}", "config": changed, "action": ""}
+    assert "error" not in await ask(nats_server, subject, body)
+    with pytest.raises(ConfigurationError, match="max_deliver=5"):
+        await log.open()
+
+
+async def test_more_replicas_than_servers_are_refused(jetstream: Make) -> None:
+    """At setup, with a remedy."""
+    with pytest.raises(ConfigurationError, match="replicas=3"):
+        await jetstream(replicas=3).setup()
+
+
+async def test_a_server_without_jetstream_is_refused(tmp_path: Path) -> None:
+    """By name."""
+    server = Cluster(tmp_path, size=1, jetstream=False)
+    await asyncio.to_thread(server.start)
+    try:
+        with pytest.raises(ConfigurationError, match="jetstream"):
+            await JetStreamLog(server.url, replicas=1).setup()
+    finally:
+        server.stop()
+
+
+async def test_a_log_says_whether_it_syncs(
+    nats_server: Cluster, nats_cluster: Cluster, jetstream: Make
+) -> None:
+    """As far as the servers' monitoring tells."""
+    weak = jetstream(monitoring=nats_server.monitoring)
+    await weak.setup()
+    settings = await weak.open()
+    assert not settings.synced
+    assert any("sync_interval: always" in words for words in settings.warnings)
+    assert any("replicas=1" in words for words in settings.warnings)
+    strong = jetstream(
+        servers=nats_cluster.url, replicas=3, monitoring=nats_cluster.monitoring
+    )
+    await strong.setup()
+    settings = await strong.open()
+    assert settings.synced
+    assert not settings.warnings
+    blind = jetstream(servers=nats_cluster.url, replicas=3)
+    settings = await blind.open()
+    assert not settings.synced
+    assert any("replicated, not synced" in words for words in settings.warnings)
+
+
+# Chunks -----------------------------------------------------------------------
+
+
+async def test_a_full_log_refuses_chunks(jetstream: Make) -> None:
+    """By its own error, until there is room again."""
+    log = await opened(jetstream(max_bytes=2 * MEBIBYTE))
+    data = b"x" * 500_000
+    stored = 0
+    try:
+        for number in range(10):
+            await log.publish(make_chunk(number, data=data))
+            stored += 1
+    except LogFullError as error:
+        assert "max_bytes" in str(error)  # noqa: PT017 - how many are stored before it
+    assert 0 < stored < 10
+    claim = await claimed(log, "relay")
+    found = await collect(claim, stored)
+    await claim.acknowledge([chunk.position for chunk in found])
+    await log.publish(make_chunk(99, data=data))
+    assert ids_of(await collect(claim, 1)) == ids_of([make_chunk(99)])
+
+
+async def test_without_a_reset_the_heir_would_begin_in_the_middle(
+    nats_server: Cluster, jetstream: Make
+) -> None:
+    """A plain reader gets what comes after; a claim gets what was not acknowledged."""
+    log, heir = await opened(jetstream()), await opened(jetstream())
+    for number in range(4):
+        await log.publish(make_chunk(number))
+    dead = await claimed(log, "dead", LEASE)
+    await collect(dead, 4)
+    await log.close()
+    await heir.publish(make_chunk(4))
+    path = f"AX_{heir.project}.amplitude_0"
+    await ask(nats_server, f"CONSUMER.UNPIN.{path}", {"group": "relay"})
+    request = {"batch": 1, "expires": 5_000_000_000, "group": "relay"}
+    client = await nats.connect(nats_server.url)
+    inbox = client.new_inbox()
+    plain = await client.subscribe(inbox)
+    body = json.dumps(request).encode()
+    await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{path}", body, reply=inbox)
+    assert (await plain.next_msg(5)).data == make_chunk(4).data
+    await client.close()
+    claim = await claimed(heir, "heir")
+    chunks = [make_chunk(number) for number in range(5)]
+    assert ids_of(await collect(claim, 5)) == ids_of(chunks)
+
+
+async def test_a_stolen_delivery_is_noticed(
+    nats_server: Cluster, jetstream: Make
+) -> None:
+    """Whoever reads beside us costs time, and neither order nor a chunk."""
+    log = await opened(jetstream())
+    claim = await claimed(log, "relay")
+    await log.publish(make_chunk(0))
+    assert len(await collect(claim, 1)) == 1
+    client = await nats.connect(nats_server.url)
+    inbox = client.new_inbox()
+    thief = await client.subscribe(inbox)
+    path = f"AX_{log.project}.amplitude_0"
+    request = {"batch": 1, "expires": 20_000_000_000, "group": "relay"}
+    body = json.dumps(request).encode()
+    await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{path}", body, reply=inbox)
+    await client.flush()
+    await ask(nats_server, f"CONSUMER.UNPIN.{path}", {"group": "relay"})
+    chunks = [make_chunk(number) for number in range(1, 30)]
+    for chunk in chunks:
+        await log.publish(chunk)
+    assert ids_of(await collect(claim, 29)) == ids_of(chunks)
+    assert await claim.read(MUCH) == []
+    assert thief.delivered <= 1
+    await client.close()
+
+
+async def test_the_heir_comes_in_time(jetstream: Make) -> None:
+    """Within the lease and a second after the holder's last sign, and not before."""
+    log, heir = await opened(jetstream()), await opened(jetstream())
+    loop = asyncio.get_running_loop()
+    for number in range(3):
+        await log.publish(make_chunk(number))
+    dead = await claimed(log, "dead", LEASE)
+    assert len(await collect(dead, 3)) == 3
+    assert await heir.claim(PLACE, "heir", LEASE) is None
+    began = loop.time()
+    assert await dead.renew()
+    renewed = loop.time()
+    claim = await claimed(heir, "heir", LEASE)
+    assert loop.time() - began >= LEASE
+    assert loop.time() - renewed < LEASE + 1
+    assert await dead.read(MUCH) == []
+    assert not await dead.renew()
+    assert len(await collect(claim, 3)) == 3
+
+
+# Life -------------------------------------------------------------------------
+
+
+async def test_close_leaves_no_task(jetstream: Make) -> None:
+    """Neither of ours nor of the library's, whatever was going on."""
+    before = asyncio.all_tasks()
+    log = await opened(jetstream())
+    await claimed(log, "relay")
+    await log.announce("amplitude", "relay", LONG)
+    assert asyncio.all_tasks() > before
+    await log.close()
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.allow_blocking
+async def test_a_child_leaves_the_connection_to_its_parent(jetstream: Make) -> None:
+    """It forgets it and sends nothing; the parent goes on."""
+    log = await opened(jetstream())
+    await log.publish(make_chunk(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        log.abandon()
+        gc.collect()
+        os._exit(0)
+    os.waitpid(child, 0)  # noqa: ASYNC222 - it ends at once
+    await log.publish(make_chunk(2))
+    claim = await claimed(log, "relay")
+    assert len(await collect(claim, 2)) == 2
+
+
+# Faults -----------------------------------------------------------------------
+
+
+class Traffic:
+    """Chunks that are published one after another while another reads them."""
+
+    def __init__(self, producer: JetStreamLog, relay: JetStreamLog) -> None:
+        self._producer = producer
+        self._relay = relay
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self.published: list[str] = []
+        self.read: list[str] = []
+
+    async def produce(self) -> None:
+        """Publish until stopped, each chunk until it is acknowledged."""
+        while not self._stopping.is_set():
+            chunk = make_chunk(len(self.published))
+            while True:
+                try:
+                    await self._producer.publish(chunk)
+                    break
+                except LogError:
+                    await asyncio.sleep(0)
+            self.published.append(chunk.id)
+            await asyncio.sleep(0.002)
+        self._stopped.set()
+
+    async def consume(self) -> None:
+        """Read, acknowledge and renew until everything was read."""
+        claim = await claimed(self._relay, "relay", 20)
+        while not (self._stopped.is_set() and len(self.read) >= len(self.published)):
+            try:
+                assert await claim.renew()
+                chunks = await claim.read(MUCH)
+                self.read += ids_of(chunks)
+                await claim.acknowledge([chunk.position for chunk in chunks])
+                await claim.wait(0.2)
+            except LogError:
+                await asyncio.sleep(0)
+        await claim.release()
+
+    async def survives(self, fault: Callable[[], None]) -> None:
+        """Check that everything is read once and in order, whatever happens."""
+        producing = asyncio.create_task(self.produce())
+        consuming = asyncio.create_task(self.consume())
+        await self.goes_on()
+        await asyncio.to_thread(fault)
+        await self.goes_on()
+        self._stopping.set()
+        await asyncio.wait_for(producing, PATIENCE)
+        await asyncio.wait_for(consuming, PATIENCE)
+        assert self.read == self.published
+
+    async def goes_on(self) -> None:
+        """Wait until as many chunks as a second brings have been read."""
+        goal = len(self.read) + 200
+        async with asyncio.timeout(PATIENCE):
+            while len(self.read) < goal:
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fault", ["leader", "follower", "all"])
+@pytest.mark.timeout(120)
+async def test_killed_servers_lose_and_reorder_nothing(
+    nats_cluster: Cluster, jetstream: Make, fault: str
+) -> None:
+    """What was acknowledged is read, once under one claim and in order."""
+    options = {"servers": nats_cluster.url, "replicas": 3}
+    producer, relay = jetstream(**options), jetstream(**options)
+    await opened(producer)
+    await opened(relay)
+
+    def happen() -> None:
+        leader = nats_cluster.leader_of(f"AX_{producer.project}")
+        if fault == "leader":
+            nats_cluster.kill(leader)
+        elif fault == "follower":
+            nats_cluster.kill((leader + 1) % 3)
+        else:
+            nats_cluster.stop()
+            nats_cluster.heal()
+
+    await Traffic(producer, relay).survives(happen)

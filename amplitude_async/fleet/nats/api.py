@@ -26,6 +26,7 @@ NOT_FOUND: Final = (10014, 10037, 10043, 10059)
 WRONG_SEQUENCE: Final = (10071, 10164)
 # The server could not do it just now, and did not.
 TRANSIENT: Final = (10008, 10158, 10202)
+NO_PEERS: Final = 10005
 FULL: Final = (10023, 10028, 10047)
 NOT_STORED: Final = 10077
 TOO_LARGE: Final = 10054
@@ -37,6 +38,8 @@ class ApiError(LogError):
     def __init__(self, code: int, words: str) -> None:
         super().__init__(f"{words} ({code})")
         self.code = code
+        self.transient = code in TRANSIENT or (code == NO_PEERS and "offline" in words)
+        """True where it was not done now, and may be in a moment."""
 
 
 class Stored(NamedTuple):
@@ -119,7 +122,7 @@ class Api:
                 error = failure(message.json)
                 if error is None:
                     return message.json
-                if not isinstance(error, ApiError) or error.code not in TRANSIENT:
+                if not isinstance(error, ApiError) or not error.transient:
                     raise error
             except LogRefusedError:
                 raise
@@ -179,7 +182,7 @@ class Api:
                     return int(answer["seq"])
                 if isinstance(error, ApiError) and error.code in WRONG_SEQUENCE:
                     return None
-                if not isinstance(error, ApiError) or error.code not in TRANSIENT:
+                if not isinstance(error, ApiError) or not error.transient:
                     raise error
             except (LogRefusedError, LogFullError, ChunkTooLargeError):
                 raise

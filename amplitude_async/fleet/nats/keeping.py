@@ -4,9 +4,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-from amplitude_async.exceptions import ConfigurationError, LogFullError
+from amplitude_async.exceptions import (
+    ConfigurationError,
+    LogFullError,
+    LogUnreachableError,
+)
 from amplitude_async.fleet.log import Place
-from amplitude_async.fleet.nats.api import Api, ApiError
+from amplitude_async.fleet.nats.api import LIMIT, Api, ApiError
 from amplitude_async.fleet.nats.plan import Plan, check, differences
 from amplitude_async.fleet.nats.wire import Wire
 
@@ -18,6 +22,7 @@ NO_JETSTREAM: Final = (10039, 10076)
 CONSUMERS_AT_ONCE: Final = 8
 # Asked for what needs a leader, right after servers came up.
 SETUP_LIMIT: Final = 15.0
+BRIEF: Final = 1.0
 
 
 class Keeper:
@@ -47,14 +52,16 @@ class Keeper:
                 "2.15 is the oldest that works: upgrade it"
             )
             raise ConfigurationError(msg)
+        enabled = self._wire.server.get("jetstream")
         try:
-            await self._api.call("INFO")
+            # Another server of the cluster may have it, and answer for this one.
+            await self._api.call("INFO", limit=LIMIT if enabled else BRIEF)
         except ApiError as error:
             if error.code in NO_JETSTREAM:
                 raise ConfigurationError(_DISABLED) from None
             raise
-        except Exception:
-            if not self._wire.server.get("jetstream"):
+        except LogUnreachableError:
+            if not enabled:
                 raise ConfigurationError(_DISABLED) from None
             raise
 
@@ -169,8 +176,8 @@ class Keeper:
                 return  # somebody else made it, and it is checked
             msg = (
                 f"stream {name} cannot be made with replicas={self._plan.replicas} "
-                f"and max_bytes={wanted.get('max_bytes')}: {error}; ask for fewer, or give "
-                "the servers more"
+                f"and max_bytes={wanted.get('max_bytes')}: {error}; ask for fewer, or "
+                "give the servers more"
             )
             raise ConfigurationError(msg) from None
         done.append(f"stream {name} made")
@@ -196,6 +203,6 @@ class Keeper:
 
 
 _DISABLED: Final = (
-    "jetstream is not enabled on the NATS server: add `jetstream { store_dir: ... }` to "
-    "its configuration"
+    "jetstream is not enabled on the NATS server: add `jetstream { store_dir: ... }` "
+    "to its configuration"
 )

@@ -11,7 +11,7 @@ from amplitude_async.exceptions import (
     LogUnreachableError,
 )
 from amplitude_async.fleet.log import Chunk
-from amplitude_async.fleet.nats.api import TRANSIENT, Api, ApiError, failure
+from amplitude_async.fleet.nats.api import Api, ApiError, failure
 from amplitude_async.fleet.nats.plan import Plan
 from amplitude_async.fleet.nats.wire import Wire
 
@@ -77,7 +77,7 @@ class Publisher:
         error = failure(answer.json)
         if error is None:
             return
-        if isinstance(error, ApiError) and error.code not in TRANSIENT:
+        if isinstance(error, ApiError) and not error.transient:
             raise LogRefusedError(f"{self._plan.stream}: {error}")
         raise error
 

@@ -104,6 +104,9 @@ app.command()(doctor)
 
 if sys.platform != "win32":
     # Spools rest on file locks that Windows does not have.
+    from amplitude_async.cli.relay.commands import relay_app
     from amplitude_async.cli.spool.commands import spool_app
 
+    # Dead letters are shown in the words that spools have.
+    app.add_typer(relay_app)
     app.add_typer(spool_app)

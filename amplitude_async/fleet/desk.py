@@ -164,16 +164,20 @@ class Desk:
             timer.cancel()
             waiting.cancel()
 
-    async def leave(self, patience: float) -> None:
+    async def leave(self, patience: float) -> bool:
         """Give all places back: what was begun is finished first, if it can be.
 
         Args:
             patience: seconds until what was begun is left undone too; less where the
                 destination takes nothing anyway.
+
+        Returns:
+            False where the log did not hear of it all: then leases have to run out.
         """
         if self.client.health is not Health.HEALTHY:
             patience = min(patience, SICK_PATIENCE)
         tasks = {task for _, task in self._held.values()}
+        kept = [holding for holding, task in self._held.values() if not task.done()]
         for holding, _ in self._held.values():
             holding.leave()
         if tasks:
@@ -192,3 +196,5 @@ class Desk:
             await within(patience, self._clock, goodbye)
         except (LogError, OSError, TimeoutError) as error:
             self._reporter.warning("log_withdraw", "%s", in_words(error))
+            return False
+        return all(holding.released for holding in kept)

@@ -60,6 +60,8 @@ class Holding:
         self._left = asyncio.Event()
         self.puzzled = False
         """True where a chunk is written in a form that this version does not know."""
+        self.released = False
+        """True once the log knows that others may have the place."""
 
     def __repr__(self) -> str:
         return f"<Holding {self.tenure!r}>"
@@ -87,7 +89,7 @@ class Holding:
             for task in tasks:
                 task.cancel()
         if not self.tenure.lost and not self.tenure.owes:
-            await self._ask("release", self._claim.release())
+            self.released = await self._ask("release", self._claim.release())
 
     def leave(self) -> None:
         """Begin nothing any more: another relay is to have the place."""

@@ -80,6 +80,7 @@ class Relay:
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._entered = False
+        self._gave_back = True
 
     def __repr__(self) -> str:
         return f"<Relay {self.name} {self._log!r}: {len(self.places)} places>"
@@ -113,6 +114,11 @@ class Relay:
             now - desk.answered_at < LOOKS_UNTIL_UNREADY * max(desk.interval, 1.0)
             for desk in self._desks
         )
+
+    @property
+    def gave_back(self) -> bool:
+        """False where the log did not answer at the end: leases have to run out."""
+        return self._gave_back
 
     # Running -----------------------------------------------------------------
 
@@ -183,9 +189,10 @@ class Relay:
                 settings = await within(OPEN_PATIENCE, self._clock, opening)
             except (LogError, OSError, TimeoutError) as error:
                 self._reporter.warning("log_open", "%s", in_words(error))
+                self._gave_back = False
                 await self._pause(OPEN_AGAIN)
                 continue
-            self._entered = True
+            self._entered = self._gave_back = True
             for warning in settings.warnings:
                 self._reporter.warning(f"log {warning:.40}", "%s", warning)
             return settings.partitions
@@ -200,7 +207,10 @@ class Relay:
         for task in looking:
             task.cancel()
         await asyncio.gather(*looking, return_exceptions=True)
-        await asyncio.gather(*(desk.leave(LEAVE_PATIENCE) for desk in self._desks))
+        leaving = [desk.leave(LEAVE_PATIENCE) for desk in self._desks]
+        heard = await asyncio.gather(*leaving)
+        if self._entered:
+            self._gave_back = all(heard)
         for desk in self._desks:
             await desk.client.shutdown(1.0)
         if self._entered:

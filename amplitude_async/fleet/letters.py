@@ -1,0 +1,149 @@
+"""Dead letters of a log: read in pages, found by position, sent once more."""
+
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final
+
+from amplitude_async.exceptions import DamagedChunkError, UnknownSchemaError
+from amplitude_async.fleet.codec import decode, encode
+from amplitude_async.fleet.log import BuriedLetter, Chunk, Log, Place
+from amplitude_async.storage.base import Record
+
+__all__ = ["Resend", "letters_after", "letters_at", "send_again"]
+
+PAGE: Final = 500
+DIGEST_BYTES: Final = 12
+
+
+@dataclass(slots=True)
+class Resend:
+    """What became of dead letters that were to be sent again."""
+
+    sent: int = 0
+    """Published again, and forgotten."""
+    skipped: list[tuple[int, str]] = field(default_factory=list)
+    """Positions of those that stay, and why."""
+
+    def count(self, letters: int) -> None:
+        """Enter letters that were sent."""
+        self.sent += letters
+
+    def skip(self, position: int, why: str) -> None:
+        """Enter a letter that stays."""
+        self.skipped.append((position, why))
+
+
+async def letters_after(log: Log, after: int = 0) -> AsyncIterator[BuriedLetter]:
+    """Read all dead letters above a position, in order."""
+    while page := await log.letters(after, PAGE):
+        for one in page:
+            yield one
+        after = page[-1].position
+
+
+async def letters_at(log: Log, positions: Iterable[int]) -> AsyncIterator[BuriedLetter]:
+    """Read the dead letters that stand at these positions, in order."""
+    for position in sorted(set(positions)):
+        found = await log.letters(position - 1, 1)
+        if found and found[0].position == position:
+            yield found[0]
+
+
+async def send_again(
+    log: Log, letters: AsyncIterator[BuriedLetter], result: Resend
+) -> None:
+    """Publish dead letters as chunks of their places, and then forget them.
+
+    In this order: who is killed in between sends them twice, under the same insert_id.
+    A letter that this very call has brought about is not sent again by it.
+
+    Args:
+        log: open.
+        letters: in order.
+        result: is kept up to date, also where an error ends it.
+
+    Raises:
+        LogError: the log does not take them; those that were not forgotten stay.
+    """
+    published: set[str] = set()
+    waiting: dict[Place, _Parcel] = {}
+    async for one in letters:
+        if one.letter.key.rpartition(".")[0] in published:
+            continue
+        record = _record_of(one, result)
+        if record is None:
+            continue
+        place = one.letter.place
+        parcel = waiting.setdefault(place, _Parcel(place))
+        if not parcel.has_room(record, log.max_chunk_bytes):
+            published.add(await parcel.send(log, result))
+            parcel = waiting[place] = _Parcel(place)
+        parcel.add(one, record)
+    for parcel in waiting.values():
+        await parcel.send(log, result)
+
+
+class _Parcel:
+    """Letters of one place that become one chunk."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._letters: list[BuriedLetter] = []
+        self._records: list[Record] = []
+        self._size = 0
+
+    def __repr__(self) -> str:
+        return f"<_Parcel of {self._place}: {len(self._letters)} letters>"
+
+    def has_room(self, record: Record, most: int) -> bool:
+        """Say whether one more event fits into a chunk; the first always does."""
+        if not self._records:
+            return True
+        # Ids of an event may need as much again as its body.
+        size = self._size + _size_of(record)
+        return len(self._records) < PAGE and size <= most // 2
+
+    def add(self, letter: BuriedLetter, record: Record) -> None:
+        """Take one more."""
+        self._letters.append(letter)
+        # Its age counts anew: relays give up on what is days old.
+        self._records.append(record._replace(accepted_at=time.time()))
+        self._size += _size_of(record)
+
+    async def send(self, log: Log, result: Resend) -> str:
+        """Publish and forget; returns the id of the chunk."""
+        name = _chunk_name(self._letters)
+        data = encode(self._records)
+        await log.publish(Chunk(name, self._place, data, len(self._records)))
+        await log.forget_letters([one.position for one in self._letters])
+        result.count(len(self._letters))
+        return name
+
+
+def _size_of(record: Record) -> int:
+    ids = (record.identity, record.user_id, record.device_id, record.insert_id)
+    return len(record.body) + sum(len(one or "") for one in ids)
+
+
+def _record_of(one: BuriedLetter, result: Resend) -> Record | None:
+    if one.letter.raw:
+        result.skip(one.position, "a damaged chunk: nobody knows its events")
+        return None
+    try:
+        records = decode(one.letter.data)
+    except (DamagedChunkError, UnknownSchemaError) as error:
+        result.skip(one.position, str(error))
+        return None
+    if len(records) != 1:
+        result.skip(one.position, f"{len(records)} events, where there should be one")
+        return None
+    return records[0]
+
+
+def _chunk_name(letters: Sequence[BuriedLetter]) -> str:
+    """Name a chunk so that the same letters, sent once more, have the same name."""
+    keys = "\n".join(f"{one.position} {one.letter.key}" for one in letters)
+    digest = blake2b(keys.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES)
+    return f"again.{digest.hexdigest()}"

@@ -6,6 +6,7 @@ partition. What the engine does with these events meanwhile changes nothing abou
 """
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import Sequence
@@ -52,6 +53,8 @@ class _Parcel:
     ids: frozenset[int]
     frozen_at: float = 0.0
     """When it came to be in doubt; 0 while it is not."""
+    stored: bool = False
+    """True once the log has it for sure."""
 
 
 class LogHandover:
@@ -73,6 +76,7 @@ class LogHandover:
 
     def _reset(self) -> None:
         """Begin as nobody that ever published."""
+        self._pid = os.getpid()
         self._boot = secrets.token_hex(BOOT_BYTES)
         self._partitions = 0
         self._frozen: dict[int, _Parcel] = {}
@@ -97,6 +101,7 @@ class LogHandover:
             ConfigurationError: it is not set up, or a setting breaks its promise.
             LogError: it does not answer.
         """
+        self._notice_fork()
         if self._partitions:
             await self._log.open()
             return
@@ -117,11 +122,16 @@ class LogHandover:
         """Forget the connections of a parent, or of a closed loop."""
         if self._partitions:
             self._log.abandon()
-        doubtful = self._frozen
-        known = self._known
+        pid, doubtful, known = self._pid, self._frozen, self._known
         self._reset()
-        # On another loop the same events go on: what is known of them stays known.
-        self._frozen, self._known = doubtful, known
+        if pid == self._pid:
+            # On another loop the same events go on: what is known of them stays known.
+            self._frozen, self._known = doubtful, known
+
+    def _notice_fork(self) -> None:
+        """Begin anew in a child: its events have the numbers that others had before."""
+        if self._pid != os.getpid():
+            self.abandon()
 
     # Handing over ------------------------------------------------------------
 
@@ -132,6 +142,7 @@ class LogHandover:
             Status 200 where the log has all of them; else 413, 403, 507 (it is full) or
             0, with words.
         """
+        self._notice_fork()
         try:
             if not self._partitions:
                 async with asyncio.timeout(PATIENCE):
@@ -148,20 +159,21 @@ class LogHandover:
             answers = [await self._publish_lane(number, lane)]
         else:
             answers = await asyncio.gather(
-                *(self._publish_lane(number, lane) for number, lane in lanes.items())
+                *(self._publish_among(number, lane) for number, lane in lanes.items())
             )
         failed = next((one for one in answers if one.status != 200), None)
-        if failed is None:
-            return self._taken(records)
-        # What went well in other lanes is not handed over a second time.
-        for answer, lane in zip(answers, lanes.values(), strict=True):
-            if answer.status == 200:
-                self._note_known(lane)
-        return failed
+        return self._taken(records) if failed is None else failed
 
-    def _note_known(self, records: Sequence[Record]) -> None:
-        now = time.monotonic()
-        self._known.update({record.id: now for record in records})
+    async def _publish_among(self, number: int, records: list[Record]) -> Response:
+        """Publish one lane of several: what goes well is not handed over twice.
+
+        Though others fail, or whoever waits for all of them is cancelled.
+        """
+        answer = await self._publish_lane(number, records)
+        if answer.status == _TAKEN.status:
+            now = time.monotonic()
+            self._known.update(dict.fromkeys([record.id for record in records], now))
+        return answer
 
     async def _publish_lane(self, number: int, records: list[Record]) -> Response:
         """Publish what is in doubt, and then what is new, of one partition."""
@@ -190,6 +202,10 @@ class LogHandover:
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._log.publish(parcel.chunk)
+        except ChunkTooLargeError as error:
+            # Nor will it ever be taken as it is, in doubt or not: it has to be cut.
+            self._forget(parcel)
+            return _answer(error)
         except _NOT_STORED as error:
             # Of a frozen one that is no news: an earlier attempt may have stored it.
             return _answer(error)
@@ -203,7 +219,8 @@ class LogHandover:
         return _TAKEN
 
     def _freeze(self, parcel: _Parcel) -> None:
-        if not parcel.frozen_at:
+        # Another request may have published it meanwhile, and heard that it is there.
+        if not parcel.frozen_at and not parcel.stored:
             self._forget_old()
             parcel.frozen_at = time.monotonic()
             self._frozen.update(dict.fromkeys(parcel.ids, parcel))
@@ -220,8 +237,15 @@ class LogHandover:
 
     def _thaw(self, parcel: _Parcel) -> None:
         """The log has it: its events are handed over, whoever asks for them next."""
+        parcel.stored = True
         if parcel.frozen_at:
             self._known.update(dict.fromkeys(parcel.ids, time.monotonic()))
+            self._forget(parcel)
+
+    def _forget(self, parcel: _Parcel) -> None:
+        """Take a chunk out of doubt."""
+        if parcel.frozen_at:
+            parcel.frozen_at = 0.0
             for number in parcel.ids:
                 self._frozen.pop(number, None)
 
@@ -246,6 +270,7 @@ class LogHandover:
                 "none: use PostgresLog, or track without via="
             )
             raise ConfigurationError(msg)
+        self._notice_fork()
         if not self._partitions:
             await self.open()
         number = partition_of(record.identity, self._partitions)

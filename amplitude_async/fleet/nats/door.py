@@ -12,7 +12,7 @@ from amplitude_async.fleet.nats.access import Access
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
-__all__ = ["connect", "end", "forget", "library_errors", "new_client"]
+__all__ = ["connect", "end", "forget", "hang_up", "library_errors", "new_client"]
 
 CONNECT_TIMEOUT = 2
 PING_INTERVAL = 2
@@ -112,6 +112,22 @@ async def end(client: "Client") -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A client that was still trying to connect takes itself for closed already.
+        carrier = hang_up(client)
+        if carrier is not None:
+            await carrier.wait_closed()
+
+
+def hang_up(client: "Client") -> Any:
+    """Close the socket of a client that is about to try another one.
+
+    The library forgets it where a server accepts a connection and says nothing on it.
+    """
+    carrier = getattr(client, "_transport", None)
+    if carrier:
+        carrier.close()
+        return carrier
+    return None
 
 
 def _tasks(client: "Client") -> set[Any]:

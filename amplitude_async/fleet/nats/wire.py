@@ -169,6 +169,9 @@ class Wire:
     async def _failed(self, error: Exception) -> None:
         """Hear of trouble that the library has on its own time."""
         self._trouble = error
+        client = self._client
+        if client is not None and (client.is_connecting or client.is_reconnecting):
+            door.hang_up(client)
         words = str(error).casefold()
         if "permissions violation" in words:
             for token, subject in list(self._asked_about.items()):

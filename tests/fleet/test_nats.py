@@ -194,6 +194,7 @@ async def test_who_is_not_let_in_hears_of_it(tmp_path: Path) -> None:
         ("", "discard", "old"),
         ("", "duplicate_window", 1_000_000_000),
         ("", "max_bytes", 32 * MEBIBYTE),
+        ("_DEAD", "max_bytes", -1),
         ("_DEAD", "max_age", 3_600_000_000_000),
         ("_HELD", "max_msgs_per_subject", 5),
     ],
@@ -209,6 +210,17 @@ async def test_a_wrong_setting_of_a_stream_is_refused(
         await log.open()
     assert await log.setup() != []
     await log.open()
+
+
+async def test_more_room_than_asked_for_is_kept(
+    nats_server: Cluster, jetstream: Make
+) -> None:
+    """What an operator gave a full log is neither refused nor taken back."""
+    log = await opened(jetstream())
+    await change(nats_server, f"AX_{log.project}", max_bytes=128 * MEBIBYTE)
+    again = jetstream()
+    assert await again.setup() == []
+    await again.open()
 
 
 async def test_a_wrong_setting_of_a_consumer_is_refused(

@@ -65,8 +65,11 @@ class Keeper:
                 raise ConfigurationError(_DISABLED) from None
             raise
 
-    async def check(self) -> int:
-        """Check every setting of streams and consumers; returns the partitions.
+    async def check(self) -> tuple[int, int]:
+        """Check every setting of streams and consumers.
+
+        Returns:
+            How many partitions there are, and how many replicas.
 
         Raises:
             ConfigurationError: the project is not set up, or a setting is wrong.
@@ -94,7 +97,7 @@ class Keeper:
                 check(
                     wanted, config, f"consumer {config['name']} of {self._plan.stream}"
                 )
-        return partitions
+        return partitions, int(found["num_replicas"])
 
     async def setup(self, partitions: int | None) -> list[str]:
         """Make what is missing, and change what can be changed."""

@@ -91,7 +91,7 @@ class Sentinel:
         self._seen.clear()
         if task is not None:
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.gather(task, return_exceptions=True)
 
     def abandon(self) -> None:
         """Forget the task of another process, or of a closed loop."""

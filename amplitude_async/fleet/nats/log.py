@@ -52,9 +52,11 @@ class JetStreamLog(Log):
         servers: ``nats://one,two,three``, or a list; user and password may stand before
             the first.
         project: whose events these are: ``[a-z0-9_-]+``, at most 40 characters.
-        replicas: how many servers keep each chunk; below 3 the loss of one loses it.
-        max_bytes: what waiting chunks may take on each server, reserved at setup. When
-            that is full, publishing is refused.
+        replicas: how many servers keep each chunk, at least; below 3 the loss of one
+            loses it.
+        max_bytes: what waiting chunks may take on each server, at least, reserved at
+            setup, which never takes any of it back. When it is full, publishing is
+            refused.
         dead_max_bytes: the same for dead letters.
         max_chunk_bytes: most bytes of a chunk's data; the servers' ``max_payload`` has
             to be some kilobytes more.
@@ -152,7 +154,7 @@ class JetStreamLog(Log):
         return self._settings
 
     async def _check(self) -> Settings:
-        partitions = await Keeper(self._wire, self._plan).check()
+        partitions, replicas = await Keeper(self._wire, self._plan).check()
         least = self.max_chunk_bytes + HEADER_BYTES
         if self._wire.max_payload < least:
             msg = (
@@ -161,10 +163,10 @@ class JetStreamLog(Log):
                 "or lower the other"
             )
             raise ConfigurationError(msg)
-        synced, warnings = await durability(self._monitoring, self._plan.replicas)
-        if self._plan.replicas < REPLICAS:
+        synced, warnings = await durability(self._monitoring, replicas)
+        if replicas < REPLICAS:
             warnings.append(
-                f"replicas={self._plan.replicas}: what a server has not handed over is "
+                f"replicas={replicas}: what a server has not handed over is "
                 "lost with it; use 3 servers and replicas=3"
             )
         return Settings(partitions, synced, tuple(warnings))

@@ -28,6 +28,8 @@ MAX_ACK_PENDING: Final = 2_000
 MOST_PARTITIONS: Final = 1_024
 
 # An unset field of an answer means the same as these.
+# What an operator may have given more of, and nobody takes back.
+_AT_LEAST: Final = ("max_bytes", "num_replicas")
 _EMPTY: Final[tuple[Any, ...]] = (None, 0, "", False, -1, [], {})
 
 
@@ -175,6 +177,8 @@ def differences(
         there = found.get(name)
         if name == "metadata":
             there = {key: (there or {}).get(key) for key in value}
+        if name in _AT_LEAST and value != -1 and (there or 0) >= value:
+            continue
         if there != value and not (there in _EMPTY and value in _EMPTY):
             yield name, there, value
 

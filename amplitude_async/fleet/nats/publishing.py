@@ -11,7 +11,7 @@ from amplitude_async.exceptions import (
     LogUnreachableError,
 )
 from amplitude_async.fleet.log import Chunk
-from amplitude_async.fleet.nats.api import Api, ApiError, failure
+from amplitude_async.fleet.nats.api import NOT_FOUND, Api, ApiError, failure
 from amplitude_async.fleet.nats.plan import Plan
 from amplitude_async.fleet.nats.wire import Wire
 
@@ -20,6 +20,7 @@ __all__ = ["Publisher"]
 LIMIT: Final = 5.0
 ATTEMPT: Final = 1.5
 PAUSE: Final = 0.1
+BRIEF: Final = 1.0
 _CERTAIN: Final = (LogFullError, LogRefusedError, ChunkTooLargeError)
 
 
@@ -83,14 +84,15 @@ class Publisher:
 
     async def _explain(self) -> None:
         """Nobody listens: say so, where that is because it was never set up."""
+        stream = self._plan.stream
         try:
-            known = await Api(self._wire).info(self._plan.stream)
+            await Api(self._wire).call(f"STREAM.INFO.{stream}", limit=BRIEF)
+        except ApiError as error:
+            if error.code in NOT_FOUND:
+                msg = f"there is no stream {stream}: run `amplitude-async relay setup`"
+                raise LogRefusedError(msg) from None
         except LogError:
             return  # there is no better explanation than the one we have
-        if known is None:
-            stream = self._plan.stream
-            msg = f"there is no stream {stream}: run `amplitude-async relay setup`"
-            raise LogRefusedError(msg)
 
 
 def _in_doubt(error: LogError) -> LogError:

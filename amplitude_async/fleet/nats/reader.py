@@ -97,8 +97,13 @@ class Reader:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.gather(task, return_exceptions=True)
+        self._forget()
+
+    def _forget(self) -> None:
+        """What nobody took is somebody else's."""
         self._ledger.clear()
+        self._arrived.clear()
 
     def take(self, max_bytes: int) -> list[StoredChunk]:
         """Hand out what came."""
@@ -119,7 +124,10 @@ class Reader:
 
     async def settle(self, max_bytes: int) -> None:
         """Wait for what the log has for us and has not sent yet, where there is any."""
-        if self.ended:
+        if self._task is None:
+            return
+        if self._task.done():
+            self._task.result()  # a fault of ours is raised where it is heard
             return
         if not self._ledger.ready and await self._expected():
             await self.arrived(SETTLE)
@@ -172,7 +180,7 @@ class Reader:
             self._pulls = Pulls(self._window, PULL_EXPIRES)
             try:
                 if not await self._owned():
-                    self._ledger.clear()
+                    self._forget()
                     return
                 if await self._attempt():
                     pause = FLOOR

@@ -156,13 +156,10 @@ class Claim(ABC):
 
 
 class Log(ABC):
-    """One project's log. One object serves one event loop and many clients.
-
-    Args:
-        project: whose events these are: ``[a-z0-9_-]+``, at most 40 characters.
-    """
+    """One project's log. One object serves one event loop and many clients."""
 
     project: str
+    """Whose events these are: ``[a-z0-9_-]+``, at most 40 characters."""
     max_chunk_bytes: int
     """Most bytes of a chunk's data."""
     _users: int = 0

@@ -19,7 +19,7 @@ from amplitude_async.fleet.tenure import Tenure
 
 __all__ = ["Holding"]
 
-READ_BYTES: Final = 4 * 1024 * 1024
+READ_BYTES: Final = 2 * 1024 * 1024
 # A lone event waits no longer for its relay, where nothing tells it.
 POLL: Final = 0.25
 # The engine makes room in its own time; nobody tells.
@@ -152,11 +152,18 @@ class Holding:
         except UnknownSchemaError as error:
             self.puzzled = True
             self._reporter.error("log_schema", "%s: %s", chunk.id, in_words(error))
+            await self._finish()
             self.leave()
         except DamagedChunkError as error:
             self._reporter.error("log_damaged", "%s: %s", chunk.id, in_words(error))
             await self._set_aside(chunk, in_words(error))
         await asyncio.sleep(0)  # to decode a thousand events takes milliseconds
+
+    async def _finish(self) -> None:
+        """Let what was read be decided, while the place is kept."""
+        self._note_idle(idle=True)
+        while self.tenure.batches and not self._left.is_set():
+            await self._pause(LOOK_AGAIN)
 
     async def _set_aside(self, chunk: StoredChunk, message: str) -> None:
         """Keep a damaged chunk for people, before it is acknowledged."""
@@ -185,12 +192,12 @@ class Holding:
     # Keeping -----------------------------------------------------------------
 
     async def _renew(self) -> None:
-        interval = self._lease.length / RENEWALS_IN_LEASE
+        interval = patience = self._lease.length / RENEWALS_IN_LEASE
         while not self.tenure.lost:
             await self._sleep(interval)
             moment = self._lease.moment()
             try:
-                kept = await within(interval, self._clock, self._claim.renew())
+                kept = await within(patience, self._clock, self._claim.renew())
             except (LogError, OSError, TimeoutError) as error:
                 self._reporter.warning("log_renew", "%s", in_words(error))
                 interval = TRY_AGAIN
@@ -204,7 +211,7 @@ class Holding:
                 self._lose()
                 return
             self._lease.begin(moment)
-            interval = self._lease.length / RENEWALS_IN_LEASE
+            interval = patience
 
     async def _sleep(self, seconds: float) -> None:
         over = asyncio.Event()
@@ -221,7 +228,7 @@ class Holding:
             await tenure.stirred.wait()
             tenure.stirred.clear()
             finished = tenure.take_finished()
-            if finished and not await self._forget(finished):
+            if not (await self._keep_letters() and await self._forget(finished)):
                 tenure.owe_again(finished)
                 if tenure.lost and not tenure.batches:
                     return  # the next claim of ours acknowledges them
@@ -232,7 +239,17 @@ class Holding:
             if done:
                 return
 
+    async def _keep_letters(self) -> bool:
+        """Keep rejected events, before their chunks are forgotten."""
+        letters = self.tenure.take_letters()
+        if not letters or await self._ask("bury", self._feed.keep(letters)):
+            return True
+        self.tenure.bury_again(letters)
+        return False
+
     async def _forget(self, positions: list[int]) -> bool:
+        if not positions:
+            return True
         return await self._ask("acknowledge", self._claim.acknowledge(positions))
 
     async def _ask(self, what: str, answer: Awaitable[object]) -> bool:

@@ -89,11 +89,13 @@ class Desk:
             await self._pause(self.interval)
 
     async def _look(self) -> None:
+        # First of all: a place that has ended is waited for no longer, though the log
+        # does not answer what is asked next.
+        self._forget_ended()
         destination = self.client.destination
         saying = self._log.announce(destination, self._holder, self._lease)
         live = max(await within(PATIENCE, self._clock, saying), 1)
         self.answered_at = self._clock.now()
-        self._forget_ended()
         share = math.ceil(self._partitions / live)
         if len(self._held) > share:
             self._leave_one()

@@ -46,7 +46,7 @@ class Feed(Storage):
         self._batches = Batches()
         self._tenures: dict[Place, Tenure] = {}
         self._past: dict[tuple[Place, int], set[int]] = {}
-        self._owed: dict[Place, list[int]] = {}
+        self._owed: dict[Place, tuple[list[int], list[Letter]]] = {}
 
     def __repr__(self) -> str:
         return f"<Feed of {self._destination}: {self._batches!r}>"
@@ -84,13 +84,15 @@ class Feed(Storage):
 
         What an earlier claim of ours could not acknowledge is acknowledged by this one.
         """
-        tenure.owe_again(self._owed.pop(tenure.place, []))
+        positions, letters = self._owed.pop(tenure.place, ([], []))
+        tenure.owe_again(positions)
+        tenure.bury_again(letters)
         self._tenures[tenure.place] = tenure
 
     def end(self, tenure: Tenure) -> None:
         """Let no chunk of a place come any more; nothing of it may be left."""
-        owed = tenure.take_finished()
-        if owed:
+        if tenure.owes:
+            owed = tenure.take_finished(), tenure.take_letters()
             self._owed[tenure.place] = owed
         if self._tenures.get(tenure.place) is tenure:
             del self._tenures[tenure.place]
@@ -138,6 +140,14 @@ class Feed(Storage):
             batches = tenure.batches.values()
             if all(batch.chunk.position != key[1] for batch in batches):
                 del self._past[key]
+
+    async def keep(self, letters: Sequence[Letter]) -> None:
+        """Keep rejected events in the log.
+
+        Raises:
+            LogError: the log does not take them.
+        """
+        await self._log.bury(letters)
 
     async def bury_raw(self, place: Place, chunk: StoredChunk, message: str) -> None:
         """Keep a chunk that cannot be read, as it was found.
@@ -206,20 +216,19 @@ class Feed(Storage):
         past.add(batch.index_of(number))
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep rejected events in the log.
+        """Let the log keep rejected events, however long it is away.
 
-        Raises:
-            LogError: it does not take them; their chunks are not acknowledged.
+        Their chunks are not acknowledged before that.
         """
-        made = [letter for one in letters if (letter := self._letter(one)) is not None]
-        if made:
-            await self._log.bury(made)
+        for letter in letters:
+            batch = self._batches.find(letter.record.id)
+            tenure = None if batch is None else self._tenures.get(batch.place)
+            if batch is not None and tenure is not None:
+                tenure.bury([self._letter(batch, letter)])
 
-    def _letter(self, letter: DeadLetter) -> Letter | None:
+    @staticmethod
+    def _letter(batch: Batch, letter: DeadLetter) -> Letter:
         record = letter.record
-        batch = self._batches.find(record.id)
-        if batch is None:
-            return None
         return Letter(
             f"{batch.chunk.id}.{batch.index_of(record.id)}",
             batch.place,

@@ -23,6 +23,7 @@ from amplitude_async.shown import kind_of, shown
 __all__ = ["Relay"]
 
 LEAST_LEASE: Final = 0.2
+MOST_LEASE: Final = 3_600.0
 OPEN_AGAIN: Final = 1.0
 OPEN_PATIENCE: Final = 10.0
 # What was begun is finished within a moment, where the server answers.
@@ -57,8 +58,11 @@ class Relay:
         self._log = _checked_log(log)
         self._clock: Clock = LoopClock()
         clients = _checked_clients(to)
-        if not isinstance(lease, int | float) or not lease >= LEAST_LEASE:
-            msg = f"lease={shown(lease)}: give seconds, {LEAST_LEASE} at least"
+        number = isinstance(lease, int | float) and not isinstance(lease, bool)
+        if not number or not LEAST_LEASE <= lease <= MOST_LEASE:
+            msg = (
+                f"lease={shown(lease)}: give seconds, {LEAST_LEASE:g} to {MOST_LEASE:g}"
+            )
             raise ConfigurationError(msg)
         self.name = name or _own_name()
         """Names this relay in the log."""
@@ -132,27 +136,35 @@ class Relay:
             ConfigurationError: the log is not set up, or a setting breaks its promise.
             AmplitudeError: the relay runs already.
         """
+        task = self._begin()
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await self._end(task)
+            raise
+
+    def _begin(self) -> "asyncio.Task[None]":
         if self._task is not None:
             msg = "this relay runs already, or has run: construct a new one"
             raise AmplitudeError(msg)
         loop = asyncio.get_running_loop()
         # In a task of its own: who gives up waiting does not leave it half done.
         self._task = loop.create_task(self._run(), name="amplitude_async relay")
-        try:
-            await asyncio.shield(self._task)
-        except asyncio.CancelledError:
-            self.stop()
-            if not self._task.done():
-                await asyncio.wait({self._task})
-            raise
+        return self._task
+
+    async def _end(self, task: "asyncio.Task[None]") -> None:
+        """Stop, and wait for the end of it, which comes soon, whoever is impatient."""
+        self.stop()
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
 
     def stop(self) -> None:
         """Begin to give everything back; ``run`` returns when that is done."""
         self._stopping.set()
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._run(), name="amplitude_async relay")
+        self._begin()
         return self
 
     async def __aexit__(
@@ -163,7 +175,11 @@ class Relay:
     ) -> None:
         self.stop()
         if self._task is not None:
-            await asyncio.shield(self._task)
+            try:
+                await asyncio.shield(self._task)
+            except asyncio.CancelledError:
+                await self._end(self._task)
+                raise
 
     async def _run(self) -> None:
         looking: list[asyncio.Task[None]] = []
@@ -215,7 +231,13 @@ class Relay:
             await desk.client.shutdown(1.0)
         if self._entered:
             self._entered = False
-            await self._log.leave()
+            await self._close_log()
+
+    async def _close_log(self) -> None:
+        try:
+            await within(OPEN_PATIENCE, self._clock, self._log.leave())
+        except (LogError, OSError, TimeoutError) as error:
+            self._reporter.warning("log_close", "%s", in_words(error))
 
 
 def _own_name() -> str:
@@ -233,7 +255,7 @@ def _checked_log(log: Any) -> Log:
 def _checked_clients(to: Any) -> list[BaseClient]:
     if isinstance(to, BaseClient):
         to = [to]
-    clients = list(to)
+    clients = list(to) if isinstance(to, Iterable) else []
     wrong = next((one for one in clients if not isinstance(one, BaseClient)), None)
     if wrong is not None or not clients:
         msg = f"to={shown(to)}: give clients, such as [Amplitude('key')]"

@@ -4,7 +4,7 @@ import asyncio
 
 from amplitude_async.fleet.batch import Batch
 from amplitude_async.fleet.lease import Lease
-from amplitude_async.fleet.log import Place
+from amplitude_async.fleet.log import Letter, Place
 
 __all__ = ["Tenure"]
 
@@ -33,6 +33,7 @@ class Tenure:
         self.lost = False
         """True once another relay has the place, or may have it."""
         self._finished: list[int] = []
+        self._letters: list[Letter] = []
         self.stirred = asyncio.Event()
         """Set when a chunk was decided or left."""
 
@@ -43,8 +44,8 @@ class Tenure:
 
     @property
     def owes(self) -> bool:
-        """True while decided chunks are not acknowledged."""
-        return bool(self._finished)
+        """True while decided chunks are not acknowledged, or letters not kept."""
+        return bool(self._finished or self._letters)
 
     def leave(self) -> None:
         """Begin no chunk any more."""
@@ -88,6 +89,20 @@ class Tenure:
     def owe_again(self, positions: list[int]) -> None:
         """Put back what could not be acknowledged."""
         self._finished = [*positions, *self._finished]
+
+    def bury(self, letters: list[Letter]) -> None:
+        """Note rejected events, which the log keeps before it forgets their chunks."""
+        self._letters += letters
+        self.stirred.set()
+
+    def take_letters(self) -> list[Letter]:
+        """Hand over what the log is to keep."""
+        letters, self._letters = self._letters, []
+        return letters
+
+    def bury_again(self, letters: list[Letter]) -> None:
+        """Put back what the log did not take."""
+        self._letters = [*letters, *self._letters]
 
     def __repr__(self) -> str:
         state = "lost" if not self.valid else "leaving" if self.leaving else "held"

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -55,7 +56,7 @@ def make_record(number: int, user: str = "user-1", **fields: Any) -> Record:
     """Make an encoded event of a user."""
     event = {"event_type": "E", "user_id": user, "n": number, **fields}
     body = json.dumps(event, separators=(",", ":")).encode()
-    return Record(number, body, user, user, None, f"id-{user}-{number}", 1e9)
+    return Record(number, body, user, user, None, f"id-{user}-{number}", time.time())
 
 
 def chunk_of(place: Place, name: str, *records: Record) -> Chunk:

@@ -15,6 +15,8 @@ from amplitude_async.fleet.log import (
     Settings,
     StoredChunk,
 )
+from amplitude_async.fleet.nats import JetStreamLog
+from amplitude_async.fleet.postgres import PostgresLog
 from amplitude_async.fleet.relay import Relay
 
 __all__ = [
@@ -22,9 +24,11 @@ __all__ = [
     "BuriedLetter",
     "Chunk",
     "Claim",
+    "JetStreamLog",
     "Letter",
     "Log",
     "Place",
+    "PostgresLog",
     "Relay",
     "Settings",
     "StoredChunk",

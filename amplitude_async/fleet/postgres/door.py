@@ -70,22 +70,29 @@ async def _connect(
 def forget(connection: "Connection") -> None:
     """Let go the socket of another process, or of a closed loop, without a word on it.
 
-    Its number goes to a socket that is connected to nothing, so that who closes it
-    later, as the collector does, closes nothing of the parent's and nothing new.
+    The loop must not be told either: what it watches may be the parent's as well.
     """
     transport = getattr(connection, "_transport", None)
     found = None if transport is None else transport.get_extra_info("socket")
+    with suppress(AttributeError):
+        # No public way leaves the socket alone; and the collector would end it.
+        connection._aborted = True  # noqa: SLF001
     if found is None or found.fileno() < 0:
         return
+    inner = getattr(found, "_sock", None)
+    if not isinstance(inner, socket.socket):
+        _blind(found.fileno())
+        return
+    # This process's own copy of it: the parent's stays as it is.
+    os.close(inner.detach())
+    if transport is not None and getattr(transport, "_sock", None) is inner:
+        transport._sock = None  # noqa: SLF001 - or it would complain when collected
+
+
+def _blind(number: int) -> None:
+    """Let a descriptor lead to a socket that is connected to nothing."""
     with suppress(OSError), socket.socket() as nothing:
-        os.dup2(nothing.fileno(), found.fileno(), inheritable=False)
-    _mark_closed(connection)
-
-
-def _mark_closed(connection: "Connection") -> None:
-    """Keep the collector from ending it politely on the loop of now."""
-    with suppress(AttributeError):
-        connection._aborted = True  # noqa: SLF001 - no public way leaves the socket alone
+        os.dup2(nothing.fileno(), number, inheritable=False)
 
 
 async def end(connection: "Connection", timeout: float) -> None:

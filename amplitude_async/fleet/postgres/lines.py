@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final
 
-from amplitude_async.exceptions import LogError, LogUnreachableError
+from amplitude_async.exceptions import LogError, LogRefusedError, LogUnreachableError
 from amplitude_async.fleet.postgres.access import Access
 from amplitude_async.fleet.postgres.line import Line
 
@@ -13,8 +13,8 @@ __all__ = ["ANSWER_LIMIT", "Lines"]
 
 SIZE: Final = 4
 ANSWER_LIMIT: Final = 5.0
-CONNECT_LIMIT: Final = 5.0
-LEAST_CONNECT_LIMIT: Final = 1.0
+# Of several hosts the first must not take all of the time.
+LEAST_LIMIT: Final = 1.0
 
 
 class Lines:
@@ -24,10 +24,12 @@ class Lines:
 
     Args:
         access: where the database is.
+        limit: seconds for a connection, and for an answer.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, limit: float) -> None:
         self._access = access
+        self._limit = limit
         self._idle: list[Line] = []
         self._busy: set[Line] = set()
         self._seats = asyncio.Semaphore(SIZE)
@@ -42,7 +44,7 @@ class Lines:
         self,
         statement: str,
         *args: Any,
-        limit: float = ANSWER_LIMIT,
+        limit: float | None = None,
         urgent: bool = False,
     ) -> Any:
         """Run one statement in a transaction of its own.
@@ -51,11 +53,9 @@ class Lines:
             LogError: see ``Log.publish``.
         """
         async with self.line(urgent=urgent) as line:
-            return await line.ask(statement, args, limit, kept=urgent)
+            return await line.ask(statement, args, limit or self._limit, kept=urgent)
 
-    async def work(
-        self, job: Callable[[Line], Awaitable[Any]], limit: float = ANSWER_LIMIT
-    ) -> Any:
+    async def work(self, job: Callable[[Line], Awaitable[Any]], limit: float) -> Any:
         """Let a job of several statements have a connection."""
         async with self.line() as line:
             return await line.work(job(line), limit)
@@ -69,14 +69,14 @@ class Lines:
         """
         async with AsyncExitStack() as stack:
             try:
-                async with asyncio.timeout(ANSWER_LIMIT):
+                async with asyncio.timeout(self._limit):
                     if not urgent:
                         await stack.enter_async_context(self._slow_seats)
                     await stack.enter_async_context(self._seats)
             except TimeoutError:
                 msg = (
                     f"each of {SIZE} connections to PostgreSQL was busy for "
-                    f"{ANSWER_LIMIT:g} s"
+                    f"{self._limit:g} s"
                 )
                 raise LogUnreachableError(msg) from None
             if self._closed:
@@ -112,14 +112,16 @@ class Lines:
     async def _connect(self) -> Line:
         """Connect to the first host that takes chunks."""
         hosts = self._access.hosts
-        limit = max(CONNECT_LIMIT / len(hosts), LEAST_CONNECT_LIMIT)
+        limit = max(self._limit / len(hosts), min(self._limit, LEAST_LIMIT))
         fault: LogError | None = None
         for number in range(len(hosts)):
             index = (self._first + number) % len(hosts)
             try:
                 line = await Line.connect(self._access, hosts[index], limit)
             except LogError as error:
-                fault = fault or error
+                # That one is down is expected of several; that one refuses is not.
+                if fault is None or isinstance(error, LogRefusedError):
+                    fault = error
                 continue
             self._first = index
             return line

@@ -24,7 +24,7 @@ from amplitude_async.fleet.postgres import letters as dead
 from amplitude_async.fleet.postgres.access import read_dsn
 from amplitude_async.fleet.postgres.claim import PostgresClaim
 from amplitude_async.fleet.postgres.line import WrongSettingError
-from amplitude_async.fleet.postgres.lines import Lines
+from amplitude_async.fleet.postgres.lines import ANSWER_LIMIT, Lines
 from amplitude_async.fleet.postgres.outbox import put
 from amplitude_async.fleet.postgres.room import Room
 from amplitude_async.fleet.postgres.sql import (
@@ -53,6 +53,7 @@ MAX_CHUNK_BYTES: Final = 4 * MEBIBYTE
 DEFAULT_SCHEMA: Final = "amplitude_async"
 SETUP_LIMIT: Final = 60.0
 COUNT_LIMIT: Final = 30.0
+LONGEST_TIMEOUT: Final = 60.0
 _PROJECT: Final = re.compile(r"[a-z0-9_-]{1,40}")
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -60,10 +61,12 @@ _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 class PostgresLog(Log):
     """One project's log in a PostgreSQL database; several projects share its tables.
 
-    It works through a pooler in transaction mode. A role that only publishes needs
-    ``USAGE`` on the schema, ``SELECT`` on ``version`` and ``projects``, ``INSERT`` on
-    ``chunks``, and, for ``max_bytes``, ``SELECT (project, acked_at, size)`` on it. A
-    relay's needs ``SELECT, INSERT, UPDATE, DELETE`` on all of the schema's tables.
+    It needs PostgreSQL 13 or newer, and works through a pooler in transaction mode.
+
+    A role that only publishes needs ``USAGE`` on the schema, ``SELECT`` on ``version``
+    and ``projects``, ``INSERT`` on ``chunks``, and, for ``max_bytes``, ``SELECT
+    (project, acked_at, size)`` on it. A relay's needs ``SELECT, INSERT, UPDATE,
+    DELETE`` on all of the schema's tables.
 
     Args:
         dsn: ``postgresql://user:password@host/database``; with several hosts,
@@ -72,6 +75,8 @@ class PostgresLog(Log):
         schema: of the tables.
         max_bytes: most bytes of chunks that wait, of this project; it is looked at once
             a second, so a little more may come in. None: no limit but the disk's.
+        timeout: seconds for a connection, and for an answer; after that a publish has
+            failed, and its connection is ended.
 
     Raises:
         ConfigurationError: an argument is wrong; it is named.
@@ -84,6 +89,7 @@ class PostgresLog(Log):
         project: str = DEFAULT_PROJECT,
         schema: str = DEFAULT_SCHEMA,
         max_bytes: int | None = DEFAULT_MAX_BYTES,
+        timeout: float = ANSWER_LIMIT,
     ) -> None:
         self._access = read_dsn(dsn)
         if not isinstance(project, str) or not _PROJECT.fullmatch(project):
@@ -101,6 +107,10 @@ class PostgresLog(Log):
         if max_bytes is not None and (type(max_bytes) is not int or max_bytes < 1):
             msg = f"max_bytes={shown(max_bytes)}: give a number of bytes, or None"
             raise ConfigurationError(msg)
+        if type(timeout) not in {int, float} or not 0 < timeout <= LONGEST_TIMEOUT:
+            msg = f"timeout={shown(timeout)}: give seconds, {LONGEST_TIMEOUT:g} at most"
+            raise ConfigurationError(msg)
+        self._timeout = float(timeout)
         self.project = project
         self.max_chunk_bytes = MAX_CHUNK_BYTES
         self._schema = schema
@@ -109,7 +119,7 @@ class PostgresLog(Log):
         self._begin()
 
     def _begin(self) -> None:
-        self._lines = Lines(self._access)
+        self._lines = Lines(self._access, self._timeout)
         self._room = Room(self._max_bytes, self._whole_size, self._live_bytes)
 
     def __repr__(self) -> str:
@@ -134,7 +144,7 @@ class PostgresLog(Log):
         ):
             msg = f"partitions={shown(partitions)}: give 1 to {MAX_PARTITIONS}"
             raise ConfigurationError(msg)
-        lines = Lines(self._access)
+        lines = Lines(self._access, self._timeout)
         lines.open()
         try:
             done: list[str] = await lines.work(
@@ -178,8 +188,7 @@ class PostgresLog(Log):
                 "setup`, or await its setup() first"
             )
             raise ConfigurationError(msg)
-        await self._room.look()
-        if self._room.uncounted:
+        if self._max_bytes is not None and not rows[0]["may_count"]:
             warnings.append(
                 "this role may not count what waits, and max_bytes is not kept: grant "
                 f"select (project, acked_at, size) on {self._schema}.chunks"

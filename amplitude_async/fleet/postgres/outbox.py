@@ -43,7 +43,9 @@ def _way(connection: Any) -> Callable[[Any, str, Sequence[Any]], Any]:
         return _by_number
     elif iscoroutinefunction(getattr(kind, "run_sync", None)):
         return _by_name
-    elif hasattr(kind, "pgconn") and iscoroutinefunction(getattr(kind, "execute", 0)):
+    elif hasattr(connection, "pgconn") and iscoroutinefunction(
+        getattr(kind, "execute", 0)
+    ):
         return _by_order
     msg = f"via= is a {kind_of(connection)}: give {ACCEPTED}"
     raise ConfigurationError(msg)

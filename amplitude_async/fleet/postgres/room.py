@@ -36,8 +36,6 @@ class Room:
         self._size = 0
         self._due = 0.0
         self._task: asyncio.Task[None] | None = None
-        self.uncounted = False
-        """True where the role may not read how much waits."""
 
     def __repr__(self) -> str:
         return f"<Room {self._size} of {self._max_bytes} bytes>"
@@ -84,8 +82,7 @@ class Room:
             try:
                 size = await self._live_bytes()
             except LogRefusedError:
-                self.uncounted = True
-                size = 0
+                size = 0  # this role may not count: opening has warned of it
         self._size = size
         ended = time.monotonic()
         self._due = max(began + LOOK_AGAIN, ended + REST * (ended - began))

@@ -35,7 +35,8 @@ select pg_backend_pid() as pid,
 """
 
 PROJECT: Final = """
-select v.version, p.partitions
+select v.version, p.partitions,
+       has_column_privilege('ax.chunks', 'size', 'select') as may_count
 from ax.version v left join ax.projects p on p.project = $1
 """
 

@@ -1,0 +1,610 @@
+"""A PostgresLog while its server is killed, silent, full, restricted or set wrongly."""
+
+import asyncio
+import os
+import random
+import re
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from amplitude_async.exceptions import (
+    ConfigurationError,
+    LogError,
+    LogFullError,
+    LogRefusedError,
+    LogUnreachableError,
+)
+from amplitude_async.fleet.log import Place
+from amplitude_async.fleet.postgres import PostgresLog
+from amplitude_async.testing.log_contract import collect, ids_of, make_chunk, until
+from tests.fleet.postgres_server import (
+    Pooler,
+    Server,
+    free_port,
+    pooler,
+    postgres_log,
+    postgres_server,
+    program,
+    project_name,
+)
+
+__all__ = ["pooler", "postgres_log", "postgres_server", "project_name"]
+
+PLACE = Place("amplitude", 0)
+MUCH = 64 * 1024 * 1024
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[Server]:
+    """Yield a server that a test may kill."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    server = Server(folder)
+    server.create()
+    yield server
+    server.stop()
+
+
+@asynccontextmanager
+async def opened(dsn: str, project: str, **options: Any) -> AsyncIterator[PostgresLog]:
+    """Set up, open and close a log."""
+    log = PostgresLog(dsn, project=project, **options)
+    await log.setup()
+    await log.open()
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+async def sql(dsn: str, statement: str, *args: Any) -> Any:
+    """Ask the database for something."""
+    connection = await asyncpg.connect(dsn, ssl=False, statement_cache_size=0)
+    try:
+        return await connection.fetch(statement, *args)
+    finally:
+        await connection.close()
+
+
+async def ids_in(log: PostgresLog) -> list[str]:
+    """Read all that waits, as a new relay."""
+    holder = f"reader-{random.random()}"
+    claim = await log.claim(PLACE, holder, 60)
+    assert claim is not None
+    found: list[str] = []
+    while chunks := await claim.read(MUCH):
+        found += ids_of(chunks)
+    await claim.release()
+    return found
+
+
+async def publish_surely(log: PostgresLog, number: int) -> None:
+    """Publish until it is answered, as a producer does."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await log.publish(make_chunk(number))
+            except LogRefusedError:
+                raise
+            except LogError:
+                await asyncio.sleep(0.02)
+            else:
+                return
+
+
+# The server dies -------------------------------------------------------------
+
+
+async def test_what_was_acknowledged_outlives_a_kill(own_server: Server) -> None:
+    """Kill -9 in the middle, twice: all of it is there, once, and in order."""
+    async with opened(own_server.dsn, "kill") as log:
+        acknowledged: list[int] = []
+
+        async def produce() -> None:
+            for number in range(100_000):
+                await publish_surely(log, number)
+                acknowledged.append(number)
+
+        async def reached(count: int) -> None:
+            async def there() -> bool:
+                return len(acknowledged) >= count
+
+            await until(there)
+
+        task = asyncio.create_task(produce())
+        for target in (40, 80):
+            await reached(target)
+            await asyncio.to_thread(own_server.kill)
+            await asyncio.to_thread(own_server.start)
+        await reached(len(acknowledged) + 20)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+        found = await ids_in(log)
+    expected = ids_of([make_chunk(number) for number in acknowledged])
+    assert found[: len(expected)] == expected
+    assert len(found) <= len(expected) + 1
+
+
+async def test_who_has_died_is_unreachable(own_server: Server) -> None:
+    """The first may have been stored for all one knows, the next was not for sure."""
+    async with opened(own_server.dsn, "dead") as log:
+        await log.publish(make_chunk(1))
+        await asyncio.to_thread(own_server.kill)
+        with suppress(LogError):
+            await log.publish(make_chunk(2))
+        with pytest.raises(LogUnreachableError, match="cannot be reached"):
+            await log.publish(make_chunk(2))
+        with pytest.raises(LogUnreachableError):
+            await PostgresLog(own_server.dsn).open()
+
+
+async def test_a_backend_that_is_ended_costs_one_answer(
+    postgres_log: PostgresLog, postgres_server: Server
+) -> None:
+    """While another holds the row up that a publish waits for."""
+    blocker = await asyncpg.connect(postgres_server.dsn)
+    transaction = blocker.transaction()
+    await transaction.start()
+    await postgres_log.publish_in(blocker, make_chunk(1))
+    publishing = asyncio.create_task(postgres_log.publish(make_chunk(1)))
+
+    async def ended() -> bool:
+        return bool(
+            await sql(
+                postgres_server.dsn,
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where wait_event_type = 'Lock' and query like '%insert into%' "
+                "and $1 = any(pg_blocking_pids(pid))",
+                blocker.get_server_pid(),
+            )
+        )
+
+    await until(ended)
+    with pytest.raises(LogError) as caught:
+        await publishing
+    assert type(caught.value) is LogError
+    await transaction.rollback()
+    await blocker.close()
+
+    await postgres_log.publish(make_chunk(1))
+    await postgres_log.publish(make_chunk(2))
+    assert await ids_in(postgres_log) == ids_of([make_chunk(1), make_chunk(2)])
+
+
+async def test_a_cancelled_publish_leaves_nothing_broken(
+    postgres_log: PostgresLog, postgres_server: Server
+) -> None:
+    """However often: connections do not run out, and none is in the middle of it."""
+    blocker = await asyncpg.connect(postgres_server.dsn)
+    for number in range(10):
+        transaction = blocker.transaction()
+        await transaction.start()
+        await postgres_log.publish_in(blocker, make_chunk(number))
+        task = asyncio.create_task(postgres_log.publish(make_chunk(number)))
+        for _ in range(number * 3):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await transaction.rollback()
+        await publish_surely(postgres_log, number)
+    await blocker.close()
+    expected = ids_of([make_chunk(number) for number in range(10)])
+    assert await ids_in(postgres_log) == expected
+
+
+# The network is silent -------------------------------------------------------
+
+
+class Wire:
+    """A way to the server that can stop to carry anything."""
+
+    def __init__(self, port: int) -> None:
+        self.port = free_port()
+        self._target = port
+        self._carries = asyncio.Event()
+        self._carries.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def cut(self) -> None:
+        """Carry nothing, and close nothing."""
+        self._carries.clear()
+
+    def mend(self) -> None:
+        """Carry what came meanwhile, and what comes."""
+        self._carries.set()
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["Wire"]:
+        """Listen."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        far: asyncio.StreamWriter | None = None
+        try:
+            back, far = await asyncio.open_connection("127.0.0.1", self._target)
+            await asyncio.gather(self._carry(reader, far), self._carry(back, writer))
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+            if far is not None:
+                far.transport.abort()
+
+    async def _carry(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter
+    ) -> None:
+        while data := await source.read(65_536):
+            await self._carries.wait()
+            target.write(data)
+            await target.drain()
+        target.write_eof()
+
+
+async def test_silence_ends(postgres_server: Server, project_name: str) -> None:
+    """A publish fails in time, without a word on whether it was stored."""
+    async with (
+        Wire(postgres_server.port).open() as wire,
+        opened(
+            postgres_server.dsn.replace(f":{postgres_server.port}", f":{wire.port}"),
+            project_name,
+            timeout=0.3,
+        ) as log,
+    ):
+        await log.publish(make_chunk(1))
+        wire.cut()
+        with pytest.raises(LogError, match=r"0\.3 s") as caught:
+            await log.publish(make_chunk(2))
+        assert type(caught.value) is LogError
+        with pytest.raises(LogUnreachableError, match="in time"):
+            await log.publish(make_chunk(2))
+        wire.mend()
+        await publish_surely(log, 2)
+        assert await ids_in(log) == ids_of([make_chunk(1), make_chunk(2)])
+
+
+async def test_the_next_host_is_tried(
+    postgres_server: Server, project_name: str
+) -> None:
+    """One of which nobody is there, or that says nothing."""
+    async with Wire(postgres_server.port).open() as wire:
+        wire.cut()
+        port = postgres_server.port
+        hosts = f"127.0.0.1:{free_port()},127.0.0.1:{wire.port},127.0.0.1:{port}"
+        dsn = postgres_server.dsn.replace(f"127.0.0.1:{port}", hosts)
+        async with opened(dsn, project_name, timeout=3) as log:
+            await log.publish(make_chunk(1))
+            assert await ids_in(log) == ids_of([make_chunk(1)])
+
+
+# Settings and rights ---------------------------------------------------------
+
+
+async def test_settings_that_lose_chunks_are_refused(own_server: Server) -> None:
+    """Setting, value and remedy are named; of a role's, and of the server's."""
+    dsn = own_server.dsn
+    await PostgresLog(dsn).setup()
+    await sql(dsn, "create role careless login")
+    await sql(dsn, "alter role careless set synchronous_commit = off")
+    careless = dsn.replace("//fleet:", "//careless:")
+    with pytest.raises(ConfigurationError, match=r"synchronous_commit=off.*ALTER ROLE"):
+        await PostgresLog(careless).open()
+    with pytest.raises(ConfigurationError, match=r"synchronous_commit=off"):
+        await PostgresLog(careless).setup()
+
+    own_server.settings["full_page_writes"] = "off"
+    await asyncio.to_thread(own_server.stop)
+    await asyncio.to_thread(own_server.start)
+    log = PostgresLog(dsn)
+    settings = await log.open()
+    await log.close()
+    assert settings.synced
+    assert "full_page_writes=off" in settings.warnings[0]
+
+    own_server.settings["fsync"] = "off"
+    await asyncio.to_thread(own_server.stop)
+    await asyncio.to_thread(own_server.start)
+    with pytest.raises(ConfigurationError, match=r"fsync=off.*fsync=on"):
+        await PostgresLog(dsn).open()
+
+
+async def test_a_setting_that_turns_bad_is_made_good(
+    own_server: Server,
+) -> None:
+    """Of an open session: each acknowledged chunk is on disk all the same."""
+    async with opened(own_server.dsn, "turns") as log:
+        await log.publish(make_chunk(0))
+        await sql(own_server.dsn, "alter system set synchronous_commit = off")
+        # Long enough to lose whatever waits for it.
+        await sql(own_server.dsn, "alter system set wal_writer_delay = '10s'")
+        await sql(own_server.dsn, "select pg_reload_conf()")
+
+        async def reloaded() -> bool:
+            [row] = await sql(own_server.dsn, "show synchronous_commit")
+            return bool(row[0] == "off")
+
+        await until(reloaded)
+        for number in range(1, 20):
+            await log.publish(make_chunk(number))
+        await asyncio.to_thread(own_server.kill)
+        own_server.settings["synchronous_commit"] = "on"
+        await asyncio.to_thread(own_server.start)
+        expected = ids_of([make_chunk(number) for number in range(20)])
+        await publish_surely(log, 19)
+        assert await ids_in(log) == expected
+
+
+async def test_a_server_that_takes_no_writes_is_left(
+    postgres_server: Server, project_name: str
+) -> None:
+    """A standby, or one that was made read-only: nothing was stored."""
+    dsn = postgres_server.dsn
+    await PostgresLog(dsn, project=project_name).setup()
+    role = f"frozen_{project_name}"
+    await sql(dsn, f"create role {role} login superuser")
+    frozen = dsn.replace("//fleet:", f"//{role}:")
+    async with opened(frozen, project_name) as log:
+        await sql(dsn, f"alter role {role} set default_transaction_read_only = on")
+        await log.publish(make_chunk(1))  # its session is older
+    with pytest.raises(LogUnreachableError, match="takes no writes"):
+        await PostgresLog(frozen, project=project_name).open()
+
+
+async def test_a_role_needs_no_more_than_is_said(
+    postgres_server: Server, project_name: str
+) -> None:
+    """To publish: it can read nothing of anybody's, and is told so."""
+    dsn, role = postgres_server.dsn, f"producer_{project_name}"
+    own = PostgresLog(dsn, project=project_name)
+    await own.setup()
+    for statement in (
+        f"create role {role} login",
+        f"grant usage on schema amplitude_async to {role}",
+        f"grant select on amplitude_async.version to {role}",
+        f"grant select on amplitude_async.projects to {role}",
+        f"grant insert on amplitude_async.chunks to {role}",
+    ):
+        await sql(dsn, statement)
+    producer = PostgresLog(dsn.replace("//fleet:", f"//{role}:"), project=project_name)
+    settings = await producer.open()
+    assert any("max_bytes" in warning for warning in settings.warnings)
+    await producer.publish(make_chunk(1))
+    await producer.publish(make_chunk(1))
+    with pytest.raises(LogRefusedError, match="42501"):
+        await producer.claim(PLACE, "relay", 1)
+    await sql(dsn, f"revoke insert on amplitude_async.chunks from {role}")
+    with pytest.raises(LogRefusedError, match="42501"):
+        await producer.publish(make_chunk(2))
+    await producer.close()
+    await own.open()
+    assert await ids_in(own) == ids_of([make_chunk(1)])
+    await own.close()
+
+
+async def test_a_newer_schema_is_refused(postgres_server: Server) -> None:
+    """With what to upgrade; an older one with what to run."""
+    dsn, schema = postgres_server.dsn, "versions"
+    await PostgresLog(dsn, schema=schema).setup()
+    for version, remedy in ((99, "upgrade"), (0, "relay setup")):
+        await sql(dsn, "update versions.version set version = $1", version)
+        with pytest.raises(ConfigurationError, match=remedy):
+            await PostgresLog(dsn, schema=schema).open()
+    await sql(dsn, "update versions.version set version = 99")
+    with pytest.raises(ConfigurationError, match="upgrade"):
+        await PostgresLog(dsn, schema=schema).setup()
+
+
+async def test_a_database_that_is_not_there_is_named(postgres_server: Server) -> None:
+    """With what to do, and without the password."""
+    dsn = postgres_server.dsn.replace("/postgres", "/nowhere")
+    with pytest.raises(ConfigurationError, match="create the database") as caught:
+        await PostgresLog(dsn).open()
+    assert "correct-horse" not in str(caught.value)
+
+
+# Room ------------------------------------------------------------------------
+
+
+async def test_a_full_log_takes_chunks_again(
+    postgres_server: Server, project_name: str
+) -> None:
+    """Once what waited was acknowledged, whatever the files still take."""
+    dsn = postgres_server.dsn
+    async with opened(dsn, project_name, max_bytes=200_000) as log:
+        numbers = iter(range(100_000))
+
+        async def full() -> bool:
+            try:
+                await log.publish(make_chunk(next(numbers), data=bytes(20_000)))
+            except LogFullError:
+                return True
+            return False
+
+        await until(full)
+        with pytest.raises(LogFullError, match="max_bytes=200000"):
+            await log.publish(make_chunk(next(numbers)))
+        claim = await log.claim(PLACE, "relay", 60)
+        assert claim is not None
+        chunks = await collect(claim, 10)
+        while more := await claim.read(MUCH):
+            chunks += more
+        await claim.acknowledge([chunk.position for chunk in chunks])
+
+        async def takes() -> bool:
+            return not await full()
+
+        await until(takes)
+
+
+async def test_acknowledged_rows_go_in_time(
+    postgres_log: PostgresLog, postgres_server: Server
+) -> None:
+    """Their bytes at once, their ids after ten minutes, by whoever acknowledges."""
+    dsn, project = postgres_server.dsn, postgres_log.project
+    for number in range(30):
+        await postgres_log.publish(make_chunk(number))
+    claim = await postgres_log.claim(PLACE, "relay", 60)
+    assert claim is not None
+    positions = [chunk.position for chunk in await collect(claim, 30)]
+    await claim.acknowledge(positions[:25])
+    count = (
+        "select count(*), count(data) from amplitude_async.chunks where project = $1"
+    )
+    assert tuple((await sql(dsn, count, project))[0]) == (30, 5)
+
+    aged = (
+        "update amplitude_async.chunks set acked_at = acked_at - interval '11 minutes' "
+        "where project = $1"
+    )
+    await sql(dsn, aged, project)
+    for position in positions[25:]:
+        await claim.acknowledge([position])
+
+    async def swept() -> bool:
+        await claim.acknowledge([positions[0]])
+        return tuple((await sql(dsn, count, project))[0]) == (5, 0)
+
+    await until(swept)
+    await postgres_log.publish(make_chunk(29))
+    assert await claim.read(MUCH) == []
+
+
+# Poolers, processes, disks ---------------------------------------------------
+
+
+async def test_a_pooler_is_told_apart(pooler: Pooler, project_name: str) -> None:
+    """Nothing is kept by name where the next server does not know it."""
+    async with opened(pooler.dsn, project_name) as log:
+        await asyncio.gather(*(log.publish(make_chunk(n)) for n in range(40)))
+        kept = await sql(pooler.dsn, "select count(*) from pg_prepared_statements")
+        assert kept[0][0] == 0
+        assert len(await ids_in(log)) == 40
+
+
+async def test_a_setting_of_a_neighbour_behind_the_pooler(
+    own_server: Server, tmp_path: Path
+) -> None:
+    """It left synchronous_commit=off on the connection: that costs us nothing."""
+    folder = tmp_path / "pooler"
+    folder.mkdir()
+    pooler = Pooler(folder, own_server)
+    await asyncio.to_thread(pooler.start, 1)
+    try:
+        async with opened(pooler.dsn, "neighbour") as log:
+            await log.publish(make_chunk(0))
+            await sql(own_server.dsn, "alter system set wal_writer_delay = '10s'")
+            await sql(own_server.dsn, "select pg_reload_conf()")
+            neighbour = await asyncpg.connect(pooler.dsn, statement_cache_size=0)
+            await neighbour.execute("set synchronous_commit = off")
+            await neighbour.close()
+            for number in range(1, 20):
+                await log.publish(make_chunk(number))
+            await asyncio.to_thread(own_server.kill)
+            await asyncio.to_thread(own_server.start)
+    finally:
+        await asyncio.to_thread(pooler.end, signal.SIGKILL)
+    log = PostgresLog(own_server.dsn, project="neighbour")
+    await log.open()
+    expected = ids_of([make_chunk(number) for number in range(20)])
+    assert await ids_in(log) == expected
+    await log.close()
+
+
+async def test_a_child_leaves_the_parents_connection_alone(
+    postgres_log: PostgresLog,
+) -> None:
+    """It abandons what it has inherited; the parent's session goes on."""
+    await postgres_log.publish(make_chunk(1))
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            postgres_log.abandon()
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    line = postgres_log._lines._idle[-1]  # noqa: SLF001 - the very connection
+    await postgres_log.publish(make_chunk(2))
+    assert postgres_log._lines._idle[-1] is line  # noqa: SLF001
+    assert await ids_in(postgres_log) == ids_of([make_chunk(1), make_chunk(2)])
+
+
+@contextmanager
+def counted_syncs(server: Server, traced: Path) -> Iterator[None]:
+    """Write down what the server's processes, and those to come, sync."""
+    strace = program("strace", "apt-get install strace")
+    assert server.process is not None
+    main = server.process.pid
+    children = Path(f"/proc/{main}/task/{main}/children").read_text(encoding="utf-8")
+    options = [word for pid in [str(main), *children.split()] for word in ("-p", pid)]
+    traced.touch()
+    tracer = subprocess.Popen(
+        [strace, "-f", "-e", "trace=fsync,fdatasync", "-o", traced, *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert tracer.stderr is not None
+    try:
+        for _ in options[::2]:
+            line = tracer.stderr.readline()
+            if b"attached" not in line:
+                pytest.skip(f"NO STRACE HERE: syncs are NOT counted: {line.decode()}")
+        yield
+    finally:
+        tracer.terminate()
+        tracer.wait(10)
+        tracer.stderr.close()
+
+
+def test_each_acknowledgement_is_on_disk(own_server: Server, tmp_path: Path) -> None:
+    """The server has synced at least as often, and the kernel knows."""
+    count = 50
+
+    async def publish() -> None:
+        async with opened(own_server.dsn, "disk") as log:
+            for number in range(count):
+                await log.publish(make_chunk(number))
+
+    async def prepare() -> None:
+        await PostgresLog(own_server.dsn, project="disk").setup()
+
+    asyncio.run(prepare())
+    traced = tmp_path / "trace"
+    with counted_syncs(own_server, traced):
+        asyncio.run(publish())
+    syncs = re.findall(r"\b(?:fsync|fdatasync)\(", traced.read_text(encoding="utf-8"))
+    assert len(syncs) >= count
+
+
+async def test_a_lone_event_is_read_soon(postgres_log: PostgresLog) -> None:
+    """However long nothing came: a wait never grows beyond a fifth of a second."""
+    claim = await postgres_log.claim(PLACE, "relay", 60)
+    assert claim is not None
+    for _ in range(8):
+        await claim.wait(60)
+        assert await claim.read(MUCH) == []
+    assert claim._next_look <= 0.2  # type: ignore[attr-defined]  # noqa: SLF001

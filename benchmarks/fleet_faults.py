@@ -229,6 +229,42 @@ async def play_full(kind: str) -> Round:
     )
 
 
+async def play_outage(kind: str, seconds: float) -> Round:
+    """Let no server run for a while; the producers have a spool under the log."""
+    began = time.monotonic()
+    with TemporaryDirectory(prefix="fleet-faults-") as folder:
+        async with Scene(kind, Path(folder), lease=LEASE) as scene:
+            for _ in range(2):
+                await scene.add_relay()
+                await scene.add_producer(users=4, spooled=True, confirm=0.05)
+            await _more(scene, WARM_UP)
+            size = scene.servers.size
+            await asyncio.gather(*(scene.servers.kill(n) for n in range(size)))
+            await asyncio.sleep(seconds)
+            await asyncio.gather(*(scene.servers.start_again(n) for n in range(size)))
+            await _more(scene, WARM_UP)
+            # What lies in the spools goes before what comes: all of it in order.
+            await asyncio.sleep(min(seconds, STEP_LIMIT))
+            await scene.settle(2 * STEP_LIMIT)
+            found = await scene.compare()
+            accounts = [p.account for p in scene.producers if p.account]
+    troubles = list(found.troubles)
+    troubles += [one for one in accounts if "dropped=0 stored=0" not in one]
+    return Round(
+        log=kind,
+        fault=f"no server for {seconds:.0f} s, spool",
+        confirmed=found.confirmed,
+        lost=found.lost,
+        reordered=found.reordered,
+        doubled=found.doubled,
+        longest_track=max(map(_longest, accounts), default=0.0),
+        silence=0.0,
+        took=round(time.monotonic() - began, 1),
+        troubles=troubles,
+        load=round(os.getloadavg()[0], 1),
+    )
+
+
 async def _fill(
     scene: Scene, options: dict[str, Any]
 ) -> tuple[float, set[str], list[str]]:
@@ -307,7 +343,8 @@ def table(rounds: list[Round]) -> str:
     """Draw the table of all rounds, a line for each fault and log."""
     lines = [f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
     names = {"postgres": "PostgreSQL", "nats": "JetStream"}
-    for name in (*FAULTS, FULL):
+    others = sorted({r.fault for r in rounds} - {*FAULTS, FULL})
+    for name in (*FAULTS, FULL, *others):
         for kind in ("postgres", "nats"):
             found = [r for r in rounds if (r.log, r.fault) == (kind, name)]
             if not found:
@@ -349,13 +386,20 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", default="", help="part of a fault's name")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--down", type=float, help="one outage of so many seconds")
     parser.add_argument("--report", type=Path, nargs="+")
     parser.add_argument("--write-docs", action="store_true")
     arguments = parser.parse_args()
     if arguments.report:
         report(arguments.report, write=arguments.write_docs)
         return 0
-    rounds = asyncio.run(run(arguments))
+    if arguments.down:
+        rounds = [asyncio.run(play_outage(arguments.log, arguments.down))]
+        if arguments.json:
+            arguments.json.write_text(json.dumps([asdict(one) for one in rounds]))
+        print(rounds)
+    else:
+        rounds = asyncio.run(run(arguments))
     print(table(rounds))
     wrong = [one for one in rounds if one.lost or one.reordered or one.troubles]
     return 1 if wrong else 0

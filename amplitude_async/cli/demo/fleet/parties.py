@@ -134,14 +134,15 @@ class Producer(Party):
         address: str,
         project: str,
         users: int,
+        confirm: float,
         spool: Path | None = None,
     ) -> None:
-        """Start it."""
+        """Start it; its verbs wait so many seconds for the log."""
         spooled = () if spool is None else ("--spool", str(spool))
         await self._start(
             *("-m", "amplitude_async.cli.demo.fleet.producer"),
             *("--log", address, "--project", project, "--name", self.name),
-            *("--users", str(users)),
+            *("--users", str(users), "--confirm-timeout", str(confirm)),
             *spooled,
         )
         self._reading = asyncio.create_task(self._read())

@@ -111,14 +111,17 @@ class Scene:
         self.relays.append(relay)
         return relay
 
-    async def add_producer(self, users: int = 8, *, spooled: bool = False) -> Producer:
-        """Start one more producer."""
+    async def add_producer(
+        self, users: int = 8, *, spooled: bool = False, confirm: float = 1.0
+    ) -> Producer:
+        """Start one more producer; its verbs wait so many seconds for the log."""
         name = f"p{len(self.producers)}"
         producer = Producer(name, self.folder / f"{name}.log")
         await producer.start(
             address=self.servers.address,
             project=self.project,
             users=users,
+            confirm=confirm,
             spool=self.folder / f"{name}-spool" if spooled else None,
         )
         self.producers.append(producer)

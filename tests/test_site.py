@@ -175,6 +175,16 @@ def test_the_picture_has_every_exit(script: dict[str, Any]) -> None:
     assert sorted(reasons) == sorted(one.value for one in DropReason)
 
 
+def test_the_picture_of_the_fleet_is_the_one_the_script_draws(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The remedy for an old one: ``python scripts/fleet.py --write``."""
+    drawing = runpy.run_path(str(ROOT / "scripts" / "fleet.py"))
+    drawing["main"]([])
+
+    assert drawing["PICTURE"].read_text("utf-8") == capsys.readouterr().out
+
+
 def test_every_picture_is_shown_and_is_there() -> None:
     """Each is of this project: nothing is fetched from elsewhere, none lies idle."""
     shown = {
@@ -219,7 +229,8 @@ def test_the_logo_is_the_icon_of_the_page() -> None:
 def test_plots_and_pictures_are_told_the_colours_of_the_reader() -> None:
     """White plots are turned over in the dark, and our own pictures know both."""
     style = STYLE.read_text("utf-8")
-    drawn = [path.read_text("utf-8") for path in (DOCS / "images").glob("exits.svg")]
+    images = DOCS / "images"
+    drawn = [(images / name).read_text("utf-8") for name in ("exits.svg", "fleet.svg")]
 
     assert '[data-md-color-scheme="slate"] img[src*="benchmarks/"]' in style
     assert '[data-md-color-scheme="slate"] img[src$=".svg"]' in style

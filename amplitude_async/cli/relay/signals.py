@@ -1,8 +1,9 @@
-"""What signals mean to a relay: the first stops it, the second ends it at once."""
+"""What signals mean to a relay: the first stops it, a later one ends it at once."""
 
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,34 +11,39 @@ from typing import Final
 
 __all__ = ["Signals", "heard_signals"]
 
+# A terminal and what stands between may both pass one Ctrl-C on.
+ECHO: Final = 0.3
 _SIGNAL_BASE: Final = 128
 
 
 class Signals:
-    """Counts signals from before there is a loop; tells the loop of the first."""
+    """Hears signals from before there is a loop; tells the loop of the first."""
 
     def __init__(self) -> None:
-        self._came = 0
+        self._first_at: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_first: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Signals: {self._came}>"
+        return f"<Signals: {'none' if self._first_at is None else 'stop'}>"
 
     def hear(self, number: int, _frame: FrameType | None) -> None:
         """Take a signal, wherever the program is."""
-        self._came += 1
-        if self._came > 1:
-            # Not the default: process 1 of a container would go on.
-            os.write(2, b"ended at once by a second signal\n")
-            os._exit(_SIGNAL_BASE + number)
+        now = time.monotonic()
+        if self._first_at is not None:
+            if now - self._first_at > ECHO:
+                # Not the default: process 1 of a container would go on.
+                os.write(2, b"ended at once by a second signal\n")
+                os._exit(_SIGNAL_BASE + number)
+            return
+        self._first_at = now
         if self._loop is not None and self._on_first is not None:
             self._loop.call_soon_threadsafe(self._on_first)
 
     def tell(self, on_first: Callable[[], None]) -> None:
         """Call this on the running loop at the first signal, also if it came before."""
         self._loop, self._on_first = asyncio.get_running_loop(), on_first
-        if self._came:
+        if self._first_at is not None:
             on_first()
 
 

@@ -84,16 +84,13 @@ class Feed(Storage):
 
         What an earlier claim of ours could not acknowledge is acknowledged by this one.
         """
-        positions, letters = self._owed.pop(tenure.place, ([], []))
-        tenure.owe_again(positions)
-        tenure.bury_again(letters)
+        tenure.inherit(*self._owed.pop(tenure.place, ([], [])))
         self._tenures[tenure.place] = tenure
 
     def end(self, tenure: Tenure) -> None:
         """Let no chunk of a place come any more; nothing of it may be left."""
         if tenure.owes:
-            owed = tenure.take_finished(), tenure.take_letters()
-            self._owed[tenure.place] = owed
+            self._owed[tenure.place] = tenure.debts
         if self._tenures.get(tenure.place) is tenure:
             del self._tenures[tenure.place]
 

@@ -91,6 +91,10 @@ class Holding:
         if not self.tenure.lost and not self.tenure.owes:
             self.released = await self._ask("release", self._claim.release())
 
+    def _tell_lost(self) -> None:
+        place = self.tenure.place
+        self._reporter.warning("log_lost", "the claim of %s is lost", place)
+
     def leave(self) -> None:
         """Begin nothing any more: another relay is to have the place."""
         self.tenure.leave()
@@ -102,6 +106,7 @@ class Holding:
         self._stir()
 
     def _lose(self) -> None:
+        self._tell_lost()
         self.tenure.lose()
         self._stir()
 
@@ -205,9 +210,6 @@ class Holding:
                     continue
                 kept = False
             if not kept or not self._lease.valid:
-                self._reporter.warning(
-                    "log_lost", "the claim of %s is lost", self.tenure.place
-                )
                 self._lose()
                 return
             self._lease.begin(moment)
@@ -227,9 +229,10 @@ class Holding:
         while True:
             await tenure.stirred.wait()
             tenure.stirred.clear()
-            finished = tenure.take_finished()
-            if not (await self._keep_letters() and await self._forget(finished)):
-                tenure.owe_again(finished)
+            if tenure.lost and not self._left.is_set():
+                self._tell_lost()
+                self._stir()
+            if not await self._pay():
                 if tenure.lost and not tenure.batches:
                     return  # the next claim of ours acknowledges them
                 await self._sleep(TRY_AGAIN)
@@ -239,18 +242,19 @@ class Holding:
             if done:
                 return
 
-    async def _keep_letters(self) -> bool:
-        """Keep rejected events, before their chunks are forgotten."""
-        letters = self.tenure.take_letters()
-        if not letters or await self._ask("bury", self._feed.keep(letters)):
-            return True
-        self.tenure.bury_again(letters)
-        return False
-
-    async def _forget(self, positions: list[int]) -> bool:
-        if not positions:
-            return True
-        return await self._ask("acknowledge", self._claim.acknowledge(positions))
+    async def _pay(self) -> bool:
+        """Keep rejected events, and then forget chunks; False where that failed."""
+        tenure = self.tenure
+        positions, letters = tenure.debts
+        if letters:
+            if not await self._ask("bury", self._feed.keep(letters)):
+                return False
+            tenure.paid(letters=len(letters))
+        if positions:
+            if not await self._ask("acknowledge", self._claim.acknowledge(positions)):
+                return False
+            tenure.paid(positions=len(positions))
+        return True
 
     async def _ask(self, what: str, answer: Awaitable[object]) -> bool:
         """Ask the log for something; False where it does not answer."""

@@ -39,8 +39,14 @@ class Tenure:
 
     @property
     def valid(self) -> bool:
-        """True while no other relay can have the place."""
-        return not self.lost and self._lease.valid
+        """True while no other relay can have the place; never again once it was not.
+
+        What was let go then is not read again by this claim, though a clock be put
+        right meanwhile.
+        """
+        if not self.lost and not self._lease.valid:
+            self.lose()
+        return not self.lost
 
     @property
     def owes(self) -> bool:
@@ -81,28 +87,25 @@ class Tenure:
         self._finished.append(position)
         self.stirred.set()
 
-    def take_finished(self) -> list[int]:
-        """Hand over what is to be acknowledged."""
-        finished, self._finished = self._finished, []
-        return finished
+    @property
+    def debts(self) -> tuple[list[int], list[Letter]]:
+        """Chunks to be acknowledged, and letters that the log is to keep before."""
+        return list(self._finished), list(self._letters)
 
-    def owe_again(self, positions: list[int]) -> None:
-        """Put back what could not be acknowledged."""
-        self._finished = [*positions, *self._finished]
+    def paid(self, positions: int = 0, letters: int = 0) -> None:
+        """Note that the log has done so many of each; until then it is owed."""
+        del self._finished[:positions]
+        del self._letters[:letters]
+
+    def inherit(self, positions: list[int], letters: list[Letter]) -> None:
+        """Take over what an earlier claim of ours owes."""
+        self._finished += positions
+        self._letters += letters
 
     def bury(self, letters: list[Letter]) -> None:
         """Note rejected events, which the log keeps before it forgets their chunks."""
         self._letters += letters
         self.stirred.set()
-
-    def take_letters(self) -> list[Letter]:
-        """Hand over what the log is to keep."""
-        letters, self._letters = self._letters, []
-        return letters
-
-    def bury_again(self, letters: list[Letter]) -> None:
-        """Put back what the log did not take."""
-        self._letters = [*letters, *self._letters]
 
     def __repr__(self) -> str:
         state = "lost" if not self.valid else "leaving" if self.leaving else "held"

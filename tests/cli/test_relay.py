@@ -414,7 +414,7 @@ def test_a_full_log_keeps_its_dead_letters(board: Switchboard) -> None:
     board.bury(letter(1), letter(2))
     full = board.log.handle()
     full.refuse(LogFullError("the log is full"))
-    board.handle = lambda address, *, project: full  # type: ignore[method-assign,assignment] # noqa: ARG005
+    board.handle = lambda address, *, project: full  # type: ignore[method-assign] # noqa: ARG005
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(access, "log_at", board.handle)
         result = relay("dead", "send", "--all")

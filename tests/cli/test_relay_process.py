@@ -19,8 +19,9 @@ from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.fleet.addresses import log_at
 from tests.conftest import free_port
 from tests.fleet.nats_cluster import Cluster, nats_server, project_name
+from tests.fleet.postgres_server import postgres_server
 
-__all__ = ["nats_server", "project_name"]
+__all__ = ["nats_server", "postgres_server", "project_name"]
 
 KEY = "0123456789abcdef0123456789abcdef"
 LIMIT = 60.0
@@ -103,13 +104,20 @@ class Site(NamedTuple):
                 await process.communicate()
 
 
-@pytest.fixture
-async def site(nats_server: Cluster, project_name: str, emulator: Emulator) -> Site:
-    """Yield a log that is set up."""
-    sizes = "max_bytes=67108864&dead_max_bytes=8388608"
-    made = Site(f"{nats_server.url}?replicas=1&{sizes}", project_name, emulator)
-    code, out, _ = await made.run("setup", "--partitions", 2)
-    assert (code, bool(out)) == (0, True)
+@pytest.fixture(params=["nats", "postgresql"])
+async def site(
+    request: pytest.FixtureRequest, project_name: str, emulator: Emulator
+) -> Site:
+    """Return a log that is set up: the promises are the same with each."""
+    if request.param == "nats":
+        cluster = request.getfixturevalue("nats_server")
+        sizes = "max_bytes=67108864&dead_max_bytes=8388608"
+        address = f"{cluster.url}?replicas=1&{sizes}"
+    else:
+        address = request.getfixturevalue("postgres_server").dsn
+    made = Site(address, project_name, emulator)
+    code, out, err = await made.run("setup", "--partitions", 2)
+    assert (code, bool(out)) == (0, True), err
     return made
 
 

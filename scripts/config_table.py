@@ -30,7 +30,7 @@ PREFIX = "AMPLITUDE_"
 NOT_IN_ENVIRONMENT = {"callback", "handover", "logger", "storage"}
 
 # What the signature cannot say: an open type, and defaults that are made.
-TYPES = {"storage": "Storage or function"}
+TYPES = {"handover": "Log", "storage": "Storage or function"}
 DEFAULTS = {
     "headers": "none",
     "logger": '`"amplitude_async"`',

@@ -177,7 +177,10 @@ class BaseClient(Life):
 
     async def _confirm(self, delivery: Delivery, since: float) -> None:
         """Wait until the log has an event; not in what would hold up the log itself."""
-        if self._confirmation is not None and id(self) not in inside_user_code.get():
+        if self._confirmation is None or id(self) in inside_user_code.get():
+            return
+        # A hiccup is waited for; an outage delays nobody.
+        if not self._own.takes_nothing(self._config.confirm_timeout):
             await self._confirmation.wait(delivery, since)
 
     async def _submit(

@@ -298,6 +298,10 @@ class EngineDestination(Plugin):
         """What the last answers say about it."""
         return self._engine.health
 
+    def takes_nothing(self, longer_than: float) -> bool:
+        """Say whether it has taken nothing for so many seconds, though it was asked."""
+        return self._engine.takes_nothing(longer_than)
+
     @property
     def observers(self) -> Observers:
         """Those who hear of each request."""

@@ -382,6 +382,9 @@ def _tell_end(logger: logging.Logger, own: EngineDestination, left: float) -> No
         f"delivered {stats.delivered}, rejected {stats.rejected}, "
         f"dropped {stats.dropped}, stored {stats.stored}"
     )
+    if stats.handed_over:
+        text += f", handed over {stats.handed_over}"
+
     numbers: Numbers = {
         "destination": own.name,
         "delivered": stats.delivered,

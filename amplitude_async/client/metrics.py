@@ -216,8 +216,11 @@ def _ends(stats: Stats) -> Iterator[tuple[dict[str, str], float]]:
         DeliveryStatus.REJECTED: stats.rejected,
         DeliveryStatus.STORED: stats.stored,
     }
+    # Of a fleet alone: other clients have no such series.
     if stats.handed_over:
         counts[DeliveryStatus.HANDED_OVER] = stats.handed_over
+    if stats.given_back:
+        yield {"outcome": "given_back", "error.type": ""}, stats.given_back
     for status, count in counts.items():
         error = status.value if status is DeliveryStatus.REJECTED else ""
         yield {"outcome": status.value, "error.type": error}, count

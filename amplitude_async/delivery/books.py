@@ -11,6 +11,7 @@ from amplitude_async.delivery.interception import INTERCEPTION
 from amplitude_async.delivery.journal import Journal
 from amplitude_async.delivery.observing import Observers
 from amplitude_async.delivery.outcome import (
+    GIVEN_UP,
     QUIET_REASONS,
     TAKEN,
     DeliveryResult,
@@ -180,19 +181,31 @@ class Books:
             self._bury(settlements)
         if self._journal.writes:
             self._journal.settle_soon(
-                [r.id for r, outcome in settlements if not _stays(outcome)]
+                [r.id for r, outcome in settlements if not self._stays(outcome)]
             )
         if self._observers.hear_ends:
             self._observers.all_ended(settlements)
         # Last: a logging handler is user code, and may look at the account.
         self._report_all(tally)
 
+    def _stays(self, outcome: Outcome) -> bool:
+        """Say whether the storage keeps an event of this end: for the next process.
+
+        A fault of ours is no reason to delete what somebody else may still send, unless
+        it is kept among the dead letters.
+        """
+        if outcome.status is DeliveryStatus.STORED:
+            return True
+        internal = outcome.reason is DropReason.INTERNAL
+        return internal and not self._journal.keeps_given_up
+
     def _bury(self, settlements: list[Settlement]) -> None:
-        now = self._clock.wall()
+        now, given_up = self._clock.wall(), self._journal.keeps_given_up
         letters = [
             DeadLetter(record, outcome.code, outcome.message, now)
             for record, outcome in settlements
             if outcome.status is DeliveryStatus.REJECTED
+            or (given_up and outcome.reason in GIVEN_UP)
         ]
         if letters:
             self._journal.bury_soon(letters)
@@ -308,12 +321,3 @@ class Books:
         ends = self.counters.ends.items()
         told = "".join(f", {count} {status}" for status, count in ends if count)
         return f"<Books {self.counters.accepted} accepted{told}>"
-
-
-def _stays(outcome: Outcome) -> bool:
-    """Say whether the storage keeps an event of this end: for the next process.
-
-    A fault of ours is no reason to delete what somebody else may still send.
-    """
-    stored = outcome.status is DeliveryStatus.STORED
-    return stored or outcome.reason is DropReason.INTERNAL

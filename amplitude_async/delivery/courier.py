@@ -26,8 +26,11 @@ class Handover(Protocol):
     max_event_bytes: int
     """Most bytes of one event's body."""
 
-    async def open(self) -> None:
+    async def open(self) -> Sequence[str]:
         """Connect, where that is to be done; safe to repeat.
+
+        Returns:
+            What weakens the log's promise, in words.
 
         Raises:
             ConfigurationError: the log is not set up, or a setting breaks its promise.

@@ -107,6 +107,11 @@ class Engine:
         """What the last answers say about the destination."""
         return self._parts.schedule.health.state
 
+    def takes_nothing(self, longer_than: float) -> bool:
+        """Say whether it has taken nothing for so many seconds, though it was asked."""
+        now = self._site.clock.now()
+        return self._parts.schedule.health.takes_nothing(now, longer_than)
+
     @property
     def plain(self) -> bool:
         """True where accepting an event never needs to await a storage."""

@@ -252,6 +252,11 @@ class Journal:
         """True where rejected records are kept for people."""
         return self._storage.durable and self._storage.dead_letters > 0
 
+    @property
+    def keeps_given_up(self) -> bool:
+        """True where events that we give up are kept for people as well."""
+        return self._storage.keeps_given_up
+
     def bury_soon(self, letters: list[DeadLetter]) -> None:
         """Keep rejected records in the background, before they are forgotten."""
         self._settler.bury(letters)

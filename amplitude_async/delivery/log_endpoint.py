@@ -33,10 +33,10 @@ class LogEndpoint:
     max_events = MAX_EVENTS
     frame_bytes = 0
     compress = False
-    url = ""
 
     def __init__(self, vendor: Endpoint, handover: Handover) -> None:
         self.name = vendor.name
+        self.url = handover.fingerprint()
         self.headers: Mapping[str, str] = {}
         self.max_bytes = min(vendor.max_bytes, handover.max_bytes)
         self._vendor = vendor

@@ -8,6 +8,7 @@ from typing import Any
 from amplitude_async.storage.base import Record
 
 __all__ = [
+    "GIVEN_UP",
     "QUIET_REASONS",
     "TAKEN",
     "DeliveryResult",
@@ -51,6 +52,11 @@ class DropReason(StrEnum):
 
 TAKEN = frozenset({DeliveryStatus.DELIVERED, DeliveryStatus.HANDED_OVER})
 """What is as it should be: where an event was sent to, there it is."""
+
+GIVEN_UP = frozenset(
+    {DropReason.OVERFLOW, DropReason.RETRIES, DropReason.EXPIRED, DropReason.INTERNAL}
+)
+"""Drops that nobody asked for, of events that were on their way."""
 
 QUIET_REASONS = frozenset({DropReason.OPT_OUT, DropReason.PLUGIN, DropReason.PURGED})
 """Drops that somebody asked for: nothing an on-call must read about."""

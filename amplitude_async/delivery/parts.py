@@ -86,10 +86,13 @@ class Site:
         if self.handover is None:
             return
         try:
-            await self.handover.open()
+            warnings = await self.handover.open()
         except LogError as error:
             # An outage of the log keeps no service from starting.
             self.reporter.warning("log", "%s", in_words(error))
+        else:
+            for warning in warnings:
+                self.reporter.warning("log", "%s", warning)
 
     @cached_property
     def gate(self) -> Gate:

@@ -35,6 +35,7 @@ class Feed(Storage):
 
     durable = True
     takes_appends = False
+    keeps_given_up = True
     # The log keeps all of them, as it does its chunks.
     dead_letters = sys.maxsize
     default_max_age = 6 * DAY

@@ -94,8 +94,11 @@ class LogHandover:
         """Name the log without a secret."""
         return self._log.fingerprint()
 
-    async def open(self) -> None:
+    async def open(self) -> Sequence[str]:
         """Connect and check the log, where that was not done; safe to repeat.
+
+        Returns:
+            What weakens the log's promise, in words; nothing where it was open.
 
         Raises:
             ConfigurationError: it is not set up, or a setting breaks its promise.
@@ -104,12 +107,13 @@ class LogHandover:
         self._notice_fork()
         if self._partitions:
             await self._log.open()
-            return
+            return ()
         settings = await self._log.enter()
         # Two may have come here at once: it was entered once.
         if self._partitions:
             await self._log.leave()
         self._partitions = settings.partitions
+        return settings.warnings
 
     async def close(self) -> None:
         """Close the log where no other client or relay has it open."""

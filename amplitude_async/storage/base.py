@@ -96,6 +96,8 @@ class Storage(ABC):
     """False where a record does not outlive the process."""
     dead_letters: int = 0
     """How many of the newest rejected events are kept; 0: none."""
+    keeps_given_up: bool = False
+    """True where dead letters are also of events that were dropped."""
     takes_appends: bool = True
     """False where events come from the storage only, and none by a verb."""
     default_max_age: float | None = None

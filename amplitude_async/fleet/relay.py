@@ -223,10 +223,9 @@ class Relay:
         for task in looking:
             task.cancel()
         await asyncio.gather(*looking, return_exceptions=True)
-        leaving = [desk.leave(LEAVE_PATIENCE) for desk in self._desks]
-        heard = await asyncio.gather(*leaving)
         if self._entered:
-            self._gave_back = all(heard)
+            leaving = [desk.leave(LEAVE_PATIENCE) for desk in self._desks]
+            self._gave_back = all(await asyncio.gather(*leaving))
         for desk in self._desks:
             await desk.client.shutdown(1.0)
         if self._entered:

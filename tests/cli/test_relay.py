@@ -255,6 +255,21 @@ def test_a_log_that_is_away_has_an_exit_code_of_its_own(
     assert "nobody answers" in result.stderr
 
 
+def test_a_users_name_is_shown_and_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In whichever way the address holds it, and the server repeats it."""
+    for address in (
+        "nats://hunter2-secret@h",
+        "nats://shop:hunter2%2Dsecret@h,i",
+        "postgresql://shop@h/x?password=hunter2-secret",
+        ADDRESS,
+    ):
+        monkeypatch.setattr(access, "log_at", lambda _, project: Mute(project))
+        result = relay("status", "--log", address)
+        assert result.exit_code == 3
+        assert "at postgresql://" in result.stderr
+        assert "db.example/shop" in result.stderr
+
+
 class Hung(MemoryLog):
     """A log whose server takes connections and says nothing."""
 

@@ -1,9 +1,11 @@
 """How the commands come to the log: its address, its errors, its secrets."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Final, TypeAlias
+from urllib.parse import unquote
 
 import typer
 
@@ -12,13 +14,15 @@ from amplitude_async.cli.terminal import printable, refusal
 from amplitude_async.exceptions import ConfigurationError, LogError
 from amplitude_async.fleet.addresses import log_at
 from amplitude_async.fleet.log import DEFAULT_PROJECT, Log
-from amplitude_async.redaction import Redactor, seal, secrets_of_url
+from amplitude_async.redaction import Redactor, seal
 
 __all__ = ["Address", "AsJson", "Gate", "Project", "asked_once", "gate_to"]
 
 OPEN_PATIENCE: Final = 10.0
 CLOSE_PATIENCE: Final = 2.0
 _LONGEST: Final = 1_000
+_USERINFO: Final = re.compile(r"(?://|,)([^/@,?]*)@")
+_IN_QUERY: Final = re.compile(r"[?&](?:\w*password|token)=([^&#]*)", re.IGNORECASE)
 
 Address = Annotated[
     str | None,
@@ -41,7 +45,9 @@ class Gate:
     """The way to one log, and what is said where it is closed."""
 
     def __init__(self, address: str, project: str) -> None:
-        self._redact = Redactor(secrets_of_url(address))
+        self._redact = Redactor(
+            f(p) for p in _passwords_of(address) for f in (str, unquote)
+        )
         with self.refusing():
             self.log = log_at(seal(address), project=project)
             """The log, which is not open."""
@@ -123,3 +129,13 @@ async def _closed(log: Log) -> None:
             await log.close()
     except (LogError, OSError):
         log.abandon()
+
+
+def _passwords_of(address: str) -> Iterator[str]:
+    """Name what is secret in an address; a user's name is not, and helps people."""
+    for userinfo in _USERINFO.findall(address):
+        user, _, password = userinfo.partition(":")
+        # Alone it is a token of NATS; databases have users without a password.
+        alone = user if address.startswith(("nats:", "tls:")) else ""
+        yield from (one for one in (password or alone,) if one)
+    yield from _IN_QUERY.findall(address)

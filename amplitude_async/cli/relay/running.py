@@ -122,6 +122,8 @@ async def _delivered(relay: Relay, gate: Gate, stop: asyncio.Event) -> int:
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
             _logger.info("relay %s gives everything back", relay.name)
+            # That one after the other goes is no news.
+            telling.cancel()
             relay.stop()
             await asyncio.wait({running}, timeout=LEAVE_PATIENCE)
         if not running.done():

@@ -111,7 +111,9 @@ class Line:
     async def _ask_kept(self, statement: str, args: Sequence[Any]) -> Any:
         prepared = self._kept.get(statement)
         if prepared is None:
-            prepared = await self._connection.prepare(statement)
+            # Without a name the library would have it read again each time.
+            name = f"amplitude_async_{len(self._kept)}"
+            prepared = await self._connection.prepare(statement, name=name)
             self._kept[statement] = prepared
         return await prepared.fetch(*args)
 

@@ -62,7 +62,7 @@ class BaseClient(Life):
         self._opt_out = config.opt_out
         self._in_one_go = VERBS_IN_ONE_GO
         self._confirmation = (
-            Confirmation(self._clock, config.confirm_timeout)
+            Confirmation(self._own, self._clock, config.confirm_timeout)
             if config.handover is not None and config.confirm
             else None
         )
@@ -177,10 +177,7 @@ class BaseClient(Life):
 
     async def _confirm(self, delivery: Delivery, since: float) -> None:
         """Wait until the log has an event; not in what would hold up the log itself."""
-        if self._confirmation is None or id(self) in inside_user_code.get():
-            return
-        # A hiccup is waited for; an outage delays nobody.
-        if not self._own.takes_nothing(self._config.confirm_timeout):
+        if self._confirmation is not None and id(self) not in inside_user_code.get():
             await self._confirmation.wait(delivery, since)
 
     async def _submit(

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from amplitude_async.client.destination import EngineDestination
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.handle import Delivery
 
@@ -12,11 +13,13 @@ class Confirmation:
     """One deadline for all that a verb waits for: room, a storage, and the log.
 
     Args:
+        own: hands over; an outage of its log delays nobody, a hiccup does.
         clock: counts the time.
         timeout: seconds from the verb's call to its return, at most.
     """
 
-    def __init__(self, clock: Clock, timeout: float) -> None:
+    def __init__(self, own: EngineDestination, clock: Clock, timeout: float) -> None:
+        self._own = own
         self._clock = clock
         self._timeout = timeout
 
@@ -29,7 +32,7 @@ class Confirmation:
         Who gives up waiting stops nothing: the event was accepted.
         """
         left = since + self._timeout - self._clock.now()
-        if delivery.done or left <= 0:
+        if delivery.done or left <= 0 or self._own.takes_nothing(self._timeout):
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -296,11 +296,12 @@ class EngineDestination(Plugin):
     @property
     def health(self) -> Health:
         """What the last answers say about it."""
-        return self._engine.health
+        return self._engine.condition.state
 
     def takes_nothing(self, longer_than: float) -> bool:
         """Say whether it has taken nothing for so many seconds, though it was asked."""
-        return self._engine.takes_nothing(longer_than)
+        now = self._clock.now()
+        return self._engine.condition.takes_nothing(now, longer_than)
 
     @property
     def observers(self) -> Observers:

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from amplitude_async.delivery.closing import LastAct
-from amplitude_async.delivery.deciding.health import Health
+from amplitude_async.delivery.deciding.health import Condition
 from amplitude_async.delivery.endpoint import Endpoint
 from amplitude_async.delivery.flusher import Flusher
 from amplitude_async.delivery.handle import Delivery
@@ -103,14 +103,9 @@ class Engine:
         return self._site.observers
 
     @property
-    def health(self) -> Health:
+    def condition(self) -> Condition:
         """What the last answers say about the destination."""
-        return self._parts.schedule.health.state
-
-    def takes_nothing(self, longer_than: float) -> bool:
-        """Say whether it has taken nothing for so many seconds, though it was asked."""
-        now = self._site.clock.now()
-        return self._parts.schedule.health.takes_nothing(now, longer_than)
+        return self._parts.schedule.health
 
     @property
     def plain(self) -> bool:

@@ -6,6 +6,7 @@ import random
 import re
 import signal
 import subprocess
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -23,7 +24,9 @@ from amplitude_async.exceptions import (
 )
 from amplitude_async.fleet.log import Place
 from amplitude_async.fleet.postgres import PostgresLog
+from amplitude_async.fleet.postgres.faults import connection_fault, statement_fault
 from amplitude_async.testing.log_contract import collect, ids_of, make_chunk, until
+from tests.conftest import self_signed
 from tests.fleet.postgres_server import (
     Pooler,
     Server,
@@ -299,6 +302,45 @@ async def test_the_next_host_is_tried(
             assert await ids_in(log) == ids_of([make_chunk(1)])
 
 
+async def test_encryption_is_what_was_asked_for(
+    own_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Refused by a server without, used where it is, and the certificate is checked."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    dsn = own_server.dsn
+    await PostgresLog(dsn).setup()
+    with pytest.raises(LogUnreachableError, match="SSL"):
+        await PostgresLog(f"{dsn}?sslmode=require").open()
+
+    self_signed(own_server.data)
+    for name in ("key.pem", "certificate.pem"):
+        owner = own_server.data.stat()
+        os.chown(own_server.data / name, owner.st_uid, owner.st_gid)
+        (own_server.data / name).chmod(0o600)
+    own_server.settings |= {
+        "ssl": "on",
+        "ssl_key_file": "key.pem",
+        "ssl_cert_file": "certificate.pem",
+    }
+    await asyncio.to_thread(own_server.stop)
+    await asyncio.to_thread(own_server.start)
+    root = own_server.data / "certificate.pem"
+    good = [f"verify-full&sslrootcert={root}", "require", "prefer"]
+    for mode, used in [*((mode, True) for mode in good), ("disable", False)]:
+        log = PostgresLog(f"{dsn}?sslmode={mode}")
+        await log.open()
+        asked = "select ssl from pg_stat_ssl where pid = pg_backend_pid()"
+        assert [row["ssl"] for row in await log.ask(asked)] == [used]
+        await log.close()
+    (tmp_path / "other").mkdir()
+    self_signed(tmp_path / "other")
+    other = tmp_path / "other" / "certificate.pem"
+    with pytest.raises(LogUnreachableError, match="certificate"):
+        await PostgresLog(f"{dsn}?sslmode=verify-ca&sslrootcert={other}").open()
+    with pytest.raises(LogUnreachableError, match="sslrootcert"):
+        await PostgresLog(f"{dsn}?sslmode=verify-full").open()
+
+
 # Settings and rights ---------------------------------------------------------
 
 
@@ -370,6 +412,68 @@ async def test_a_server_that_takes_no_writes_is_left(
         await log.publish(make_chunk(1))  # its session is older
     with pytest.raises(LogUnreachableError, match="takes no writes"):
         await PostgresLog(frozen, project=project_name).open()
+
+
+async def test_a_server_that_is_made_read_only_is_left(own_server: Server) -> None:
+    """As a primary that has become a standby: nothing was stored, nor is it kept."""
+    async with opened(own_server.dsn, "demoted") as log:
+        await log.publish(make_chunk(1))
+
+        async def switch(value: str) -> None:
+            await sql(
+                own_server.dsn,
+                f"alter system set default_transaction_read_only = {value}",
+            )
+            await sql(own_server.dsn, "select pg_reload_conf()")
+
+        await switch("on")
+
+        async def refused() -> bool:
+            try:
+                await log.publish(make_chunk(2))
+            except LogUnreachableError as error:
+                return "25006" in str(error)
+            return False
+
+        await until(refused)
+        with pytest.raises(LogUnreachableError, match="takes no writes"):
+            await log.publish(make_chunk(3))
+        await switch("off")
+        await publish_surely(log, 3)
+        assert (await ids_in(log))[-1] == make_chunk(3).id
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("53100", LogFullError),
+        ("53200", LogUnreachableError),
+        ("53300", LogUnreachableError),
+        ("57P03", LogUnreachableError),
+        ("25006", LogUnreachableError),
+        ("42501", LogRefusedError),
+        ("42P01", LogRefusedError),
+        ("28P01", LogRefusedError),
+        ("3D000", LogRefusedError),
+        ("57P01", LogError),
+        ("08006", LogError),
+        ("40P01", LogError),
+        ("", LogError),
+    ],
+)
+def test_what_an_error_means_for_a_chunk(code: str, kind: type[LogError]) -> None:
+    """Stored for sure not, or nobody knows; found also in what a library wraps."""
+    inner = asyncpg.PostgresError("the server's words\nand a value of somebody")
+    inner.sqlstate = code or None
+    wrapped = RuntimeError("of another library")
+    wrapped.__cause__ = inner
+    for error in (inner, wrapped):
+        fault = statement_fault(error)
+        assert type(fault) is kind
+        assert "value" not in str(fault)
+    never_sent = connection_fault(inner, "db:5432")
+    assert isinstance(never_sent, kind)
+    assert type(never_sent) is not LogError
 
 
 async def test_a_role_needs_no_more_than_is_said(
@@ -541,7 +645,10 @@ async def test_a_child_leaves_the_parents_connection_alone(
 ) -> None:
     """It abandons what it has inherited; the parent's session goes on."""
     await postgres_log.publish(make_chunk(1))
-    child = os.fork()
+    with warnings.catch_warnings():
+        # Newer Pythons warn that there are threads: the child uses none.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
     if child == 0:
         code = 1
         try:

@@ -88,7 +88,6 @@ def _home() -> Path:
 
 def _context(mode: str, options: Mapping[str, str]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = mode == "verify-full"
     root = _file(options, "sslrootcert", "PGSSLROOTCERT", "root.crt")
     if mode.startswith("verify") or (root is not None and mode == "require"):

@@ -33,7 +33,7 @@ Account = Callable[..., Any]
 async def test_track_returns_when_the_log_has_it(accounted: Account) -> None:
     """The handle is settled already, and the event is there."""
     log = MemoryLog()
-    client = accounted(Amplitude(handover=log))
+    client = accounted(Amplitude(handover=log, confirm_timeout=60.0))
     for number in range(20):
         delivery = await client.track(f"E{number:02}", user_id="user-1")
         assert delivery.done
@@ -43,7 +43,7 @@ async def test_track_returns_when_the_log_has_it(accounted: Account) -> None:
 async def test_two_thousand_callers_at_once(accounted: Account) -> None:
     """They share requests: none waits for its own turn, and order is kept."""
     log = MoodyLog(partitions=4)
-    client = accounted(Amplitude(handover=log))
+    client = accounted(Amplitude(handover=log, confirm_timeout=60.0))
 
     async def call(user: int) -> None:
         for number in range(3):

@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.redaction import MaskedText, masked_url
+from amplitude_async.shown import shown
 
 __all__ = ["Access", "read_servers"]
 
@@ -78,17 +79,17 @@ def read_servers(
 
 def _address(address: str) -> tuple[str, str, str]:
     """Take an address apart: scheme, user and password, host and port."""
-    shown = masked_url(address)
+    masked = shown(masked_url(address))
     try:
         parts = urlsplit(address)
         host, port = parts.hostname, parts.port or PORT
     except ValueError:
         host, port, parts = None, PORT, urlsplit("")
     if not host or parts.scheme not in SCHEMES:
-        msg = f"servers= has {shown!r}, which is no address: write 'nats://host:4222'"
+        msg = f"servers= has {masked}, which is no address: write 'nats://host:4222'"
         raise ConfigurationError(msg)
     if parts.path.strip("/") or parts.query or parts.fragment:
-        msg = f"servers= has {shown!r}: nothing may follow host and port"
+        msg = f"servers= has {masked}: nothing may follow host and port"
         raise ConfigurationError(msg)
     name = f"[{host}]" if ":" in host else host
     return parts.scheme, parts.netloc.rpartition("@")[0], f"{name}:{port}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.fleet.nats.access import Access
+from amplitude_async.shown import shown
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -96,7 +97,8 @@ def _read(path: str) -> str:
             return file.read()
     except OSError as error:
         msg = (
-            f"credentials={path!r} cannot be read: {error.strerror}: name a .creds file"
+            f"credentials={shown(path)} cannot be read: {error.strerror}: "
+            "name a .creds file"
         )
         raise ConfigurationError(msg) from error
 

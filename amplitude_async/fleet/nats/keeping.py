@@ -13,6 +13,7 @@ from amplitude_async.fleet.log import Place
 from amplitude_async.fleet.nats.api import LIMIT, Api, ApiError
 from amplitude_async.fleet.nats.plan import Plan, check, differences
 from amplitude_async.fleet.nats.wire import Wire
+from amplitude_async.shown import shown
 
 __all__ = ["Keeper"]
 
@@ -78,7 +79,7 @@ class Keeper:
         found = await self._config(self._plan.stream)
         if found is None:
             msg = (
-                f"project {self._plan.project!r} is not set up (no stream "
+                f"project {shown(self._plan.project)} is not set up (no stream "
                 f"{self._plan.stream}): run `amplitude-async relay setup`"
             )
             raise ConfigurationError(msg)
@@ -111,8 +112,8 @@ class Keeper:
         known = self._plan.partitions_of(found)
         if partitions not in (None, known):
             msg = (
-                f"partitions={partitions}, and project {self._plan.project!r} was set "
-                f"up with {known}, which is fixed: ask for {known}, or use another "
+                f"partitions={partitions}, and project {shown(self._plan.project)} was "
+                f"set up with {known}, which is fixed: ask for {known}, or use another "
                 "project"
             )
             raise ConfigurationError(msg)
@@ -162,13 +163,13 @@ class Keeper:
                 )
             except (ApiError, LogFullError) as error:
                 msg = (
-                    f"stream {wanted['name']} has {name}={there!r}, which must be "
-                    f"{value!r} and cannot be changed: {error}; remove the stream when "
-                    "it is empty, or use another project"
+                    f"stream {wanted['name']} has {name}={shown(there)}, which must be "
+                    f"{shown(value)} and cannot be changed: {error}; remove the stream "
+                    "when it is empty, or use another project"
                 )
                 raise ConfigurationError(msg) from None
             config = changed
-            done.append(f"stream {wanted['name']}: {name} set to {value!r}")
+            done.append(f"stream {wanted['name']}: {name} set to {shown(value)}")
 
     async def _create(self, wanted: Mapping[str, Any], done: list[str]) -> None:
         name = wanted["name"]

@@ -29,6 +29,7 @@ from amplitude_async.fleet.nats.publishing import Publisher
 from amplitude_async.fleet.nats.reader import Reader
 from amplitude_async.fleet.nats.roster import Roster
 from amplitude_async.fleet.nats.wire import Wire
+from amplitude_async.shown import shown
 
 __all__ = ["JetStreamLog"]
 
@@ -82,10 +83,13 @@ class JetStreamLog(Log):
         tls: ssl.SSLContext | None = None,
     ) -> None:
         if not isinstance(project, str) or not PROJECT.fullmatch(project):
-            msg = f"project={project!r} must be 1 to 40 of a-z, 0-9, _ and -: rename it"
+            msg = (
+                f"project={shown(project)} must be 1 to 40 of a-z, 0-9, _ and -: "
+                "rename it"
+            )
             raise ConfigurationError(msg)
         if replicas not in (1, 3, 5):
-            msg = f"replicas={replicas!r} must be 1, 3 or 5: use 3"
+            msg = f"replicas={shown(replicas)} must be 1, 3 or 5: use 3"
             raise ConfigurationError(msg)
         _check_number("max_bytes", max_bytes, MEBIBYTE)
         _check_number("dead_max_bytes", dead_max_bytes, MEBIBYTE)
@@ -127,7 +131,9 @@ class JetStreamLog(Log):
             LogError: the servers do not answer.
         """
         if partitions is not None and not 1 <= partitions <= MOST_PARTITIONS:
-            msg = f"partitions={partitions!r} must be 1 to {MOST_PARTITIONS}: use 1"
+            msg = (
+                f"partitions={shown(partitions)} must be 1 to {MOST_PARTITIONS}: use 1"
+            )
             raise ConfigurationError(msg)
         # On a connection of its own: nobody has to close a log that was only set up.
         wire = Wire(self._access)
@@ -269,5 +275,8 @@ class JetStreamLog(Log):
 
 def _check_number(name: str, value: int, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        msg = f"{name}={value!r} must be a number of bytes, at least {least}: raise it"
+        msg = (
+            f"{name}={shown(value)} must be a number of bytes, at least {least}: "
+            "raise it"
+        )
         raise ConfigurationError(msg)

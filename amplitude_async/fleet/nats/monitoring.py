@@ -9,6 +9,7 @@ import aiohttp
 
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.redaction import masked_url
+from amplitude_async.shown import shown
 
 __all__ = ["NOT_SYNCED", "durability", "read_monitoring"]
 
@@ -27,8 +28,8 @@ def read_monitoring(urls: str | Sequence[str] | None) -> tuple[str, ...]:
         parts = urlsplit(url) if isinstance(url, str) else None
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             msg = (
-                f"monitoring= has {masked_url(str(url))!r}, which is no address: write "
-                "'http://host:8222', the http_port of each server"
+                f"monitoring= has {shown(masked_url(str(url)))}, which is no address: "
+                "write 'http://host:8222', the http_port of each server"
             )
             raise ConfigurationError(msg)
     return tuple(masked_url(url.strip().rstrip("/")) for url in given)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.fleet.log import Place
+from amplitude_async.shown import shown
 
 __all__ = ["GROUP", "KNOWN_DESTINATIONS", "Plan", "check", "seconds"]
 
@@ -161,9 +162,9 @@ class Plan:
         schema = metadata.get(SCHEMA_KEY)
         if schema != SCHEMA:
             msg = (
-                f"stream {self.stream} has {SCHEMA_KEY}={schema!r} in its metadata, "
-                f"and this version needs {SCHEMA!r}: use the version that set it up, "
-                "or another project"
+                f"stream {self.stream} has {SCHEMA_KEY}={shown(schema)} in its "
+                f"metadata, and this version needs {shown(SCHEMA)}: use the version that "
+                "set it up, or another project"
             )
             raise ConfigurationError(msg)
         return int(metadata[PARTITIONS_KEY])

@@ -163,8 +163,8 @@ class Plan:
         if schema != SCHEMA:
             msg = (
                 f"stream {self.stream} has {SCHEMA_KEY}={shown(schema)} in its "
-                f"metadata, and this version needs {shown(SCHEMA)}: use the version that "
-                "set it up, or another project"
+                f"metadata, and this version needs {shown(SCHEMA)}: use the version "
+                "that set it up, or another project"
             )
             raise ConfigurationError(msg)
         return int(metadata[PARTITIONS_KEY])

@@ -46,6 +46,7 @@ HEAD: Final = (
     "longest `track`, s",
     "silence, median (longest), s",
 )
+MOST_SPELLS: Final = 500
 FULL_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -271,8 +272,10 @@ async def _fill(
     longest, handles, dropped = 0.0, [], 0
     client = Amplitude(handover=log_at(scene.servers.address, **options))
     async with client:
-        for number in range(30):
-            # Thirty users at once, 10 kB each: 9 MB in all.
+        for number in range(MOST_SPELLS):
+            if client.stats.pending:
+                break
+            # Thirty users at once, 10 kB each.
             began = time.monotonic()
             handles += await asyncio.gather(
                 *(
@@ -285,6 +288,7 @@ async def _fill(
                 )
             )
             longest = max(longest, time.monotonic() - began)
+            await asyncio.sleep(0.02)  # a log may look once a second how full it is
         was_full = client.stats.pending > 0
         key = {"server_url": scene.emulator.httpapi_url}
         relay = Relay(

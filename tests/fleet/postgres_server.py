@@ -8,8 +8,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,7 @@ __all__ = [
     "postgres_server",
     "program",
     "project_name",
+    "running",
 ]
 
 REQUIRED = os.environ.get("AMPLITUDE_ASYNC_FLEET") == "required"
@@ -90,18 +93,16 @@ def _user() -> str | None:
 class _Service:
     """A process that listens on a port."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
+        # Not one of pytest's: those are closed to others again whenever a session
+        # begins beside this one, and too deep for the path of a socket.
+        self.folder = Path(tempfile.mkdtemp(prefix="amplitude-async-"))
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
         self._account = _user()
         if self._account is not None:
             entry = pwd.getpwnam(self._account)
-            os.chown(folder, entry.pw_uid, entry.pw_gid)
-            for parent in folder.parents:
-                mode = parent.stat().st_mode
-                if mode & 0o001 == 0:
-                    parent.chmod(mode | 0o011)
+            os.chown(self.folder, entry.pw_uid, entry.pw_gid)
 
     def run(self, *command: str) -> None:
         """Run a program to its end."""
@@ -150,19 +151,23 @@ class _Service:
             process.kill()
             process.wait(10)
 
+    def remove(self) -> None:
+        """End the process, if there is one, and remove what it has written."""
+        self.end(signal.SIGINT)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
 
 class Server(_Service):
     """A cluster that can be killed and started again.
 
     Args:
-        folder: where it keeps its files.
         settings: more of ``postgresql.conf``.
     """
 
-    def __init__(self, folder: Path, **settings: str) -> None:
-        super().__init__(folder)
+    def __init__(self, **settings: str) -> None:
+        super().__init__()
         self.settings = {**SETTINGS, **settings}
-        self.data = folder / "data"
+        self.data = self.folder / "data"
 
     @property
     def dsn(self) -> str:
@@ -208,11 +213,21 @@ class Server(_Service):
         self.end(signal.SIGINT)
 
 
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """Make a cluster, start it, and leave nothing of it in the end."""
+    try:
+        server.create()
+        yield server
+    finally:
+        server.remove()
+
+
 class Pooler(_Service):
     """PgBouncer in transaction mode before a server, with very few connections."""
 
-    def __init__(self, folder: Path, server: Server) -> None:
-        super().__init__(folder)
+    def __init__(self, server: Server) -> None:
+        super().__init__()
         self._server = server
 
     @property
@@ -237,24 +252,22 @@ class Pooler(_Service):
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def postgres_server() -> Iterator[Server]:
     """Yield a server that every test of this process may use, but not end."""
     program("initdb", "apt-get install postgresql")
-    server = Server(tmp_path_factory.mktemp("postgres"))
-    server.create()
-    yield server
-    server.stop()
+    with running(Server()) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def pooler(
-    postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Pooler]:
+def pooler(postgres_server: Server) -> Iterator[Pooler]:
     """Yield a pooler before the server."""
-    running = Pooler(tmp_path_factory.mktemp("pooler"), postgres_server)
-    running.start()
-    yield running
-    running.end(signal.SIGTERM)
+    pooler = Pooler(postgres_server)
+    try:
+        pooler.start()
+        yield pooler
+    finally:
+        pooler.remove()
 
 
 @pytest.fixture

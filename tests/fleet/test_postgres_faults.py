@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import re
-import signal
 import subprocess
 import warnings
 from collections.abc import AsyncIterator, Iterator
@@ -36,6 +35,7 @@ from tests.fleet.postgres_server import (
     postgres_server,
     program,
     project_name,
+    running,
 )
 
 __all__ = ["pooler", "postgres_log", "postgres_server", "project_name"]
@@ -45,14 +45,10 @@ MUCH = 64 * 1024 * 1024
 
 
 @pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[Server]:
+def own_server() -> Iterator[Server]:
     """Yield a server that a test may kill."""
-    folder = tmp_path / "own"
-    folder.mkdir()
-    server = Server(folder)
-    server.create()
-    yield server
-    server.stop()
+    with running(Server()) as server:
+        yield server
 
 
 @asynccontextmanager
@@ -611,13 +607,9 @@ async def test_a_pooler_is_told_apart(
             assert len(await ids_in(log)) == 40
 
 
-async def test_a_setting_of_a_neighbour_behind_the_pooler(
-    own_server: Server, tmp_path: Path
-) -> None:
+async def test_a_setting_of_a_neighbour_behind_the_pooler(own_server: Server) -> None:
     """It left synchronous_commit=off on the connection: that costs us nothing."""
-    folder = tmp_path / "pooler"
-    folder.mkdir()
-    pooler = Pooler(folder, own_server)
+    pooler = Pooler(own_server)
     await asyncio.to_thread(pooler.start, 1)
     try:
         async with opened(pooler.dsn, "neighbour") as log:
@@ -632,7 +624,7 @@ async def test_a_setting_of_a_neighbour_behind_the_pooler(
             await asyncio.to_thread(own_server.kill)
             await asyncio.to_thread(own_server.start)
     finally:
-        await asyncio.to_thread(pooler.end, signal.SIGKILL)
+        await asyncio.to_thread(pooler.remove)
     log = PostgresLog(own_server.dsn, project="neighbour")
     await log.open()
     expected = ids_of([make_chunk(number) for number in range(20)])
@@ -643,7 +635,13 @@ async def test_a_setting_of_a_neighbour_behind_the_pooler(
 async def test_a_child_leaves_the_parents_connection_alone(
     postgres_log: PostgresLog,
 ) -> None:
-    """It abandons what it has inherited; the parent's session goes on."""
+    """It abandons what it has inherited; both go on, each with its own session."""
+
+    async def in_child() -> None:
+        await postgres_log.open()
+        await postgres_log.publish(make_chunk(9))
+        await postgres_log.close()
+
     await postgres_log.publish(make_chunk(1))
     with warnings.catch_warnings():
         # Newer Pythons warn that there are threads: the child uses none.
@@ -653,6 +651,7 @@ async def test_a_child_leaves_the_parents_connection_alone(
         code = 1
         try:
             postgres_log.abandon()
+            asyncio.run(in_child())
             code = 0
         finally:
             os._exit(code)
@@ -661,7 +660,8 @@ async def test_a_child_leaves_the_parents_connection_alone(
     line = postgres_log._lines._idle[-1]  # noqa: SLF001 - the very connection
     await postgres_log.publish(make_chunk(2))
     assert postgres_log._lines._idle[-1] is line  # noqa: SLF001
-    assert await ids_in(postgres_log) == ids_of([make_chunk(1), make_chunk(2)])
+    expected = ids_of([make_chunk(number) for number in (1, 9, 2)])
+    assert await ids_in(postgres_log) == expected
 
 
 @contextmanager

@@ -204,7 +204,6 @@ class PostgresLog(Log):
     def abandon(self) -> None:
         """Forget the connections of a parent, or of a closed loop."""
         self._settings = None
-        self._users = 0
         self._lines.forget()
         self._begin()
 

@@ -11,6 +11,8 @@ __all__ = ["TRY_AGAIN_INTERVAL", "Loose", "Outage"]
 
 # A disk that was full may have room again.
 TRY_AGAIN_INTERVAL = 60.0
+# One that is slow is mostly busy for a moment: each further time twice as long.
+SLOW_INTERVAL = 1.0
 
 
 class Outage:
@@ -19,16 +21,21 @@ class Outage:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._retry: Timer | None = None
+        self._pause = SLOW_INTERVAL
         self.failed = False
         self.bypassed = False
         """True while events go to memory without asking the storage."""
 
-    def begin(self) -> None:
-        """The storage failed; ask it again after a while."""
+    def begin(self, *, slow: bool = False) -> None:
+        """The storage failed; ask it again after a while, or soon if it was slow."""
         self.failed = True
         if not self.bypassed:
             self.bypassed = True
-            self._retry = self._clock.call_later(TRY_AGAIN_INTERVAL, self._try_again)
+            pause = TRY_AGAIN_INTERVAL
+            if slow:
+                pause = self._pause
+                self._pause = min(2 * pause, TRY_AGAIN_INTERVAL)
+            self._retry = self._clock.call_later(pause, self._try_again)
 
     def _try_again(self) -> None:
         """Let the next event find out whether the storage works again."""
@@ -38,6 +45,7 @@ class Outage:
     def end(self) -> None:
         """The storage took a record again."""
         self.failed = self.bypassed = False
+        self._pause = SLOW_INTERVAL
         self.stop()
 
     def stop(self) -> None:

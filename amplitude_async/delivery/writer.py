@@ -74,7 +74,7 @@ class Writer:
             self._settler.undo(number, error)
             if not is_theirs(error):
                 raise
-            self._not_written(self._too_slow() if slow else error)
+            self._not_written(self._too_slow() if slow else error, slow=slow)
             return False
         finally:
             self.appends.end(number)
@@ -98,7 +98,7 @@ class Writer:
         self.loose.add(number)
         if self.loose.waits_since < self._clock.now() - self.appends.patience:
             # Nobody waits for these, but they must not pile up.
-            self._not_written(self._too_slow())
+            self._not_written(self._too_slow(), slow=True)
             return
         self._settler.pass_over([number])
         try:
@@ -117,7 +117,7 @@ class Writer:
             self._settler.undo(record_id, error)
         self._not_written(error)
 
-    def _not_written(self, error: BaseException) -> None:
+    def _not_written(self, error: BaseException, *, slow: bool = False) -> None:
         if isinstance(error, StorageFullError):
             # Its own limit is no failure: it works, and says no.
             self._reporter.error("storage_full", "%s", error)
@@ -130,7 +130,7 @@ class Writer:
                 in_words(error),
             )
             return
-        self.outage.begin()
+        self.outage.begin(slow=slow)
         self._reporter.error(
             "storage",
             "%s; events are kept in memory only from now on and do not survive "

@@ -134,17 +134,21 @@ class Api:
                 raise error
             await asyncio.sleep(PAUSE)
 
-    async def last(self, stream: str, subject: str) -> Stored | None:
+    async def last(
+        self, stream: str, subject: str, *, limit: float = LIMIT
+    ) -> Stored | None:
         """Read the last message of a subject, from the stream's leader."""
-        return await self._get(stream, {"last_by_subj": subject})
+        return await self._get(stream, {"last_by_subj": subject}, limit=limit)
 
     async def next(self, stream: str, subject: str, start: int) -> Stored | None:
         """Read the first message of a subject from a sequence number on."""
         return await self._get(stream, {"seq": start, "next_by_subj": subject})
 
-    async def _get(self, stream: str, body: dict[str, Any]) -> Stored | None:
+    async def _get(
+        self, stream: str, body: dict[str, Any], *, limit: float = LIMIT
+    ) -> Stored | None:
         try:
-            answer = await self.call(f"STREAM.MSG.GET.{stream}", body)
+            answer = await self.call(f"STREAM.MSG.GET.{stream}", body, limit=limit)
         except ApiError as error:
             if error.code in NOT_FOUND:
                 return None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from amplitude_async.exceptions import LogError
 from amplitude_async.fleet.log import Claim, Place, StoredChunk
+from amplitude_async.fleet.nats.consumer import Consumer
 from amplitude_async.fleet.nats.lease import Lease
 from amplitude_async.fleet.nats.reader import Reader
 
@@ -17,12 +18,16 @@ class JetStreamClaim(Claim):
         place: what is claimed.
         lease: tells whose it is.
         reader: reads it; it has begun.
+        consumer: of the place.
     """
 
-    def __init__(self, place: Place, lease: Lease, reader: Reader) -> None:
+    def __init__(
+        self, place: Place, lease: Lease, reader: Reader, consumer: Consumer
+    ) -> None:
         self.place = place
         self._lease = lease
         self._reader = reader
+        self._consumer = consumer
 
     def __repr__(self) -> str:
         return f"<JetStreamClaim of {self.place}: {self._lease!r}, {self._reader!r}>"
@@ -72,4 +77,4 @@ class JetStreamClaim(Claim):
     @property
     def resets(self) -> int:
         """How often the consumer was reset for this claim."""
-        return self._reader.resets
+        return self._consumer.resets

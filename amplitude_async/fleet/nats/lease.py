@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from amplitude_async.exceptions import LogError
-from amplitude_async.fleet.nats.api import Api, Stored
+from amplitude_async.fleet.nats.api import LIMIT, Api, Stored
 from amplitude_async.fleet.nats.plan import Plan
 
 __all__ = ["Lease", "Record", "Sentinel"]
 
 LOOK: Final = 0.25
+BRIEF: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +174,23 @@ class Lease:
             return True
         return await self.confirmed()
 
-    async def confirmed(self) -> bool:
+    async def kept(self) -> bool:
+        """Tell whether the place is still this holder's; asks the log if it answers.
+
+        While the leader of leases is elected it does not, and the time of this one
+        runs on: what is kept is read meanwhile.
+        """
+        try:
+            return await self.confirmed(BRIEF)
+        except LogError:
+            if asyncio.get_running_loop().time() < self._until:
+                return not self.lost
+            raise
+
+    async def confirmed(self, limit: float = LIMIT) -> bool:
         """Ask the log whether the place is still this holder's."""
         if not self.lost:
-            found = await self._api.last(self._stream, self._subject)
+            found = await self._api.last(self._stream, self._subject, limit=limit)
             self.lost = found is None or Record.read(found).token != self._token
         return not self.lost
 

@@ -45,7 +45,8 @@ class Ledger:
         self._ready: deque[StoredChunk] = deque()
         self._due: dict[int, str] = {}
         self._decided: set[int] = set()
-        self._last = 0
+        self.last = 0
+        """Position of the newest chunk that ever came."""
         self.size = 0
         """Bytes that nobody has read yet."""
 
@@ -69,12 +70,12 @@ class Ledger:
             Where to acknowledge it at once: it was decided, and the log does not know.
         """
         position = delivery.position
-        if position <= self._last:
+        if position <= self.last:
             if position not in self._due:
                 return message.reply
             self._due[position] = message.reply
             return None
-        self._last = position
+        self.last = position
         if position in self._decided:
             self._decided.discard(position)
             return message.reply
@@ -108,7 +109,7 @@ class Ledger:
         """
         for position in positions:
             self._due.pop(position, None)
-            if position > self._last:
+            if position > self.last:
                 self._decided.add(position)
         done = set(positions)
         if self._ready and max(done, default=0) >= self._ready[0].position:

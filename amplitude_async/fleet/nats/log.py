@@ -19,6 +19,7 @@ from amplitude_async.fleet.log import (
 from amplitude_async.fleet.nats.access import read_servers
 from amplitude_async.fleet.nats.api import Api
 from amplitude_async.fleet.nats.claim import JetStreamClaim
+from amplitude_async.fleet.nats.consumer import Consumer
 from amplitude_async.fleet.nats.figures import Figures
 from amplitude_async.fleet.nats.keeping import Keeper
 from amplitude_async.fleet.nats.lease import Lease, Sentinel
@@ -220,20 +221,20 @@ class JetStreamLog(Log):
             return None
 
         async def owned() -> bool:
-            if not await holding.confirmed():
+            if not await holding.kept():
                 return False
             await keeper.ensure_consumer(place)
             return True
 
+        consumer = Consumer(self._wire, self._plan.stream, self._plan.consumer(place))
         reader = Reader(
             self._wire,
-            self._plan.stream,
-            self._plan.consumer(place),
+            consumer,
             owned=owned,
             window=max(READ_AHEAD, 2 * self.max_chunk_bytes),
         )
         reader.begin()
-        claim = JetStreamClaim(place, holding, reader)
+        claim = JetStreamClaim(place, holding, reader, consumer)
         self._claims = {other for other in self._claims if not other.ended} | {claim}
         return claim
 

@@ -7,23 +7,21 @@ pin begins with a RESET, and a number that is missing begins everything anew.
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
 from amplitude_async.exceptions import LogError
 from amplitude_async.fleet.log import StoredChunk
-from amplitude_async.fleet.nats.api import Api
+from amplitude_async.fleet.nats.consumer import HEARTBEAT, Consumer
 from amplitude_async.fleet.nats.ledger import Ledger, delivery_of
-from amplitude_async.fleet.nats.plan import GROUP, seconds
+from amplitude_async.fleet.nats.plan import MAX_ACK_PENDING
 from amplitude_async.fleet.nats.pulls import Pulls
 from amplitude_async.fleet.nats.session import Session, State
 from amplitude_async.fleet.nats.wire import Message, Wire
 
 __all__ = ["Reader"]
 
-HEARTBEAT: Final = 1.0
 # So many seconds without a sign, where some were due: the request is gone.
 SILENCE: Final = 3.5
 PULL_EXPIRES: Final = 10.0
@@ -34,12 +32,9 @@ TICK: Final = 0.5
 # A floor under winning the pin again and again.
 FLOOR: Final = 0.1
 CEILING: Final = 1.0
-CALL_LIMIT: Final = 2.0
 SETTLE: Final = 2.0
 # So long a read waits for company of what it has.
 GATHER: Final = 0.2
-ACKNOWLEDGE: Final = b"+ACK"
-PROGRESS: Final = b"+WPI"
 
 
 class Reader:
@@ -47,7 +42,6 @@ class Reader:
 
     Args:
         wire: the connection.
-        stream: of the chunks.
         consumer: of the place.
         owned: tells whether the place is still ours; asked before the pin is won.
         window: bytes to read ahead.
@@ -56,15 +50,13 @@ class Reader:
     def __init__(
         self,
         wire: Wire,
-        stream: str,
-        consumer: str,
+        consumer: Consumer,
         *,
         owned: Callable[[], Awaitable[bool]],
         window: int,
     ) -> None:
         self._wire = wire
-        self._api = Api(wire)
-        self._path = f"{stream}.{consumer}"
+        self._consumer = consumer
         self._owned = owned
         self._window = window
         self._ledger = Ledger()
@@ -74,11 +66,9 @@ class Reader:
         self._arrived = asyncio.Event()
         self._came = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self.resets = 0
-        """How often the consumer was reset."""
 
     def __repr__(self) -> str:
-        return f"<Reader of {self._path} {self._session!r}: {self._ledger!r}>"
+        return f"<Reader of {self._consumer} {self._session!r}: {self._ledger!r}>"
 
     @property
     def ended(self) -> bool:
@@ -89,7 +79,7 @@ class Reader:
 
     def begin(self) -> None:
         """Start reading."""
-        name = f"amplitude_async {self._path}"
+        name = f"amplitude_async {self._consumer}"
         self._task = asyncio.create_task(self._run(), name=name)
 
     async def end(self) -> None:
@@ -129,8 +119,11 @@ class Reader:
         if self._task.done():
             self._task.result()  # a fault of ours is raised where it is heard
             return
-        if not self._ledger.ready and await self._expected():
-            await self.arrived(SETTLE)
+        session = self._session
+        waits = not self._ledger.ready and await self._expected()
+        if waits and not await self.arrived(SETTLE):
+            session.starve()
+            self._stirred.set()
         enough = min(max_bytes, self._window // 2)
         with suppress(TimeoutError):
             async with asyncio.timeout(GATHER):
@@ -139,12 +132,15 @@ class Reader:
                     await self._came.wait()
 
     async def _expected(self) -> bool:
+        """Ask whether something is there that should have come, or is about to."""
         try:
-            info = await self._api.call(f"CONSUMER.INFO.{self._path}", limit=CALL_LIMIT)
+            info = await self._consumer.info()
         except LogError:
             return False  # who keeps the lease hears of it
         coming = info["num_pending"]
         if self._session.state is State.READING:
+            if info["num_ack_pending"] >= MAX_ACK_PENDING:
+                return False  # it gives no more before some are acknowledged
             coming += max(info["delivered"]["consumer_seq"] - self._session.number, 0)
         else:
             coming += info["num_ack_pending"]
@@ -157,19 +153,10 @@ class Reader:
             LogError: the log does not say so: it may know or not.
         """
         subjects = self._ledger.subjects(positions)
-        for subject in subjects[: -1 if confirm else None]:
-            await self._wire.publish(subject, ACKNOWLEDGE)
-        if confirm and subjects:
-            # They are taken in the order in which they were sent: one answer is enough.
-            await self._wire.request(subjects[-1], ACKNOWLEDGE, timeout=CALL_LIMIT)
+        await self._consumer.acknowledge(subjects, confirm=confirm)
         self._ledger.finish(positions)
         if not self._ledger.ready:
             self._arrived.clear()
-
-    async def unpin(self) -> None:
-        """Make room for another reader at once."""
-        body = {"group": GROUP}
-        await self._api.call(f"CONSUMER.UNPIN.{self._path}", body, limit=CALL_LIMIT)
 
     # The task ----------------------------------------------------------------
 
@@ -200,12 +187,12 @@ class Reader:
         stop = await self._wire.subscribe(f"{session.inbox}.*", heard)
         reconnects = self._wire.reconnects
         try:
-            await self.unpin()
+            await self._consumer.unpin()
             # What an earlier reader was given is not given to us, until it is reset.
-            await self._reset()
+            await self._consumer.reset()
             await self._win(session)
             if session.state is State.WINNING:
-                await self._reset()
+                await self._consumer.reset()
                 session.read_on()
             began = self._now()
             while session.state is State.READING:
@@ -216,10 +203,6 @@ class Reader:
             return self._now() - began > CEILING
         finally:
             await stop()
-
-    async def _reset(self) -> None:
-        await self._api.call(f"CONSUMER.RESET.{self._path}", limit=CALL_LIMIT)
-        self.resets += 1
 
     async def _win(self, session: Session) -> None:
         """Ask for one message: it brings the pin that all else is asked for under."""
@@ -235,7 +218,10 @@ class Reader:
 
     async def _feed(self, session: Session) -> None:
         """Ask for what there is room for, and say what is still in hand."""
-        wanted = self._pulls.wanted(self._ledger.size, self._now())
+        # What came before and comes again takes no room, and is waited for: a chunk
+        # can be acknowledged only once its consumer has delivered it since the reset.
+        again = session.position < self._ledger.last
+        wanted = self._pulls.wanted(0 if again else self._ledger.size, self._now())
         if wanted:
             await self._pull(session, wanted, expires=PULL_EXPIRES)
         elif self._now() - session.asked_at > KEEP_PIN:
@@ -243,28 +229,20 @@ class Reader:
             await self._pull(session, 0, expires=2 * HEARTBEAT)
         if self._now() - session.told_at > IN_PROGRESS:
             session.told_at = self._now()
-            for subject in self._ledger.due:
-                await self._wire.publish(subject, PROGRESS)
+            await self._consumer.keep(self._ledger.due)
         await self._stir(TICK)
         if self._silent(session):
             session.broke("no sign of the consumer")
 
     async def _pull(self, session: Session, count: int, *, expires: float) -> None:
-        body = {
-            "batch": count or 1,
-            "expires": seconds(expires),
-            "idle_heartbeat": seconds(HEARTBEAT),
-            "group": GROUP,
-            "max_bytes": self._window if count else 1,
-        }
-        if session.pin:
-            body["id"] = session.pin
         session.asked_at = self._now()
         name = self._pulls.ask(count, session.asked_at)
-        await self._wire.publish(
-            f"$JS.API.CONSUMER.MSG.NEXT.{self._path}",
-            json.dumps(body).encode(),
+        await self._consumer.pull(
             f"{session.inbox}.{name}",
+            pin=session.pin,
+            count=count or 1,
+            max_bytes=self._window if count else 1,
+            expires=expires,
         )
 
     def _silent(self, session: Session) -> bool:
@@ -301,7 +279,7 @@ class Reader:
                 again = self._ledger.came(delivery, message)
                 if again is not None:
                     # It was acknowledged, and the log does not know: it is told again.
-                    await self._wire.publish(again, ACKNOWLEDGE)
+                    await self._consumer.acknowledge([again], confirm=False)
         if self._ledger.ready:
             self._arrived.set()
         self._came.set()

@@ -36,6 +36,8 @@ class Session:
         self.pin = ""
         self.number = 0
         """Of the last delivery that came."""
+        self.position = 0
+        """In the stream, of the same."""
         self.pending = 0
         """How many were to follow it."""
         self.heard_at = now
@@ -43,6 +45,7 @@ class Session:
         self.told_at = now
         self.reason = ""
         self._lagging = 0
+        self._starving = 0
 
     def __repr__(self) -> str:
         return f"<Session {self.state.name.lower()} {self.reason}>".replace(" >", ">")
@@ -55,6 +58,15 @@ class Session:
     def broke(self, reason: str) -> None:
         """End it."""
         self.state, self.reason = State.BROKEN, reason
+
+    def starve(self) -> None:
+        """Note that what the consumer has did not come, though there is time for it.
+
+        Another may have its pin, or it forgot what was asked: once is no proof.
+        """
+        self._starving += 1
+        if self._starving > 1 and self.state is not State.BROKEN:
+            self.broke("what the consumer has does not come")
 
     def read_on(self) -> None:
         """The consumer was reset: its deliveries are numbered from one."""
@@ -76,8 +88,9 @@ class Session:
     def _compare(self, message: Message) -> None:
         """Notice a last message that did not come: no other will show the gap."""
         said = message.headers.get("Nats-Last-Consumer", "")
-        behind = self.state is State.READING and said.isdigit()
-        self._lagging = self._lagging + 1 if behind and int(said) > self.number else 0
+        known = self.state is State.READING and said.isdigit()
+        # One that is smaller comes of a reset that was not ours.
+        self._lagging = self._lagging + 1 if known and int(said) != self.number else 0
         if self._lagging > 1:
             self.broke(f"delivery {said} did not come")
 
@@ -96,4 +109,6 @@ class Session:
             self.broke(f"delivery {delivery.number} came after {self.number}")
             return False
         self.number, self.pending = delivery.number, delivery.pending
+        self.position = delivery.position
+        self._starving = 0
         return True

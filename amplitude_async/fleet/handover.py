@@ -123,9 +123,10 @@ class LogHandover:
         await self._log.leave()
 
     def abandon(self) -> None:
-        """Forget the connections of a parent, or of a closed loop."""
-        if self._partitions:
-            self._log.abandon()
+        """Forget that the log is open: it was so for a parent, or on a closed loop.
+
+        Its connections are the log's matter: another client may have it open here.
+        """
         pid, doubtful, known = self._pid, self._frozen, self._known
         self._reset()
         if pid == self._pid:

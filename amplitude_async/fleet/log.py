@@ -4,10 +4,14 @@ A producer publishes chunks, a relay claims places and reads them. Whatever engi
 behind it promises the same; ``amplitude_async.testing.log_contract`` holds it to that.
 """
 
+import asyncio
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+from amplitude_async.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from amplitude_async.fleet.handover import LogHandover
@@ -163,6 +167,7 @@ class Log(ABC):
     max_chunk_bytes: int
     """Most bytes of a chunk's data."""
     _users: int = 0
+    _home: tuple[int, asyncio.AbstractEventLoop] | None = None
 
     @property
     def max_event_bytes(self) -> int:
@@ -172,10 +177,15 @@ class Log(ABC):
     async def enter(self) -> Settings:
         """Open the log for one more client or relay; see ``open``.
 
+        In a forked child, or on a loop after one that was closed, the first to come
+        abandons what was open there, and the others find the log as that one left it.
+
         Raises:
-            ConfigurationError: it is not set up, or a setting breaks the promise.
+            ConfigurationError: it is not set up, a setting breaks the promise, or it is
+                in use on another event loop.
             LogError: it does not answer.
         """
+        self._move_in()
         settings = await self.open()
         self._users += 1
         return settings
@@ -186,6 +196,27 @@ class Log(ABC):
         if self._users <= 0:
             self._users = 0
             await self.close()
+
+    def _move_in(self) -> None:
+        """Begin anew where a parent, or a closed loop, had it open.
+
+        Raises:
+            ConfigurationError: it is in use on a loop that is alive.
+        """
+        pid, loop = os.getpid(), asyncio.get_running_loop()
+        home, self._home = self._home, (pid, loop)
+        if home is None or home == self._home:
+            return
+        if self._users and home[0] == pid and not home[1].is_closed():
+            self._home = home
+            msg = (
+                "this log is in use on another event loop that is still alive: make "
+                f"one {type(self).__name__} for each loop"
+            )
+            raise ConfigurationError(msg)
+        if self._users:
+            self._users = 0
+            self.abandon()
 
     def handover_to(self, destination: str) -> "LogHandover":
         """Make the way of one client to this log, as ``handover=`` asks for it."""

@@ -334,7 +334,6 @@ class MemoryLog(Log):
         """Forget that it was open."""
         self._open = False
         self._stalled = None
-        self.users = 0
 
     async def publish(self, chunk: Chunk) -> None:
         """Store a chunk."""

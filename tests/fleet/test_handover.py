@@ -15,6 +15,7 @@ from amplitude_async import Amplitude, DeliveryStatus, Identify, Overflow, Reven
 from amplitude_async.exceptions import (
     AmplitudeError,
     ConfigurationError,
+    LogError,
     LogFullError,
     LogUnreachableError,
 )
@@ -258,6 +259,62 @@ async def test_the_log_is_opened_by_the_first_events_where_it_was_away() -> None
     assert "setup" in str(response.error)
     await log.setup(2)
     assert (await handover.hand_over([make_record(1)])).status == 200
+
+
+def test_clients_that_share_a_log_move_to_another_loop_together() -> None:
+    """The second to come there finds the log as the first has opened it."""
+    log = MemoryLog()
+    one, other = LogHandover(log, "amplitude"), LogHandover(log, "mparticle")
+
+    async def begin() -> None:
+        await log.setup()
+        await one.open()
+        await other.open()
+
+    async def go_on() -> None:
+        for handover in (one, other):
+            handover.abandon()  # as the engine does when it finds itself elsewhere
+            assert (await handover.hand_over([make_record(1)])).status == 200
+        assert (await one.hand_over([make_record(2)])).status == 200
+        await one.close()
+        assert (await other.hand_over([make_record(2)])).status == 200
+        await other.close()
+        with pytest.raises(LogError):
+            await log.backlog()
+
+    asyncio.run(begin())
+    asyncio.run(go_on())
+
+
+async def test_clients_that_share_a_log_are_forked_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the child each of them notices by itself, one after the other."""
+    log = MemoryLog()
+    one, other = await opened(log), await opened(log, "mparticle")
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    for handover in (one, other, one):
+        assert (await handover.hand_over([make_record(1)])).status == 200
+    await one.close()
+    assert (await other.hand_over([make_record(2)])).status == 200
+    await other.close()
+    with pytest.raises(LogError):
+        await log.backlog()
+
+
+async def test_a_log_in_use_on_a_loop_that_is_alive_is_refused_on_another() -> None:
+    """Its connections would answer nobody there."""
+    log = MemoryLog()
+    handover = await opened(log)
+
+    def elsewhere() -> None:
+        asyncio.run(LogHandover(log, "mparticle").open())
+
+    with pytest.raises(ConfigurationError, match="one MemoryLog for each loop"):
+        await asyncio.to_thread(elsewhere)
+    assert (await handover.hand_over([make_record(1)])).status == 200
+    await handover.close()
+    await asyncio.to_thread(elsewhere)
 
 
 async def test_a_log_is_closed_when_the_last_client_has_left_it() -> None:

@@ -58,11 +58,12 @@ async def within(seconds: float, clock: Clock, work: Awaitable[T]) -> T:
     """
     loop, empty = asyncio.get_running_loop(), contextvars.Context()
     task = asyncio.Task(_result_of(work), loop=loop, context=empty)
+    # From the start: it may fail in the very turn in which we are cancelled.
+    task.add_done_callback(_look_at, context=contextvars.Context())
     try:
         await has_ended(task, seconds, clock)
     finally:
         if not task.done():
-            task.add_done_callback(_look_at, context=contextvars.Context())
             task.cancel()
     if not task.done():
         msg = f"no answer within {seconds:g} s"

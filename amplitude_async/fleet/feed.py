@@ -267,11 +267,7 @@ class Feed(Storage):
         }
         for batch in batches.values():
             tenure = self._tenures.get(batch.place)
-            if (
-                tenure is None
-                or not tenure.valid
-                or (tenure.leaving and not batch.begun)
-            ):
+            if tenure is None or not tenure.keeps(batch):
                 self.host.lapsed()
                 return False
         for batch in batches.values():
@@ -285,7 +281,7 @@ class Feed(Storage):
             if tenure.valid and not tenure.leaving:
                 continue
             for batch in tenure.batches.values():
-                if not tenure.valid or tenure.given_up or not batch.begun:
+                if tenure.given_up or not tenure.keeps(batch):
                     gone += batch.left.values()
         return gone
 

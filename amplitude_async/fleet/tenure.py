@@ -33,6 +33,7 @@ class Tenure:
         self.lost = False
         """True once another relay has the place, or may have it."""
         self._finished: list[int] = []
+        self._last_begun = 0
         self._letters: list[Letter] = []
         self.stirred = asyncio.Event()
         """Set when a chunk was decided or left."""
@@ -54,9 +55,22 @@ class Tenure:
         return bool(self._finished or self._letters)
 
     def leave(self) -> None:
-        """Begin no chunk any more."""
+        """Begin no chunk any more, but for those before one that was begun."""
+        if not self.leaving:
+            begun = [first for first, batch in self.batches.items() if batch.begun]
+            self._last_begun = max(begun, default=0)
         self.leaving = True
         self.stirred.set()
+
+    def keeps(self, batch: Batch) -> bool:
+        """Tell whether what is undecided of a chunk is still ours to send.
+
+        Of a place that is left, all up to the last chunk that was begun is finished:
+        a user's events in that one would overtake the user's earlier ones otherwise.
+        """
+        if not self.valid:
+            return False
+        return not self.leaving or batch.first <= self._last_begun
 
     def give_up(self) -> None:
         """Leave undone what was begun as well."""

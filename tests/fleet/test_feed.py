@@ -143,6 +143,24 @@ async def test_leaving_sends_what_was_begun_and_nothing_else() -> None:
     assert scene.owed == [1]
 
 
+async def test_leaving_finishes_what_comes_before_a_begun_chunk() -> None:
+    """A user's later events in the begun one would overtake those that were left."""
+    scene = Scene()
+    scene.push(1, 0)
+    scene.push(2, 1, 3)
+    scene.push(3, 6)
+    waiting, other, same, last = await scene.fetched()
+    assert scene.feed.may_send([other])
+    scene.tenure.leave()
+    assert [r.id for r in scene.feed.lapsed()] == [last.id]
+    assert not scene.feed.may_send([last])
+    assert scene.feed.may_send([waiting])
+    assert scene.feed.may_send([same])
+    scene.tenure.leave()
+    scene.tenure.give_up()
+    assert len(scene.feed.lapsed()) == 4
+
+
 async def test_a_lost_claim_sends_nothing_and_leaves_all() -> None:
     """And so it stays, though the clock be put right."""
     scene = Scene()

@@ -1,7 +1,7 @@
 """Dead letters of a log: read in pages, found by position, sent once more."""
 
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
@@ -14,6 +14,9 @@ from amplitude_async.storage.base import Record
 __all__ = ["Resend", "letters_after", "letters_at", "send_again"]
 
 PAGE: Final = 500
+# A letter has a megabyte at most: five hundred of them are no answer of a few seconds.
+PAGE_BYTES: Final = 8 * 1024 * 1024
+FIRST_PAGE: Final = 16
 DIGEST_BYTES: Final = 12
 
 
@@ -35,12 +38,17 @@ class Resend:
         self.skipped.append((position, why))
 
 
-async def letters_after(log: Log, after: int = 0) -> AsyncIterator[BuriedLetter]:
+async def letters_after(log: Log, after: int = 0) -> AsyncGenerator[BuriedLetter, None]:
     """Read all dead letters above a position, in order."""
-    while page := await log.letters(after, PAGE):
+    limit = FIRST_PAGE
+    while page := await log.letters(after, limit):
         for one in page:
             yield one
         after = page[-1].position
+        size = sum(len(one.letter.data) + len(one.letter.message) for one in page)
+        # As many as fit if the next are as large; they may be larger, so no leap.
+        fit = PAGE_BYTES * len(page) // max(size, 1)
+        limit = max(1, min(fit, 4 * limit, PAGE))
 
 
 async def letters_at(log: Log, positions: Iterable[int]) -> AsyncIterator[BuriedLetter]:

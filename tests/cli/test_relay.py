@@ -14,7 +14,14 @@ from amplitude_async.cli.relay import access
 from amplitude_async.exceptions import LogFullError, LogUnreachableError
 from amplitude_async.fleet.addresses import log_at
 from amplitude_async.fleet.codec import decode, encode
-from amplitude_async.fleet.log import Chunk, Letter, Log, Place, Settings
+from amplitude_async.fleet.log import (
+    BuriedLetter,
+    Chunk,
+    Letter,
+    Log,
+    Place,
+    Settings,
+)
 from amplitude_async.fleet.memory import MemoryLog
 from amplitude_async.storage.base import Record
 
@@ -501,6 +508,65 @@ def test_what_is_rejected_again_is_not_sent_again_for_ever(
 
     assert result.stdout == "1,200 dead letters will be sent again\n"
     assert len(board.positions()) == 1200
+
+
+def test_large_letters_are_read_a_few_at_a_time(
+    board: Switchboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log answers within seconds, and a command has no gigabyte of memory."""
+    body = b'{"event_type":"Paid","x":"' + b"A" * 900_000 + b'"}'
+    large = encode([Record(1, body, "user-1", "user-1", None, "i-1", 1000.0)])
+    board.bury(
+        *(Letter(f"c{n}.0", FIRST, large, 413, "large", raw=False) for n in range(60))
+    )
+    sizes = []
+    read = MemoryLog.letters
+
+    async def noted(log: MemoryLog, after: int, limit: int) -> list[BuriedLetter]:
+        page = await read(log, after, limit)
+        sizes.append(sum(len(one.letter.data) for one in page))
+        return page
+
+    monkeypatch.setattr(MemoryLog, "letters", noted)
+
+    assert read_json("status")["dead_letters"] == 60
+    assert read_json("dead", "send", "--all")["sent"] == 60
+    assert max(sizes) < 20 * 1024 * 1024
+
+
+def test_many_small_letters_are_read_many_at_a_time(
+    board: Switchboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand of them are not ten thousand questions."""
+    board.bury(*map(letter, range(3_000)))
+    asked = []
+    read = MemoryLog.letters
+
+    async def noted(log: MemoryLog, after: int, limit: int) -> list[BuriedLetter]:
+        asked.append(limit)
+        return await read(log, after, limit)
+
+    monkeypatch.setattr(MemoryLog, "letters", noted)
+
+    assert read_json("status")["dead_letters"] == 3_000
+    assert len(asked) < 15
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("drop", 2**63),
+        ("send", 2**63),
+        ("list", "--after", 2**63),
+        ("list", "--limit", 2**63),
+    ],
+)
+def test_a_number_that_no_log_counts_with_is_a_wrong_command(
+    board: Switchboard, words: tuple[object, ...]
+) -> None:
+    """And not a log that does not answer."""
+    assert relay("dead", *words).exit_code == 2
+    assert board.positions() == []
 
 
 def test_dropped_letters_are_gone(board: Switchboard) -> None:

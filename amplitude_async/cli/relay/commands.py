@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from contextlib import aclosing
 from typing import Annotated, Final
 
 import typer
@@ -26,6 +27,7 @@ from amplitude_async.cli.relay.signals import heard_signals
 from amplitude_async.cli.relay.tables import Status, print_status, status_json
 from amplitude_async.cli.stopping import DONE
 from amplitude_async.cli.terminal import printable
+from amplitude_async.fleet.letters import letters_after
 from amplitude_async.fleet.log import DEFAULT_LEASE, Log
 from amplitude_async.fleet.relay import Relay
 
@@ -34,7 +36,6 @@ __all__ = ["relay_app"]
 SETUP_PATIENCE: Final = 60.0
 # Reading them is the only way to count them.
 MOST_COUNTED: Final = 10_000
-PAGE: Final = 500
 _WHERE: Final = re.compile(
     r"(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\[\]]+)):(?P<port>\d{1,5})"
 )
@@ -164,11 +165,10 @@ def status(
 
 async def _counted_letters(log: Log) -> tuple[int, bool]:
     """Count dead letters up to a number; returns whether there are more."""
-    counted = after = 0
-    while counted <= MOST_COUNTED:
-        page = await log.letters(after, PAGE)
-        if not page:
-            return counted, False
-        counted += len(page)
-        after = page[-1].position
-    return MOST_COUNTED, True
+    counted = 0
+    async with aclosing(letters_after(log)) as letters:
+        async for _ in letters:
+            if counted == MOST_COUNTED:
+                return MOST_COUNTED, True
+            counted += 1
+    return counted, False

@@ -33,6 +33,9 @@ __all__ = ["dead_app", "replay"]
 
 _LONGEST: Final = 1_000
 _MOST_SKIPPED: Final = 20
+_MOST_SHOWN: Final = 1_000_000
+# What a log counts with.
+_HIGHEST: Final = 2**63 - 1
 
 dead_app = typer.Typer(
     name="dead",
@@ -43,7 +46,9 @@ dead_app = typer.Typer(
 
 Positions = Annotated[
     list[int] | None,
-    typer.Argument(metavar="[POSITION]...", min=1, help="Where letters stand."),
+    typer.Argument(
+        metavar="[POSITION]...", min=1, max=_HIGHEST, help="Where letters stand."
+    ),
 ]
 
 
@@ -59,8 +64,12 @@ def _moment(text: str) -> float:
 def list_letters(
     address: Address = None,
     project: Project = "default",
-    limit: Annotated[int, typer.Option(min=1, help="Show at most so many.")] = 100,
-    after: Annotated[int, typer.Option(min=0, help="Begin behind this position.")] = 0,
+    limit: Annotated[
+        int, typer.Option(min=1, max=_MOST_SHOWN, help="Show at most so many.")
+    ] = 100,
+    after: Annotated[
+        int, typer.Option(min=0, max=_HIGHEST, help="Begin behind this position.")
+    ] = 0,
     *,
     body: Annotated[bool, typer.Option("--body", help="Show the bodies too.")] = False,
     as_json: AsJson = False,
@@ -135,7 +144,9 @@ def replay(
 def drop(
     positions: Annotated[
         list[int],
-        typer.Argument(metavar="POSITION...", min=1, help="Where they stand."),
+        typer.Argument(
+            metavar="POSITION...", min=1, max=_HIGHEST, help="Where they stand."
+        ),
     ],
     address: Address = None,
     project: Project = "default",

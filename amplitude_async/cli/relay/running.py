@@ -197,8 +197,8 @@ def _say_end(stats: dict[str, Stats]) -> None:
 
 def _say_not_given_back(relay: Relay, gate: Gate) -> None:
     typer.echo(
-        f"Error: not everything was given back to {gate.name}, which did not answer in "
-        f"time. Nothing is lost: others have what {printable(relay.name)} had when its "
-        "lease is over",
+        f"Error: not everything was given back to {gate.name}: it, or the server of a "
+        "vendor, did not answer in time. Nothing is lost: others have what "
+        f"{printable(relay.name)} had when its lease is over",
         err=True,
     )

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -19,6 +20,7 @@ __all__ = ["LogServers", "LogServersError", "NatsServers", "PostgresServer", "se
 START_LIMIT: Final = 30.0
 POLL: Final = 0.05
 ASK_LIMIT: Final = 1.0
+PORTS: Final = range(20_000, 30_000)
 
 
 class LogServersError(Exception):
@@ -136,12 +138,22 @@ async def _until(answers: Callable[[], bool], process: _Process, name: str) -> N
 
 
 def _free_ports(count: int) -> list[int]:
+    """Choose ports that nobody listens on, and none that the system gives by itself.
+
+    A killed server's port is free for a while: another fleet on this machine must not
+    be given it, or the relays of the one read the log of the other.
+    """
     with contextlib.ExitStack() as stack:
-        found = []
-        for _ in range(count):
+        found: list[int] = []
+        for port in random.SystemRandom().sample(PORTS, len(PORTS)):
             probe = stack.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            found.append(probe.getsockname()[1])
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+            if len(found) == count:
+                break
         return found
 
 
@@ -187,7 +199,8 @@ class NatsServers(LogServers):
             f"http: 127.0.0.1:{self._ports[3 * number + 1]}",
             f'jetstream {{ store_dir: "{store}", sync_interval: always }}',
             "cluster {",
-            "  name: demo",
+            # Servers of another fleet are no part of this one.
+            f"  name: demo_{self._port(0)}",
             "  host: 127.0.0.1",
             f"  port: {self._ports[3 * number + 2]}",
             f"  routes: [{routes}]",

@@ -95,7 +95,8 @@ async def test_a_log_that_fails_costs_no_more_than_the_time_limit(way: str) -> N
             started = clock.now()
             task = asyncio.create_task(client.track(f"E{number}", user_id="user-1"))
             await clock.advance(0.99)
-            assert not task.done() or task.result().done
+            # An outage delays no verb, once it has lasted longer than the limit.
+            assert not task.done() or task.result().done or number > 1
             await clock.advance(0.02)
             assert task.done()
             assert clock.now() - started < 1.1

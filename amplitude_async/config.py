@@ -445,7 +445,7 @@ class DeliveryConfig(BaseModel):
     @field_validator("handover")
     @classmethod
     def _log_of_a_fleet(cls, value: object) -> object:
-        if value is None or hasattr(value, "handover_to"):
+        if value is None or hasattr(type(value), "handover_to"):
             return value
         msg = "must be a Log, such as PostgresLog('postgresql://host/db')"
         raise ValueError(msg)

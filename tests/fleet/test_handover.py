@@ -391,6 +391,8 @@ async def test_what_is_no_log_is_refused_by_name() -> None:
     """Field, value and remedy are in the words."""
     with pytest.raises(ConfigurationError, match=r"handover.*Log"):
         Amplitude(handover="postgresql://host/db")
+    with pytest.raises(ConfigurationError, match=r"handover.*Log"):
+        Amplitude(handover=MemoryLog)
 
 
 @pytest.mark.parametrize("overflow", list(Overflow))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import traceback
 from typing import Any
 
 import pytest
@@ -87,6 +88,16 @@ def test_a_wrong_option_is_refused(options: dict[str, Any], name: str) -> None:
 def test_hosts_are_read(dsn: str, hosts: tuple[tuple[str, int], ...]) -> None:
     """One or several, with ports or without, or the folder of a socket."""
     assert read_dsn(dsn).hosts == hosts
+
+
+def test_one_that_was_refused_can_be_shown() -> None:
+    """As a tool does that collects errors, with the variables of each frame."""
+    with pytest.raises(ConfigurationError) as caught:
+        PostgresLog(GOOD, project="Web Shop")
+    told = traceback.TracebackException.from_exception(
+        caught.value, capture_locals=True
+    )
+    assert "half-built" in "".join(told.format())
 
 
 def test_it_shows_no_password() -> None:

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import subprocess
+import traceback
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -522,6 +523,29 @@ async def test_a_database_that_is_not_there_is_named(postgres_server: Server) ->
     with pytest.raises(ConfigurationError, match="create the database") as caught:
         await PostgresLog(dsn).open()
     assert "correct-horse" not in str(caught.value)
+    # Tools that collect errors show the variables of each frame.
+    told = traceback.TracebackException.from_exception(
+        caught.value, capture_locals=True
+    )
+    frames = [line for line in told.format() if "/tests/" not in line]
+    assert "correct-horse" not in "".join(frames)
+
+
+def test_many_wait_for_a_connection_on_one_loop_after_another(
+    postgres_server: Server, project_name: str
+) -> None:
+    """A log that was closed is opened again, on whatever loop."""
+    log = PostgresLog(postgres_server.dsn, project=project_name)
+
+    async def publish_many(first: int) -> None:
+        await log.open()
+        chunks = [make_chunk(number) for number in range(first, first + 40)]
+        await asyncio.gather(*(log.publish(chunk) for chunk in chunks))
+        await log.close()
+
+    asyncio.run(log.setup())
+    asyncio.run(publish_many(0))
+    asyncio.run(publish_many(40))
 
 
 # Room ------------------------------------------------------------------------

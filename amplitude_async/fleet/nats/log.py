@@ -109,7 +109,11 @@ class JetStreamLog(Log):
         self._settings: Settings | None = None
 
     def __repr__(self) -> str:
-        return f"<JetStreamLog {self.fingerprint()}>"
+        try:
+            return f"<JetStreamLog {self.fingerprint()}>"
+        except AttributeError:
+            # As a traceback of its constructor shows it.
+            return "<JetStreamLog half-built>"
 
     def fingerprint(self) -> str:
         """Name servers and project without a secret."""

@@ -71,7 +71,9 @@ class Line:
                 connection.terminate()
             if not isinstance(error, Exception) or isinstance(error, AmplitudeError):
                 raise
-            raise connection_fault(error, where) from error
+            # The library's frames hold the password, and tools show variables.
+            fault = connection_fault(error, where)
+            raise fault from _without_frames(error)
         try:
             _check(greeting, where)
         except LogError:
@@ -181,6 +183,17 @@ class Line:
     def forget(self) -> None:
         """Let it go without a word to the server."""
         forget(self._connection)
+
+
+def _without_frames(error: Exception) -> Exception:
+    """Take from an error, and what led to it, the places that it went through."""
+    led: BaseException | None = error
+    seen: set[int] = set()
+    while led is not None and id(led) not in seen:
+        seen.add(id(led))
+        led.__traceback__ = None
+        led = led.__cause__ or led.__context__
+    return error
 
 
 def _check(greeting: Any, where: str) -> None:

@@ -32,10 +32,14 @@ class Lines:
         self._limit = limit
         self._idle: list[Line] = []
         self._busy: set[Line] = set()
-        self._seats = asyncio.Semaphore(SIZE)
-        self._slow_seats = asyncio.Semaphore(SIZE - 1)
         self._closed = True
         self._first = 0  # the host that answered last
+        self._set_seats()
+
+    def _set_seats(self) -> None:
+        # Each belongs to the loop on which somebody had to wait for it.
+        self._seats = asyncio.Semaphore(SIZE)
+        self._slow_seats = asyncio.Semaphore(SIZE - 1)
 
     def __repr__(self) -> str:
         return f"<Lines {self._access}: {len(self._busy)} busy, {len(self._idle)} idle>"
@@ -133,6 +137,8 @@ class Lines:
 
     def open(self) -> None:
         """Let connections be made."""
+        if self._closed:
+            self._set_seats()
         self._closed = False
 
     async def close(self) -> None:

@@ -123,7 +123,11 @@ class PostgresLog(Log):
         self._room = Room(self._max_bytes, self._whole_size, self._live_bytes)
 
     def __repr__(self) -> str:
-        state = "closed" if self._settings is None else "open"
+        try:
+            state = "closed" if self._settings is None else "open"
+        except AttributeError:
+            # As a traceback of its constructor shows it.
+            return "<PostgresLog half-built>"
         return f"<PostgresLog {self.fingerprint()}: {state}>"
 
     def fingerprint(self) -> str:

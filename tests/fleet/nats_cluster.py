@@ -179,10 +179,10 @@ class Cluster:
             found: dict[str, Any] = json.loads(answer.read())
             return found
 
-    def leader_of(self, stream: str) -> int:
-        """Say which server leads a stream."""
+    def leader_of(self, stream: str, asked: int | None = None) -> int:
+        """Say which server leads a stream, by what one says or any."""
         for number, process in enumerate(self._processes):
-            if process is None:
+            if process is None or asked not in (None, number):
                 continue
             found = self._ask(number, "jsz?streams=true&accounts=true")
             for account in found.get("account_details", ()):
@@ -190,6 +190,8 @@ class Cluster:
                     leader = (detail.get("cluster") or {}).get("leader")
                     if detail["name"] == stream and leader:
                         return int(leader.removeprefix("n"))
+        if asked is not None:
+            return -1
         raise AssertionError(f"{stream} has no leader")
 
     def kill(self, number: int) -> None:
@@ -205,6 +207,18 @@ class Cluster:
         process = self._processes[number]
         assert process is not None
         process.send_signal(what)
+
+    def pause_until_deposed(self, number: int, stream: str) -> None:
+        """Let one stand still until another leads a stream, and then go on."""
+        self.signal(number, signal.SIGSTOP)
+        until = time.monotonic() + START_LIMIT
+        try:
+            asked = (number + 1) % self._size
+            while self.leader_of(stream, asked) in (-1, number):
+                assert time.monotonic() < until, f"{stream} has no other leader"
+                time.sleep(0.05)
+        finally:
+            self.signal(number, signal.SIGCONT)
 
     def stop(self) -> None:
         """Kill all that run."""

@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC110 - no event of ours tells what happens on a server
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -22,6 +23,7 @@ from amplitude_async.exceptions import (
 )
 from amplitude_async.fleet.log import Claim, Log
 from amplitude_async.fleet.nats import JetStreamLog
+from amplitude_async.fleet.nats.claim import JetStreamClaim
 from amplitude_async.testing.log_contract import (
     PLACE,
     LogContract,
@@ -99,6 +101,23 @@ async def change(server: Cluster, stream: str, **settings: Any) -> None:
     config = (await ask(server, f"STREAM.INFO.{stream}"))["config"]
     answer = await ask(server, f"STREAM.UPDATE.{stream}", {**config, **settings})
     assert "error" not in answer
+
+
+def resets_of(claim: Claim) -> int:
+    """Tell how often its consumer was reset."""
+    assert isinstance(claim, JetStreamClaim)
+    return claim.resets
+
+
+async def consumer_of(server: Cluster, log: JetStreamLog) -> dict[str, Any]:
+    """Tell what the consumer of the place says of itself."""
+    return await ask(server, f"CONSUMER.INFO.AX_{log.project}.amplitude_0")
+
+
+async def left_in(server: Cluster, log: JetStreamLog) -> int:
+    """Count the chunks that are stored."""
+    info = await ask(server, f"STREAM.INFO.AX_{log.project}")
+    return int(info["state"]["messages"])
 
 
 async def opened(log: JetStreamLog, partitions: int | None = None) -> JetStreamLog:
@@ -353,6 +372,67 @@ async def test_a_stolen_delivery_is_noticed(
     await client.close()
 
 
+async def test_a_pin_that_another_keeps_is_won(
+    nats_server: Cluster, jetstream: Make
+) -> None:
+    """A request of a relay that is no holder any more may be the first in the queue."""
+    log = await opened(jetstream())
+    client = await nats.connect(nats_server.url)
+    inbox, ended = client.new_inbox(), asyncio.Event()
+    path = f"AX_{log.project}.amplitude_0"
+
+    async def ask_on(pin: str = "") -> None:
+        request = {"batch": 1, "expires": 30_000_000_000, "group": "relay", "id": pin}
+        body = json.dumps(request).encode()
+        await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{path}", body, reply=inbox)
+
+    async def keep(message: Any) -> None:
+        if message.headers.get("Status") == "423":
+            ended.set()
+        else:
+            await ask_on(message.headers["Nats-Pin-Id"])
+
+    await client.subscribe(inbox, cb=keep)
+    await ask_on()
+    await client.flush()
+    claim = await claimed(log, "relay")
+    async with asyncio.timeout(PATIENCE):
+        while resets_of(claim) < 1:
+            await asyncio.sleep(0.02)
+    chunks = [make_chunk(number) for number in range(9)]
+    for chunk in chunks:
+        await log.publish(chunk)
+    assert ids_of(await collect(claim, 9)) == ids_of(chunks)
+    assert await claim.read(MUCH) == []
+    await client.close()
+
+
+async def test_what_was_read_is_acknowledged_though_much_is_not(
+    nats_server: Cluster, jetstream: Make
+) -> None:
+    """A consumer that was reset knows an acknowledgement of what it delivered since."""
+    log = await opened(jetstream())
+    for number in range(14):
+        await log.publish(make_chunk(number, data=os.urandom(900_000)))
+    claim = await claimed(log, "relay")
+    found = await collect(claim, 3, max_bytes=1)
+    resets = resets_of(claim)
+    async with asyncio.timeout(PATIENCE):
+        # It reads ahead as much as it ever does.
+        while (await consumer_of(nats_server, log))["num_ack_pending"] < 9:
+            await asyncio.sleep(0.02)
+    path = f"AX_{log.project}.amplitude_0"
+    await ask(nats_server, f"CONSUMER.UNPIN.{path}", {"group": "relay"})
+    async with asyncio.timeout(PATIENCE):
+        while resets_of(claim) == resets:
+            await asyncio.sleep(0.02)
+        while (await left_in(nats_server, log)) > 11:
+            with contextlib.suppress(LogError):
+                await claim.acknowledge([chunk.position for chunk in found])
+    rest = [make_chunk(number) for number in range(3, 14)]
+    assert ids_of(await collect(claim, 11)) == ids_of(rest)
+
+
 async def test_the_heir_comes_in_time(jetstream: Make) -> None:
     """Within the lease and a second after the holder's last sign, and not before."""
     log, heir = await opened(jetstream()), await opened(jetstream())
@@ -468,7 +548,7 @@ class Traffic:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("fault", ["leader", "follower", "all"])
+@pytest.mark.parametrize("fault", ["leader", "follower", "all", "paused"])
 @pytest.mark.timeout(120)
 async def test_killed_servers_lose_and_reorder_nothing(
     nats_cluster: Cluster, jetstream: Make, fault: str
@@ -485,6 +565,8 @@ async def test_killed_servers_lose_and_reorder_nothing(
             nats_cluster.kill(leader)
         elif fault == "follower":
             nats_cluster.kill((leader + 1) % 3)
+        elif fault == "paused":
+            nats_cluster.pause_until_deposed(leader, f"AX_{producer.project}")
         else:
             nats_cluster.stop()
             nats_cluster.heal()

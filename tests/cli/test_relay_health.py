@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import aiohttp
 import pytest
@@ -204,10 +204,23 @@ async def test_labels_are_bounded(emulator: Emulator) -> None:
     assert rest == 5_000 - prometheus_relay.MOST_PLACES
 
 
+async def test_slow_clients_keep_no_probe_waiting(emulator: Emulator) -> None:
+    """However many there are: a relay is not restarted because of them."""
+    async with endpoint(emulator) as found, AsyncExitStack() as stack:
+        await found.until_ready()
+        for _ in range(2 * MOST_CONNECTIONS):
+            _, writer = await asyncio.open_connection(*found.address)
+            stack.callback(writer.close)
+            writer.write(b"GET /live HT")
+
+        assert (await found.ask("/live"))[0] == 200
+        assert (await found.ask("/ready"))[0] == 200
+
+
 async def test_clients_that_say_nothing_are_cut_off(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And those beyond a number at once: others are answered again after that."""
+    """And those beyond a number at once; others are answered after that as before."""
     monkeypatch.setattr("amplitude_async.cli.relay.health.LONGEST_CONNECTION", 0.5)
     async with endpoint(emulator) as found:
         await found.until_ready()

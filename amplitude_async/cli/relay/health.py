@@ -18,7 +18,8 @@ LIVE: Final = "/live"
 READY: Final = "/ready"
 METRICS: Final = "/metrics"
 
-# A scraper, a few probes and a person: whoever wants more connections gets none.
+# A scraper, a few probes and a person: with more of them the oldest has to go, as
+# probes are answered within a moment, and a relay must not die of somebody slow.
 MOST_CONNECTIONS: Final = 32
 # Whoever has not sent and read everything by then is not waited for.
 LONGEST_CONNECTION: Final = 10.0
@@ -65,16 +66,11 @@ class HealthServer:
 
     def _connect(self) -> asyncio.BaseProtocol:
         """Take a connection, for a while."""
-        if len(self._server.connections) >= MOST_CONNECTIONS:
-            return _Refusal()
+        open_now = [one for one in self._server.connections if one.transport]
+        for one in open_now[: max(0, len(open_now) + 1 - MOST_CONNECTIONS)]:
+            _cut(one)
         protocol = self._server()
-
-        def cut() -> None:
-            # Not a close: that would wait for whoever does not read.
-            if protocol.transport is not None:
-                protocol.transport.abort()
-
-        asyncio.get_running_loop().call_later(LONGEST_CONNECTION, cut)
+        asyncio.get_running_loop().call_later(LONGEST_CONNECTION, _cut, protocol)
         return protocol
 
     # Answers -----------------------------------------------------------------
@@ -114,12 +110,10 @@ class HealthServer:
         return web.Response(body=body, headers={"Content-Type": kind})
 
 
-class _Refusal(asyncio.Protocol):
-    """Ends a connection that is one too many."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.Transport):
-            transport.abort()
+def _cut(connection: web.RequestHandler) -> None:
+    # Not a close: that would wait for whoever does not read.
+    if connection.transport is not None:
+        connection.transport.abort()
 
 
 def _metrics_of(relay: Relay, log: Log) -> "RelayMetrics | None":

@@ -191,7 +191,7 @@ def _without_frames(error: Exception) -> Exception:
     seen: set[int] = set()
     while led is not None and id(led) not in seen:
         seen.add(id(led))
-        led.__traceback__ = None
+        led.with_traceback(None)
         led = led.__cause__ or led.__context__
     return error
 

@@ -372,6 +372,21 @@ async def test_a_stolen_delivery_is_noticed(
     await client.close()
 
 
+async def test_a_claim_that_nobody_keeps_stops_to_read(jetstream: Make) -> None:
+    """Once another has the place: what comes is for the other, from the first on."""
+    log, heir = await opened(jetstream()), await opened(jetstream())
+    dead = await claimed(log, "dead", LEASE)
+    claim = await claimed(heir, "heir")
+    assert isinstance(dead, JetStreamClaim)
+    async with asyncio.timeout(PATIENCE):
+        while not dead.ended:
+            await asyncio.sleep(0.02)
+    chunks = [make_chunk(number) for number in range(9)]
+    for chunk in chunks:
+        await heir.publish(chunk)
+    assert ids_of(await collect(claim, 9)) == ids_of(chunks)
+
+
 async def test_a_pin_that_another_keeps_is_won(
     nats_server: Cluster, jetstream: Make
 ) -> None:

@@ -166,13 +166,14 @@ class Lease:
             await self._write("", 0.0)
             self.lost = True
 
+    @property
+    def running(self) -> bool:
+        """True while nobody else can have the place, whatever the log would say."""
+        return not self.lost and asyncio.get_running_loop().time() < self._until
+
     async def valid(self) -> bool:
         """Tell whether the place is still this holder's; asks the log if in doubt."""
-        if self.lost:
-            return False
-        if asyncio.get_running_loop().time() < self._until:
-            return True
-        return await self.confirmed()
+        return self.running or await self.confirmed()
 
     async def kept(self) -> bool:
         """Tell whether the place is still this holder's; asks the log if it answers.
@@ -183,8 +184,8 @@ class Lease:
         try:
             return await self.confirmed(BRIEF)
         except LogError:
-            if asyncio.get_running_loop().time() < self._until:
-                return not self.lost
+            if self.running:
+                return True
             raise
 
     async def confirmed(self, limit: float = LIMIT) -> bool:

@@ -224,17 +224,15 @@ class JetStreamLog(Log):
         if not await holding.take(self._sentinel):
             return None
 
-        async def owned() -> bool:
-            if not await holding.kept():
-                return False
+        async def ready() -> None:
             await keeper.ensure_consumer(place)
-            return True
 
         consumer = Consumer(self._wire, self._plan.stream, self._plan.consumer(place))
         reader = Reader(
             self._wire,
             consumer,
-            owned=owned,
+            lease=holding,
+            ready=ready,
             window=max(READ_AHEAD, 2 * self.max_chunk_bytes),
         )
         reader.begin()

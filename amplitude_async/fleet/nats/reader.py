@@ -14,6 +14,7 @@ from typing import Final
 from amplitude_async.exceptions import LogError
 from amplitude_async.fleet.log import StoredChunk
 from amplitude_async.fleet.nats.consumer import HEARTBEAT, Consumer
+from amplitude_async.fleet.nats.lease import Lease
 from amplitude_async.fleet.nats.ledger import Ledger, delivery_of
 from amplitude_async.fleet.nats.plan import MAX_ACK_PENDING
 from amplitude_async.fleet.nats.pulls import Pulls
@@ -29,6 +30,7 @@ WIN_EXPIRES: Final = 30.0
 KEEP_PIN: Final = 2.5
 IN_PROGRESS: Final = 10.0
 TICK: Final = 0.5
+LOOK_LIMIT: Final = 1.0
 # A floor under winning the pin again and again.
 FLOOR: Final = 0.1
 CEILING: Final = 1.0
@@ -43,7 +45,8 @@ class Reader:
     Args:
         wire: the connection.
         consumer: of the place.
-        owned: tells whether the place is still ours; asked before the pin is won.
+        lease: tells whether the place is still ours.
+        ready: makes sure that the consumer is there.
         window: bytes to read ahead.
     """
 
@@ -52,12 +55,14 @@ class Reader:
         wire: Wire,
         consumer: Consumer,
         *,
-        owned: Callable[[], Awaitable[bool]],
+        lease: Lease,
+        ready: Callable[[], Awaitable[None]],
         window: int,
     ) -> None:
         self._wire = wire
         self._consumer = consumer
-        self._owned = owned
+        self._lease = lease
+        self._ready = ready
         self._window = window
         self._ledger = Ledger()
         self._pulls = Pulls(window, PULL_EXPIRES)
@@ -166,9 +171,10 @@ class Reader:
             self._session = Session(self._now())
             self._pulls = Pulls(self._window, PULL_EXPIRES)
             try:
-                if not await self._owned():
+                if not await self._lease.kept():
                     self._forget()
                     return
+                await self._ready()
                 if await self._attempt():
                     pause = FLOOR
             except LogError as error:
@@ -215,12 +221,13 @@ class Reader:
             await self._stir(TICK)
             if self._silent(session) or reconnects != self._wire.reconnects:
                 session.broke("no sign of the consumer")
+            await self._look(session)
 
     async def _feed(self, session: Session) -> None:
         """Ask for what there is room for, and say what is still in hand."""
         # What came before and comes again takes no room, and is waited for: a chunk
         # can be acknowledged only once its consumer has delivered it since the reset.
-        again = session.position < self._ledger.last
+        again = session.last.position < self._ledger.last
         wanted = self._pulls.wanted(0 if again else self._ledger.size, self._now())
         if wanted:
             await self._pull(session, wanted, expires=PULL_EXPIRES)
@@ -233,6 +240,18 @@ class Reader:
         await self._stir(TICK)
         if self._silent(session):
             session.broke("no sign of the consumer")
+        await self._look(session)
+
+    async def _look(self, session: Session) -> None:
+        """End where the place is another's: who kept it for us may have given up.
+
+        What was asked for would be sent to us and not to the heir.
+        """
+        if self._lease.running or not session.looks(self._now(), TICK):
+            return
+        with suppress(LogError):
+            if not await self._lease.confirmed(LOOK_LIMIT):
+                session.broke("the place is another's")
 
     async def _pull(self, session: Session, count: int, *, expires: float) -> None:
         session.asked_at = self._now()

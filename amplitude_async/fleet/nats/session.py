@@ -35,17 +35,16 @@ class Session:
         self.state = State.WINNING
         self.pin = ""
         self.number = 0
-        """Of the last delivery that came."""
-        self.position = 0
-        """In the stream, of the same."""
-        self.pending = 0
-        """How many were to follow it."""
+        """Of the last delivery that came since the reset."""
+        self.last = Delivery(0, 0, 0.0, 0)
+        """What the last one said."""
         self.heard_at = now
         self.asked_at = 0.0
         self.told_at = now
         self.reason = ""
         self._lagging = 0
         self._starving = 0
+        self._looked_at = now
 
     def __repr__(self) -> str:
         return f"<Session {self.state.name.lower()} {self.reason}>".replace(" >", ">")
@@ -53,11 +52,18 @@ class Session:
     @property
     def more(self) -> bool:
         """True where the next message is on its way already."""
-        return self.state is State.READING and self.pending > 0
+        return self.state is State.READING and self.last.pending > 0
 
     def broke(self, reason: str) -> None:
         """End it."""
         self.state, self.reason = State.BROKEN, reason
+
+    def looks(self, now: float, interval: float) -> bool:
+        """Tell whether it is time to look whose the place is; it is noted as done."""
+        if now - self._looked_at < interval:
+            return False
+        self._looked_at = now
+        return True
 
     def starve(self) -> None:
         """Note that what the consumer has did not come, though there is time for it.
@@ -108,7 +114,6 @@ class Session:
         if delivery.number != self.number + 1:
             self.broke(f"delivery {delivery.number} came after {self.number}")
             return False
-        self.number, self.pending = delivery.number, delivery.pending
-        self.position = delivery.position
+        self.number, self.last = delivery.number, delivery
         self._starving = 0
         return True

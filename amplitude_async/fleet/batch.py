@@ -119,8 +119,14 @@ class Batches:
 
     def above(self, number: int) -> list[Batch]:
         """List the batches that may have events with a higher number, in order."""
-        # Few at a time: a relay reads ahead only so far.
-        return [b for b in self._all.values() if b.first + len(b) > number + 1]
+        found: list[Batch] = []
+        # From the newest on: who reads on wants the last few of many thousands.
+        for batch in reversed(self._all.values()):
+            if batch.first + len(batch) <= number + 1:
+                break
+            found.append(batch)
+        found.reverse()
+        return found
 
 
 _PAGE_BITS = 10

@@ -404,9 +404,7 @@ async def test_a_server_that_takes_no_writes_is_left(
     role = f"frozen_{project_name}"
     await sql(dsn, f"create role {role} login superuser")
     frozen = dsn.replace("//fleet:", f"//{role}:")
-    async with opened(frozen, project_name) as log:
-        await sql(dsn, f"alter role {role} set default_transaction_read_only = on")
-        await log.publish(make_chunk(1))  # its session is older
+    await sql(dsn, f"alter role {role} set default_transaction_read_only = on")
     with pytest.raises(LogUnreachableError, match="takes no writes"):
         await PostgresLog(frozen, project=project_name).open()
 
@@ -656,6 +654,7 @@ async def test_a_setting_of_a_neighbour_behind_the_pooler(own_server: Server) ->
     await log.close()
 
 
+@pytest.mark.allow_blocking  # a fork waits for the loop of synchronous clients
 async def test_a_child_leaves_the_parents_connection_alone(
     postgres_log: PostgresLog,
 ) -> None:

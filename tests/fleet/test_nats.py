@@ -562,8 +562,15 @@ class Traffic:
                 await asyncio.sleep(0.02)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("fault", ["leader", "follower", "all", "paused"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "leader",
+        "all",
+        pytest.param("follower", marks=pytest.mark.long),
+        pytest.param("paused", marks=pytest.mark.long),
+    ],
+)
 @pytest.mark.timeout(120)
 async def test_killed_servers_lose_and_reorder_nothing(
     nats_cluster: Cluster, jetstream: Make, fault: str

@@ -27,7 +27,10 @@ async def test_an_outage_of_many_events_is_survived(
 ) -> None:
     """Memory stays bounded, everything arrives, each user's events in their order."""
     emulator.faults.add(Fault(503, count=None))
-    client = connect(max_storage_capacity=CAPACITY, retry_max_interval=0.02)
+    # Other tests kill processes in the middle of their writes: a disk may be slow.
+    client = connect(
+        max_storage_capacity=CAPACITY, retry_max_interval=0.02, overflow_timeout=60.0
+    )
     highest = 0
 
     async def track(user: int) -> None:

@@ -15,9 +15,10 @@ from rich.progress import (
 
 from amplitude_async.shown import printable as spelt_out
 
-__all__ = ["printable", "progress_bar", "refusal"]
+__all__ = ["age_in_words", "printable", "progress_bar", "refusal", "size_in_words"]
 
 _LONGEST = 1_000
+_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def refusal(message: str) -> typer.Exit:
@@ -58,3 +59,23 @@ def progress_bar(
     with bar:
         task = bar.add_task(title, total=total)
         yield lambda: bar.advance(task)
+
+
+def age_in_words(age: float | None) -> str:
+    """Say how old something is, of so many seconds; a dash where nobody knows."""
+    if age is None:
+        return "-"
+    for seconds, unit in _UNITS:
+        if age >= seconds:
+            return f"{age / seconds:.1f} {unit}"
+    return f"{age:.0f} s"
+
+
+def size_in_words(count: int) -> str:
+    """Say how many bytes there are, in a unit that is easy to read."""
+    if count < 1000:
+        return f"{count} B"
+    for unit, size in (("kB", 1e3), ("MB", 1e6)):
+        if count < 1000 * size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1e9:,.1f} GB"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from amplitude_async.cli.spool.contents import event_type, json_value, moment
 from amplitude_async.cli.spool.tables import plural
-from amplitude_async.cli.terminal import printable
+from amplitude_async.cli.terminal import age_in_words, printable, size_in_words
 from amplitude_async.exceptions import DamagedChunkError, UnknownSchemaError
 from amplitude_async.fleet.codec import decode
 from amplitude_async.fleet.log import Backlog, BuriedLetter, Settings
@@ -20,7 +20,6 @@ __all__ = ["Status", "letter_json", "print_letters", "print_status", "status_jso
 
 # Wider than any table: what it would take if it could.
 _UNBOUNDED = 10_000
-_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 class Status(NamedTuple):
@@ -104,8 +103,8 @@ def _status_table(backlog: Sequence[Backlog]) -> Table:
     for name, total in (
         ("chunks", f"{sum(one.chunks for one in backlog):,}"),
         ("events", f"{sum(one.events for one in backlog):,}"),
-        ("size", _size(sum(one.size for one in backlog))),
-        ("oldest", _age(_oldest(backlog))),
+        ("size", size_in_words(sum(one.size for one in backlog))),
+        ("oldest", age_in_words(_oldest(backlog))),
     ):
         table.add_column(name, total, justify="right")
     table.add_column("holder", "", overflow="fold")
@@ -114,8 +113,8 @@ def _status_table(backlog: Sequence[Backlog]) -> Table:
             _cell(one.place),
             f"{one.chunks:,}",
             f"{one.events:,}",
-            _size(one.size),
-            _age(one.oldest_age),
+            size_in_words(one.size),
+            age_in_words(one.oldest_age),
             _cell(one.holder),
         )
     return table
@@ -129,7 +128,7 @@ def _print_paragraphs(backlog: Sequence[Backlog], console: Console) -> None:
         _print_plain(
             console,
             f"  {plural(one.events, 'event')} in {plural(one.chunks, 'chunk')}, "
-            f"{_size(one.size)}, oldest {_age(one.oldest_age)}",
+            f"{size_in_words(one.size)}, oldest {age_in_words(one.oldest_age)}",
         )
 
 
@@ -240,21 +239,3 @@ def _cell(value: object, longest: int = 80) -> Text:
     """Show a value as it is: in a plain string, brackets would be markup."""
     shown = "" if value is None else printable(str(value), longest)
     return Text(shown or "-")
-
-
-def _age(age: float | None) -> str:
-    if age is None:
-        return "-"
-    for seconds, unit in _UNITS:
-        if age >= seconds:
-            return f"{age / seconds:.1f} {unit}"
-    return f"{age:.0f} s"
-
-
-def _size(count: int) -> str:
-    if count < 1000:
-        return f"{count} B"
-    for unit, size in (("kB", 1e3), ("MB", 1e6)):
-        if count < 1000 * size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1e9:,.1f} GB"

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from amplitude_async.cli.spool.contents import Facts, json_of, json_value, moment
-from amplitude_async.cli.terminal import printable
+from amplitude_async.cli.terminal import age_in_words, printable, size_in_words
 from amplitude_async.storage.spool.directory import FileStatus, Item
 
 __all__ = [
@@ -36,7 +36,6 @@ _SUMMED = {
 }
 # Wider than any table: what it would take if it could.
 _UNBOUNDED = 10_000
-_UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 def status_json(files: Sequence[FileStatus], set_aside: Sequence[str]) -> Any:
@@ -111,7 +110,7 @@ def _print_plain(console: Console, text: str) -> None:
 
 def holdings(files: Sequence[FileStatus]) -> Iterable[str]:
     """Say in short lines what files hold together."""
-    size, oldest = _size(_sum(files, "bytes")), _age(_oldest(files))
+    size, oldest = size_in_words(_sum(files, "bytes")), _age(_oldest(files))
     yield f"{plural(_sum(files, 'events'), 'event')}, {size}, oldest {oldest}"
     dead = plural(_sum(files, "dead_letters"), "dead letter")
     yield f"{dead}, {_sum(files, 'quarantined'):,} damaged"
@@ -134,7 +133,7 @@ def _status_table(files: Sequence[FileStatus]) -> Table:
     table.add_column("destination", "", overflow="fold")
     for name, heading in _SUMMED.items():
         total = _sum(files, name)
-        footer = _size(total) if name == "bytes" else f"{total:,}"
+        footer = size_in_words(total) if name == "bytes" else f"{total:,}"
         table.add_column(heading, footer, justify="right")
     table.add_column("oldest", _age(_oldest(files)), justify="right")
     for one in files:
@@ -143,7 +142,7 @@ def _status_table(files: Sequence[FileStatus]) -> Table:
             owner(one),
             _cell(one.destination),
             f"{one.events:,}",
-            _size(one.bytes),
+            size_in_words(one.bytes),
             f"{one.dead_letters:,}",
             f"{one.quarantined:,}",
             _age(one.oldest),
@@ -231,19 +230,6 @@ def _facts(item: Item) -> dict[str, Any]:
 
 def _age(since: float | None) -> str:
     if since is None or not math.isfinite(since):
-        return "-"
+        return age_in_words(None)
     # A clock that was set back makes no negative age.
-    age = max(time.time() - since, 0.0)
-    for seconds, unit in _UNITS:
-        if age >= seconds:
-            return f"{age / seconds:.1f} {unit}"
-    return f"{age:.0f} s"
-
-
-def _size(count: int) -> str:
-    if count < 1000:
-        return f"{count} B"
-    for unit, size in (("kB", 1e3), ("MB", 1e6)):
-        if count < 1000 * size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1e9:,.1f} GB"
+    return age_in_words(max(time.time() - since, 0.0))

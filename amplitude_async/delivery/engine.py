@@ -302,6 +302,7 @@ class Engine:
         await self._wait_for_outcomes(timeout)
         await self._call_last(deadline)
         await self._stop()
+        self._flusher.hosting.recall()  # what was out may be somebody else's by now
         try:
             await LastAct(self._site, self._parts, deadline).play(self._interrupted)
         finally:

@@ -24,6 +24,10 @@ LOOK_INTERVAL: Final = 0.5
 LOOKS_IN_LEASE: Final = 4
 PATIENCE: Final = 10.0
 SICK_PATIENCE: Final = 1.0
+# Who leaves is kept no longer by a log that does not answer.
+LOG_PATIENCE: Final = 5.0
+# Requests that the destination does not answer end with this.
+CUT_OFF: Final = 0.0
 # A place with chunks that only a newer version can read is left to newer relays.
 PUZZLED_PAUSE: Final = 60.0
 
@@ -169,6 +173,9 @@ class Desk:
     async def leave(self, patience: float) -> bool:
         """Give all places back: what was begun is finished first, if it can be.
 
+        What the destination holds back longer than that is not waited for, and after
+        that its requests are cut off: they may come twice then.
+
         Args:
             patience: seconds until what was begun is left undone too; less where the
                 destination takes nothing anyway.
@@ -182,21 +189,35 @@ class Desk:
         kept = [holding for holding, task in self._held.values() if not task.done()]
         for holding, _ in self._held.values():
             holding.leave()
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=patience)
-            for holding, task in self._held.values():
-                if task in late:
-                    holding.give_up()
-            if late:
-                await asyncio.wait(late, timeout=patience)
+        if tasks and not await self._finish(tasks, patience):
+            for holding, _ in self._held.values():
+                holding.give_up()
+            if self.client.stats.pending:
+                await self.client.shutdown(CUT_OFF)
+            await asyncio.wait(tasks, timeout=LOG_PATIENCE)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._held.clear()
         goodbye = self._log.withdraw(self.client.destination, self._holder)
         try:
-            await within(patience, self._clock, goodbye)
+            await within(LOG_PATIENCE, self._clock, goodbye)
         except (LogError, OSError, TimeoutError) as error:
             self._reporter.warning("log_withdraw", "%s", in_words(error))
             return False
         return all(holding.released for holding in kept)
+
+    async def _finish(self, tasks: set[asyncio.Task[None]], patience: float) -> bool:
+        """Wait until all places are given back, while the destination may still act."""
+        ended = asyncio.ensure_future(asyncio.wait(tasks))
+        flushed = asyncio.ensure_future(self.client.flush(patience))
+        try:
+            await asyncio.wait({ended, flushed}, return_when=asyncio.FIRST_COMPLETED)
+            if not self.client.stats.pending:
+                # All is decided, and only the log is still to hear of it.
+                await asyncio.wait({ended}, timeout=LOG_PATIENCE)
+            return ended.done()
+        finally:
+            ended.cancel()
+            flushed.cancel()
+            await asyncio.gather(ended, flushed, return_exceptions=True)

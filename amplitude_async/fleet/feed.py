@@ -281,7 +281,7 @@ class Feed(Storage):
             if tenure.valid and not tenure.leaving:
                 continue
             for batch in tenure.batches.values():
-                if tenure.given_up or not tenure.keeps(batch):
+                if not tenure.keeps(batch):
                     gone += batch.left.values()
         return gone
 

@@ -68,7 +68,7 @@ class Tenure:
         Of a place that is left, all up to the last chunk that was begun is finished:
         a user's events in that one would overtake the user's earlier ones otherwise.
         """
-        if not self.valid:
+        if not self.valid or self.given_up:
             return False
         return not self.leaving or batch.first <= self._last_begun
 

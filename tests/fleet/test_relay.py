@@ -404,17 +404,57 @@ async def test_places_are_given_back_without_a_double(emulator: Emulator) -> Non
 async def test_a_server_that_hangs_holds_up_a_stop_no_longer_than_so(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was begun is left undone at the end of patience, and stays in the log."""
+    """At the end of patience its request is cut off, and the next has the place."""
     monkeypatch.setattr("amplitude_async.fleet.relay.LEAVE_PATIENCE", 0.05)
     log = MemoryLog()
     await fill(log, 10, 3)
     emulator.faults.add(Fault(delay=3_600.0, count=None))
-    client = deliverer(emulator)
+    # Its lease is longer than this test's patience: nothing but a release ends it.
+    relay = Relay(log.handle(), [deliverer(emulator)], lease=3_600.0)
     async with asyncio.timeout(20):
-        async with running(Relay(log.handle(), [client], lease=LEASE)):
+        async with running(relay):
             await until(lambda: emulator.stats.requests > 0)
+    assert relay.gave_back
+    assert relay.stats["amplitude"].given_back == 10
     assert await waiting(log) == 1
     emulator.faults.clear()
+    async with running(Relay(log.handle(), [deliverer(emulator)], lease=LEASE)):
+        await drained(log)
+    # What was cut off the server may have taken: it comes again, and that is all.
+    assert sorted(arrived(emulator)[-10:]) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("events", [10, 3])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(status=429, count=None),
+        Fault(status=503, headers={"Retry-After": "250"}, count=None),
+        Fault(status=429, body={"throttled_events": [0]}, count=None),
+    ],
+    ids=["busy", "told to wait", "one user is throttled"],
+)
+async def test_what_a_server_holds_back_holds_up_no_stop(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch, fault: Fault, events: int
+) -> None:
+    """Where nothing can be sent for longer than the patience, it is not waited for."""
+    monkeypatch.setattr("amplitude_async.fleet.relay.LEAVE_PATIENCE", 200.0)
+    log = MemoryLog()
+    await fill(log, events, 3)
+    emulator.faults.add(fault)
+    client = deliverer(emulator, retry_throttled_interval=250.0)
+    relay = Relay(log.handle(), [client], lease=3_600.0)
+    async with asyncio.timeout(20):
+        async with running(relay):
+            await until(lambda: client.stats.requests > 0)
+            await until(lambda: client.stats.last_error)
+    assert relay.gave_back
+    assert relay.stats["amplitude"].given_back == events
+    assert await waiting(log) == 1
+    emulator.faults.clear()
+    async with running(Relay(log.handle(), [deliverer(emulator)], lease=LEASE)):
+        await drained(log)
+    check_order(emulator, 3, events)
 
 
 async def test_a_log_that_hangs_holds_up_a_stop_no_longer_than_so(

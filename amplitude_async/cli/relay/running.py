@@ -26,8 +26,8 @@ from amplitude_async.mparticle.client import MParticle
 
 __all__ = ["Listening", "clients_of_environment", "logging_to_stderr", "run_relay"]
 
-# The relay's own patience, and a little: with a log that hangs it would have three.
-LEAVE_PATIENCE: Final = 12.0
+# The relay's own patience with a vendor, and some for a log that does not answer.
+LEAVE_PATIENCE: Final = 15.0
 LOOK_INTERVAL: Final = 0.25
 # So many are named; a log of a thousand partitions needs no line of a thousand.
 MOST_NAMED: Final = 16
@@ -197,8 +197,8 @@ def _say_end(stats: dict[str, Stats]) -> None:
 
 def _say_not_given_back(relay: Relay, gate: Gate) -> None:
     typer.echo(
-        f"Error: not everything was given back to {gate.name}: it, or the server of a "
-        "vendor, did not answer in time. Nothing is lost: others have what "
+        f"Error: not everything was given back to {gate.name}: it "
+        "did not answer in time. Nothing is lost: others have what "
         f"{printable(relay.name)} had when its lease is over",
         err=True,
     )

@@ -36,6 +36,8 @@ GOOD = f"postgresql://web:{PASSWORD}@db.internal/shop"
         f"postgresql://web:x@{PASSWORD}@db/shop",
         f"postgresql://web:{PASSWORD}@db/shop?sslmode",
         f"postgresql://web:{PASSWORD}@db/shop?sslmode=maybe",
+        f"postgresql://web:{PASSWORD}@db/shop?sslmod=require",
+        f"postgresql://web:{PASSWORD}@db/shop?SSLMode=require",
         f"postgresql://web:{PASSWORD}@db/shop?target_session_attrs=standby",
         f"postgresql://web:{PASSWORD}@db/shop\n",
         f"postgresql://web:{PASSWORD} @db/shop",

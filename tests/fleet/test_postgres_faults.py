@@ -449,6 +449,8 @@ async def test_a_server_that_is_made_read_only_is_left(own_server: Server) -> No
         ("42501", LogRefusedError),
         ("42P01", LogRefusedError),
         ("28P01", LogRefusedError),
+        ("42704", LogRefusedError),
+        ("22023", LogRefusedError),
         ("3D000", LogRefusedError),
         ("57P01", LogError),
         ("08006", LogError),
@@ -469,6 +471,26 @@ def test_what_an_error_means_for_a_chunk(code: str, kind: type[LogError]) -> Non
     never_sent = connection_fault(inner, "db:5432")
     assert isinstance(never_sent, kind)
     assert type(never_sent) is not LogError
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("no_such_setting=1", "take what the server does not know out"),
+        ("connect_timeout=5", "take what the server does not know out"),
+        ("statement_timeout=soon", "correct the dsn's options"),
+    ],
+)
+async def test_an_option_that_the_server_does_not_take_is_named(
+    postgres_server: Server, project_name: str, option: str, words: str
+) -> None:
+    """It is refused with the remedy: to ask again would not help."""
+    name = option.partition("=")[0]
+    joint = "&" if "?" in postgres_server.dsn else "?"
+    log = PostgresLog(f"{postgres_server.dsn}{joint}{option}", project=project_name)
+    with pytest.raises(ConfigurationError, match=f"{name}.*{words}"):
+        await log.open()
+    await log.close()
 
 
 async def test_a_role_needs_no_more_than_is_said(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from amplitude_async.config import near_miss
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.redaction import MaskedText
 from amplitude_async.shown import kind_of, shown
@@ -23,6 +24,28 @@ _SSL_MODES: Final = (
     "require",
     "verify-ca",
     "verify-full",
+)
+# What the client library understands; any other name is a setting of the server's.
+_KNOWN: Final = (
+    "database",
+    "dbname",
+    "gsslib",
+    "host",
+    "krbsrvname",
+    "passfile",
+    "password",
+    "port",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcrl",
+    "sslkey",
+    "sslmode",
+    "sslnegotiation",
+    "sslpassword",
+    "sslrootcert",
+    "target_session_attrs",
+    "user",
 )
 # A standby takes no chunk.
 _TARGETS: Final = ("any", "primary", "read-write")
@@ -94,6 +117,10 @@ def _options(parts: SplitResult) -> dict[str, str]:
         options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     except ValueError:
         raise _wrong("has options that are not written name=value") from None
+    for name in options.keys() - set(_KNOWN):
+        near = near_miss(name, _KNOWN)
+        if near is not None:
+            raise _wrong(f"has the option {shown(name)}; did you mean {near}?")
     for name, allowed in (
         ("sslmode", _SSL_MODES),
         ("target_session_attrs", _TARGETS),

@@ -24,6 +24,8 @@ _REFUSED: Final = {
     "3D000": "create the database",
     "28000": "check the user and pg_hba.conf",
     "28P01": "check the password",
+    "42704": "take what the server does not know out of the dsn's options",
+    "22023": "correct the dsn's options",
 }
 _FULL: Final = {"53100": "make room on the server's disk"}
 _BUSY: Final = {

@@ -194,6 +194,11 @@ class Cluster:
             return -1
         raise AssertionError(f"{stream} has no leader")
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes that run."""
+        return [process.pid for process in self._processes if process is not None]
+
     def kill(self, number: int) -> None:
         """Kill one as power loss would, but for what the system has to write."""
         process = self._processes[number]

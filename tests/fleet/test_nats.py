@@ -41,6 +41,7 @@ from tests.fleet.nats_cluster import (
     project_name,
     running_cluster,
 )
+from tests.fleet.syncs import counted_syncs
 
 __all__ = [
     "jetstream",
@@ -334,6 +335,24 @@ async def test_a_full_log_refuses_chunks(jetstream: Make) -> None:
     await claim.acknowledge([chunk.position for chunk in found])
     await log.publish(make_chunk(99, data=data))
     assert ids_of(await collect(claim, 1)) == ids_of([make_chunk(99)])
+
+
+async def test_each_acknowledgement_is_on_two_disks(
+    nats_cluster: Cluster, jetstream: Make, tmp_path: Path
+) -> None:
+    """Of three servers that sync always, a majority has synced at least as often."""
+    count = 50
+    log = await opened(jetstream(servers=nats_cluster.url, replicas=3))
+    with contextlib.ExitStack() as stack:
+        found = [
+            stack.enter_context(counted_syncs([pid], tmp_path / f"trace{pid}"))
+            for pid in nats_cluster.pids
+        ]
+        for number in range(count):
+            await log.publish(make_chunk(number))
+    counts = sorted([syncs.count for syncs in found])
+    assert len(counts) == 3
+    assert counts[1] >= count
 
 
 async def test_without_a_reset_the_heir_would_begin_in_the_middle(

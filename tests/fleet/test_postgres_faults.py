@@ -3,12 +3,10 @@
 import asyncio
 import os
 import random
-import re
-import subprocess
 import traceback
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +32,10 @@ from tests.fleet.postgres_server import (
     pooler,
     postgres_log,
     postgres_server,
-    program,
     project_name,
     running,
 )
+from tests.fleet.syncs import counted_syncs
 
 __all__ = ["pooler", "postgres_log", "postgres_server", "project_name"]
 
@@ -709,31 +707,12 @@ async def test_a_child_leaves_the_parents_connection_alone(
     assert await ids_in(postgres_log) == expected
 
 
-@contextmanager
-def counted_syncs(server: Server, traced: Path) -> Iterator[None]:
-    """Write down what the server's processes, and those to come, sync."""
-    strace = program("strace", "apt-get install strace")
+def processes_of(server: Server) -> list[int]:
+    """List the server's processes: the main one, and those that it has started."""
     assert server.process is not None
     main = server.process.pid
     children = Path(f"/proc/{main}/task/{main}/children").read_text(encoding="utf-8")
-    options = [word for pid in [str(main), *children.split()] for word in ("-p", pid)]
-    traced.touch()
-    tracer = subprocess.Popen(
-        [strace, "-f", "-e", "trace=fsync,fdatasync", "-o", traced, *options],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    assert tracer.stderr is not None
-    try:
-        for _ in options[::2]:
-            line = tracer.stderr.readline()
-            if b"attached" not in line:
-                pytest.skip(f"NO STRACE HERE: syncs are NOT counted: {line.decode()}")
-        yield
-    finally:
-        tracer.terminate()
-        tracer.wait(10)
-        tracer.stderr.close()
+    return [main, *map(int, children.split())]
 
 
 def test_each_acknowledgement_is_on_disk(own_server: Server, tmp_path: Path) -> None:
@@ -749,11 +728,9 @@ def test_each_acknowledgement_is_on_disk(own_server: Server, tmp_path: Path) -> 
         await PostgresLog(own_server.dsn, project="disk").setup()
 
     asyncio.run(prepare())
-    traced = tmp_path / "trace"
-    with counted_syncs(own_server, traced):
+    with counted_syncs(processes_of(own_server), tmp_path / "trace") as syncs:
         asyncio.run(publish())
-    syncs = re.findall(r"\b(?:fsync|fdatasync)\(", traced.read_text(encoding="utf-8"))
-    assert len(syncs) >= count
+    assert syncs.count >= count
 
 
 async def test_a_lone_event_is_read_soon(postgres_log: PostgresLog) -> None:

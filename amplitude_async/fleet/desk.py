@@ -26,6 +26,7 @@ PATIENCE: Final = 10.0
 SICK_PATIENCE: Final = 1.0
 # Who leaves is kept no longer by a log that does not answer.
 LOG_PATIENCE: Final = 5.0
+GOODBYE: Final = 1.0
 # Requests that the destination does not answer end with this.
 CUT_OFF: Final = 0.0
 # A place with chunks that only a newer version can read is left to newer relays.
@@ -189,19 +190,20 @@ class Desk:
         kept = [holding for holding, task in self._held.values() if not task.done()]
         for holding, _ in self._held.values():
             holding.leave()
+        late: set[asyncio.Task[None]] = set()
         if tasks and not await self._finish(tasks, patience):
             for holding, _ in self._held.values():
                 holding.give_up()
             if self.client.stats.pending:
                 await self.client.shutdown(CUT_OFF)
-            await asyncio.wait(tasks, timeout=LOG_PATIENCE)
+            _, late = await asyncio.wait(tasks, timeout=LOG_PATIENCE)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._held.clear()
         goodbye = self._log.withdraw(self.client.destination, self._holder)
         try:
-            await within(LOG_PATIENCE, self._clock, goodbye)
+            await within(GOODBYE if late else LOG_PATIENCE, self._clock, goodbye)
         except (LogError, OSError, TimeoutError) as error:
             self._reporter.warning("log_withdraw", "%s", in_words(error))
             return False
@@ -213,9 +215,6 @@ class Desk:
         flushed = asyncio.ensure_future(self.client.flush(patience))
         try:
             await asyncio.wait({ended, flushed}, return_when=asyncio.FIRST_COMPLETED)
-            if not self.client.stats.pending:
-                # All is decided, and only the log is still to hear of it.
-                await asyncio.wait({ended}, timeout=LOG_PATIENCE)
             return ended.done()
         finally:
             ended.cancel()

@@ -26,6 +26,7 @@ LEAST_LEASE: Final = 0.2
 MOST_LEASE: Final = 3_600.0
 OPEN_AGAIN: Final = 1.0
 OPEN_PATIENCE: Final = 10.0
+CLOSE_PATIENCE: Final = 2.0
 # What was begun is finished within a moment, where the server answers.
 LEAVE_PATIENCE: Final = 10.0
 # Without a word of the log for so many looks a relay is not ready.
@@ -234,7 +235,7 @@ class Relay:
 
     async def _close_log(self) -> None:
         try:
-            await within(OPEN_PATIENCE, self._clock, self._log.leave())
+            await within(CLOSE_PATIENCE, self._clock, self._log.leave())
         except (LogError, OSError, TimeoutError) as error:
             self._reporter.warning("log_close", "%s", in_words(error))
 

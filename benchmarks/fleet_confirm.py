@@ -5,19 +5,16 @@
 Both take turns in one run, so that the machine is the same for both.
 """
 
-import argparse
 import asyncio
 import json
 import sys
 import time
-from pathlib import Path
 from statistics import median, quantiles
-from tempfile import TemporaryDirectory
 from typing import Final
 
+from fleet_log import arguments_of, started_log
+
 from amplitude_async import Amplitude
-from amplitude_async.cli.demo.fleet.log_servers import servers
-from amplitude_async.fleet.addresses import log_at
 from amplitude_async.fleet.codec import encode
 from amplitude_async.fleet.log import Chunk, Log, Place
 from amplitude_async.storage.base import Record
@@ -83,29 +80,20 @@ async def _publish(log: Log, name: str) -> None:
 
 async def run(kind: str, rounds: int) -> dict[str, float]:
     """Start a log and measure."""
-    with TemporaryDirectory(prefix="fleet-confirm-") as folder:
-        fleet = servers(kind, Path(folder))
-        await fleet.start()
-        try:
-            log = log_at(fleet.address, project=PROJECT)
-            await log.setup(1)
-            await log.open()
-            async with Amplitude(
-                handover=log_at(fleet.address, project=PROJECT)
-            ) as client:
-                await one_caller(log, client, 50)  # warm
-                found = await one_caller(log, client, rounds)
-                found |= await many_callers(log, client, max(rounds // 10, 5))
-            await log.close()
-        finally:
-            await fleet.stop()
+    async with started_log(kind, PROJECT) as make:
+        log = make()
+        await log.open()
+        async with Amplitude(handover=make()) as client:
+            await one_caller(log, client, 50)  # warm
+            found = await one_caller(log, client, rounds)
+            found |= await many_callers(log, client, max(rounds // 10, 5))
+        await log.close()
     return found
 
 
 def main() -> int:
     """Read the arguments and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--log", choices=["postgres", "nats"], default="nats")
+    parser = arguments_of(__doc__, "nats")
     parser.add_argument("--rounds", type=int, default=500)
     arguments = parser.parse_args()
     found = asyncio.run(run(arguments.log, arguments.rounds))

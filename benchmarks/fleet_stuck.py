@@ -6,22 +6,18 @@ Spells with a server that answers and spells with one that never does take turns
 run; what is compared is the time from a verb's call to the event's arrival.
 """
 
-import argparse
 import asyncio
 import json
 import sys
 import time
-from pathlib import Path
 from statistics import quantiles
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from aiohttp import web
+from fleet_log import arguments_of, started_log
 
 from amplitude_async import Amplitude
-from amplitude_async.cli.demo.fleet.log_servers import servers
 from amplitude_async.fleet import Relay
-from amplitude_async.fleet.addresses import log_at
 from amplitude_async.mparticle import (
     Batch,
     CustomEvent,
@@ -114,24 +110,18 @@ async def spell(client: Amplitude, other: MParticle, sink: Sink) -> list[float]:
 async def run(kind: str, turns: int) -> dict[str, float]:
     """Start a log and a relay and measure."""
     sink = Sink()
-    await sink.start()
     well: list[float] = []
     stuck: list[float] = []
-    with TemporaryDirectory(prefix="fleet-stuck-") as folder:
-        fleet = servers(kind, Path(folder))
-        await fleet.start()
+    async with started_log(kind, PROJECT) as make:
+        await sink.start()
+        to = [
+            Amplitude(KEY, server_url=f"{sink.url}/2/httpapi"),
+            MParticle(KEY, KEY, base_url=f"{sink.url}/v2"),
+        ]
+        handed = make()
+        client, other = Amplitude(handover=handed), MParticle(handover=handed)
         try:
-            log = log_at(fleet.address, project=PROJECT)
-            await log.setup(1)
-            await log.close()
-            to = [
-                Amplitude(KEY, server_url=f"{sink.url}/2/httpapi"),
-                MParticle(KEY, KEY, base_url=f"{sink.url}/v2"),
-            ]
-            relay = Relay(log_at(fleet.address, project=PROJECT), to)
-            handed = log_at(fleet.address, project=PROJECT)
-            client, other = Amplitude(handover=handed), MParticle(handover=handed)
-            async with relay, client, other:
+            async with Relay(make(), to), client, other:
                 await spell(client, other, sink)  # warm
                 for _ in range(turns):
                     well += await spell(client, other, sink)
@@ -139,8 +129,11 @@ async def run(kind: str, turns: int) -> dict[str, float]:
                     stuck += await spell(client, other, sink)
                     sink.let_go()
         finally:
-            await fleet.stop()
             await sink.stop()
+    return _figures(well, stuck)
+
+
+def _figures(well: list[float], stuck: list[float]) -> dict[str, float]:
     of_well, of_stuck = quantiles(well, n=100), quantiles(stuck, n=100)
     return {
         "events": len(well) + len(stuck),
@@ -154,8 +147,7 @@ async def run(kind: str, turns: int) -> dict[str, float]:
 
 def main() -> int:
     """Read the arguments and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--log", choices=["postgres", "nats"], default="postgres")
+    parser = arguments_of(__doc__, "postgres")
     parser.add_argument("--turns", type=int, default=4)
     arguments = parser.parse_args()
     found = asyncio.run(run(arguments.log, arguments.turns))

@@ -16,15 +16,17 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from amplitude_async import Amplitude, DeliveryStatus
+from fleet_log import KINDS, arguments_of
+
+from amplitude_async import Amplitude, Delivery, DeliveryStatus
 from amplitude_async.cli.demo.fleet.parties import KEY
-from amplitude_async.cli.demo.fleet.scene import Scene
+from amplitude_async.cli.demo.fleet.scene import Comparison, Scene
 from amplitude_async.fleet import Relay
 from amplitude_async.fleet.addresses import log_at
 
@@ -109,10 +111,11 @@ async def kill_follower(scene: Scene) -> None:
     await scene.servers.start_again(number)
 
 
-async def kill_all(scene: Scene) -> None:
-    """SIGKILL of all servers, and their start."""
+async def kill_all(scene: Scene, down: float = 0.0) -> None:
+    """SIGKILL of all servers, and their start after so many seconds."""
     size = scene.servers.size
     await asyncio.gather(*(scene.servers.kill(n) for n in range(size)))
+    await asyncio.sleep(down)
     await asyncio.gather(*(scene.servers.start_again(n) for n in range(size)))
 
 
@@ -125,13 +128,13 @@ async def pause_leader(scene: Scene) -> None:
 
 
 FAULTS: Final[dict[str, tuple[Fault, tuple[str, ...]]]] = {
-    "relay killed": (kill_relay, ("postgres", "nats")),
-    "relay stopped (SIGTERM)": (stop_relay, ("postgres", "nats")),
-    "relay paused for 3 leases": (pause_relay, ("postgres", "nats")),
-    "producer killed": (kill_producer, ("postgres", "nats")),
+    "relay killed": (kill_relay, KINDS),
+    "relay stopped (SIGTERM)": (stop_relay, KINDS),
+    "relay paused for 3 leases": (pause_relay, KINDS),
+    "producer killed": (kill_producer, KINDS),
     "leader killed": (kill_leader, ("nats",)),
     "follower killed": (kill_follower, ("nats",)),
-    "all servers killed": (kill_all, ("postgres", "nats")),
+    "all servers killed": (kill_all, KINDS),
     "leader paused for 6 s": (pause_leader, ("nats",)),
 }
 FULL: Final = "log full"
@@ -169,34 +172,48 @@ async def play(kind: str, name: str) -> Round:
                 await scene.add_relay()
             for _ in range(2):
                 await scene.add_producer()
-            await _more(scene, WARM_UP)
+            await scene.go_on(WARM_UP, STEP_LIMIT)
             silence = _Silence(scene)
             watching = asyncio.create_task(silence.watch())
             await fault(scene)
-            await _more(scene, WARM_UP)
+            await scene.go_on(WARM_UP, STEP_LIMIT)
             watching.cancel()
             await scene.settle(STEP_LIMIT)
             found = await scene.compare()
             accounts = [p.account for p in scene.producers if p.account]
+    return _round(
+        kind,
+        name,
+        found,
+        began=began,
+        longest_track=max(map(_longest, accounts), default=0.0),
+        silence=silence.longest,
+    )
+
+
+def _round(
+    kind: str,
+    fault: str,
+    found: Comparison,
+    *,
+    began: float,
+    longest_track: float,
+    silence: float = 0.0,
+) -> Round:
+    """Write down what came of a fault, and how the machine was."""
     return Round(
         log=kind,
-        fault=name,
+        fault=fault,
         confirmed=found.confirmed,
         lost=found.lost,
         reordered=found.reordered,
         doubled=found.doubled,
-        longest_track=max(map(_longest, accounts), default=0.0),
-        silence=round(silence.longest, 2),
+        longest_track=round(longest_track, 3),
+        silence=round(silence, 2),
         took=round(time.monotonic() - began, 1),
         troubles=found.troubles,
         load=round(os.getloadavg()[0], 1),
     )
-
-
-async def _more(scene: Scene, events: int) -> None:
-    confirmed, arrived = scene.confirmed + events, scene.arrived + events
-    await scene.until(lambda: scene.confirmed >= confirmed, STEP_LIMIT)
-    await scene.until(lambda: scene.arrived >= arrived, STEP_LIMIT)
 
 
 def _longest(account: str) -> float:
@@ -208,26 +225,19 @@ async def play_full(kind: str) -> Round:
     began = time.monotonic()
     with TemporaryDirectory(prefix="fleet-faults-") as folder:
         async with Scene(kind, Path(folder), lease=LEASE) as scene:
-            options = {"project": "small", "max_bytes": FULL_BYTES}
+            options: dict[str, Any] = {"project": "small", "max_bytes": FULL_BYTES}
             log = log_at(scene.servers.address, **options)
             await log.setup(1)
             await log.close()
-            longest, confirmed, accounts = await _fill(scene, options)
+            longest, confirmed, troubles = await _fill(scene, options)
             arrived = {event["insert_id"] for event in scene.emulator.events}
-            found = await scene.compare()
-    return Round(
-        log=kind,
-        fault=FULL,
-        confirmed=len(confirmed),
-        lost=len(confirmed - arrived),
-        reordered=found.reordered,
-        doubled=found.doubled,
-        longest_track=round(longest, 3),
-        silence=0.0,
-        took=round(time.monotonic() - began, 1),
-        troubles=accounts,
-        load=round(os.getloadavg()[0], 1),
-    )
+            found = replace(
+                await scene.compare(),
+                confirmed=len(confirmed),
+                lost=len(confirmed - arrived),
+                troubles=troubles,
+            )
+    return _round(kind, FULL, found, began=began, longest_track=longest)
 
 
 async def play_outage(kind: str, seconds: float) -> Round:
@@ -238,62 +248,35 @@ async def play_outage(kind: str, seconds: float) -> Round:
             for _ in range(2):
                 await scene.add_relay()
                 await scene.add_producer(users=4, spooled=True, confirm=0.05)
-            await _more(scene, WARM_UP)
-            size = scene.servers.size
-            await asyncio.gather(*(scene.servers.kill(n) for n in range(size)))
-            await asyncio.sleep(seconds)
-            await asyncio.gather(*(scene.servers.start_again(n) for n in range(size)))
-            await _more(scene, WARM_UP)
+            await scene.go_on(WARM_UP, STEP_LIMIT)
+            await kill_all(scene, seconds)
+            await scene.go_on(WARM_UP, STEP_LIMIT)
             # What lies in the spools goes before what comes: all of it in order.
             await asyncio.sleep(min(seconds, STEP_LIMIT))
             await scene.settle(2 * STEP_LIMIT)
             found = await scene.compare()
             accounts = [p.account for p in scene.producers if p.account]
-    troubles = list(found.troubles)
-    troubles += [one for one in accounts if "dropped=0 stored=0" not in one]
-    return Round(
-        log=kind,
-        fault=f"no server for {seconds:.0f} s, spool",
-        confirmed=found.confirmed,
-        lost=found.lost,
-        reordered=found.reordered,
-        doubled=found.doubled,
+    left = [one for one in accounts if "dropped=0 stored=0" not in one]
+    return _round(
+        kind,
+        f"no server for {seconds:.0f} s, spool",
+        replace(found, troubles=[*found.troubles, *left]),
+        began=began,
         longest_track=max(map(_longest, accounts), default=0.0),
-        silence=0.0,
-        took=round(time.monotonic() - began, 1),
-        troubles=troubles,
-        load=round(os.getloadavg()[0], 1),
     )
 
 
 async def _fill(
     scene: Scene, options: dict[str, Any]
 ) -> tuple[float, set[str], list[str]]:
-    longest, handles, dropped = 0.0, [], 0
+    """Fill the log and drain it; seconds of a verb, what it took, what is wrong."""
     client = Amplitude(handover=log_at(scene.servers.address, **options))
     async with client:
-        for number in range(MOST_SPELLS):
-            if client.stats.pending:
-                break
-            # Thirty users at once, 10 kB each.
-            began = time.monotonic()
-            handles += await asyncio.gather(
-                *(
-                    client.track(
-                        "Tick",
-                        user_id=f"p0-user-{user}",
-                        event_properties={"n": number, "pad": "x" * 10_000},
-                    )
-                    for user in range(30)
-                )
-            )
-            longest = max(longest, time.monotonic() - began)
-            await asyncio.sleep(0.02)  # a log may look once a second how full it is
+        longest, handles = await _track_until_full(client)
         was_full = client.stats.pending > 0
-        key = {"server_url": scene.emulator.httpapi_url}
         relay = Relay(
             log_at(scene.servers.address, **options),
-            [Amplitude(KEY, **key)],
+            [Amplitude(KEY, server_url=scene.emulator.httpapi_url)],
             lease=LEASE,
         )
         async with relay:
@@ -303,20 +286,42 @@ async def _fill(
                 for one in handles
                 if one.result and one.result.status is DeliveryStatus.HANDED_OVER
             }
-            dropped = len(handles) - len(wanted)
             await scene.until(lambda: scene.arrived >= len(wanted), STEP_LIMIT)
         troubles = [] if client.stats.balanced else ["unbalanced producer"]
         if not was_full:
             troubles.append("the log was never full")
+        dropped = len(handles) - len(wanted)
         if dropped:
             troubles.append(f"{dropped} events did not end as handed over")
     return longest, wanted, troubles
 
 
+async def _track_until_full(client: Amplitude) -> tuple[float, list[Delivery]]:
+    longest, handles = 0.0, []
+    for number in range(MOST_SPELLS):
+        if client.stats.pending:
+            break
+        # Thirty users at once, 10 kB each.
+        began = time.monotonic()
+        handles += await asyncio.gather(
+            *(
+                client.track(
+                    "Tick",
+                    user_id=f"p0-user-{user}",
+                    event_properties={"n": number, "pad": "x" * 10_000},
+                )
+                for user in range(30)
+            )
+        )
+        longest = max(longest, time.monotonic() - began)
+        await asyncio.sleep(0.02)  # a log may look once a second how full it is
+    return longest, handles
+
+
 def chosen(kind: str, only: str) -> Iterator[str]:
     """Name the faults that apply to a log, and that were asked for."""
     for name in (*FAULTS, FULL):
-        kinds = FAULTS[name][1] if name in FAULTS else ("postgres", "nats")
+        kinds = FAULTS[name][1] if name in FAULTS else KINDS
         if kind in kinds and only in name:
             yield name
 
@@ -349,7 +354,7 @@ def table(rounds: list[Round]) -> str:
     names = {"postgres": "PostgreSQL", "nats": "JetStream"}
     others = sorted({r.fault for r in rounds} - {*FAULTS, FULL})
     for name in (*FAULTS, FULL, *others):
-        for kind in ("postgres", "nats"):
+        for kind in KINDS:
             found = [r for r in rounds if (r.log, r.fault) == (kind, name)]
             if not found:
                 continue
@@ -385,8 +390,7 @@ def report(files: list[Path], *, write: bool) -> None:
 
 def main() -> int:
     """Read the arguments and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--log", choices=["postgres", "nats"], default="nats")
+    parser = arguments_of(__doc__, "nats")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", default="", help="part of a fault's name")
     parser.add_argument("--json", type=Path)

@@ -146,6 +146,12 @@ class Scene:
             await asyncio.sleep(POLL)
         return True
 
+    async def go_on(self, events: int, limit: float) -> None:
+        """Wait until so many more events were confirmed, and so many more arrived."""
+        confirmed, arrived = self.confirmed + events, self.arrived + events
+        await self.until(lambda: self.confirmed >= confirmed, limit)
+        await self.until(lambda: self.arrived >= arrived, limit)
+
     async def settle(self, limit: float = 60.0) -> None:
         """End the producers, and wait until all that they handed over has arrived."""
         await asyncio.gather(*(p.end() for p in self.producers if p.runs))

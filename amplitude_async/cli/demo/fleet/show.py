@@ -1,9 +1,7 @@
 """The demo of a fleet: one of each is killed, and nothing is lost."""
 
-import asyncio
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,39 +92,27 @@ async def run_fleet_demo(
         await scene.add_relay()
         await scene.add_relay()
         await scene.add_producer()
-        await _more(scene, WARM_UP)
+        await scene.go_on(WARM_UP, LIMIT)
 
         stage.act("a relay is killed (SIGKILL); the other takes its partitions over.")
         await scene.relays[0].end(signal.SIGKILL)
         killed.append("a relay")
-        await _more(scene, GOES_ON)
+        await scene.go_on(GOES_ON, LIMIT)
 
         number = await scene.servers.leader()
         stage.act("the server that leads the log is killed, and starts again.")
         await scene.servers.kill(number)
         await scene.servers.start_again(number)
         killed.append("the log's leading server")
-        await _more(scene, GOES_ON)
+        await scene.go_on(GOES_ON, LIMIT)
 
         stage.act("the producer is killed; another one goes on.")
         await scene.producers[0].end(signal.SIGKILL)
         killed.append("the producer")
         await scene.add_producer()
-        await _more(scene, GOES_ON)
+        await scene.go_on(GOES_ON, LIMIT)
 
         stage.act("the producer ends, and what the log confirmed is compared.")
         await scene.settle()
         found = await scene.compare()
     return FleetReport(kind, time.monotonic() - began, killed, found)
-
-
-async def _more(scene: Scene, events: int) -> None:
-    """Wait until so many more events were confirmed, and so many more arrived."""
-    confirmed, arrived = scene.confirmed + events, scene.arrived + events
-    await scene.until(_reached(lambda: scene.confirmed, confirmed), LIMIT)
-    await scene.until(_reached(lambda: scene.arrived, arrived), LIMIT)
-    await asyncio.sleep(0)
-
-
-def _reached(figure: Callable[[], int], wanted: int) -> Callable[[], bool]:
-    return lambda: figure() >= wanted

@@ -1,7 +1,6 @@
 """The demo of a fleet, as a newcomer runs it: processes are killed, nothing is lost."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +15,9 @@ from amplitude_async.cli.demo.fleet.log_servers import (
 )
 from amplitude_async.cli.demo.fleet.scene import Comparison
 from amplitude_async.cli.demo.fleet.show import FleetReport
+from tests.fleet.real_servers import REQUIRED
 
 LIMIT = 170
-REQUIRED = os.environ.get("AMPLITUDE_ASYNC_FLEET") == "required"
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:

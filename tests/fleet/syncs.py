@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.postgres_server import program
+from tests.fleet.real_servers import program
 
 __all__ = ["Syncs", "counted_syncs"]
 

@@ -38,9 +38,9 @@ from tests.fleet.nats_cluster import (
     jetstream,
     nats_cluster,
     nats_server,
-    project_name,
     running_cluster,
 )
+from tests.fleet.real_servers import project_name
 from tests.fleet.syncs import counted_syncs
 
 __all__ = [

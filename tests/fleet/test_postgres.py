@@ -14,8 +14,8 @@ from tests.fleet.postgres_server import (
     pooler,
     postgres_log,
     postgres_server,
-    project_name,
 )
+from tests.fleet.real_servers import project_name
 
 __all__ = ["pooler", "postgres_log", "postgres_server", "project_name"]
 

@@ -32,9 +32,9 @@ from tests.fleet.postgres_server import (
     pooler,
     postgres_log,
     postgres_server,
-    project_name,
     running,
 )
+from tests.fleet.real_servers import project_name
 from tests.fleet.syncs import counted_syncs
 
 __all__ = ["pooler", "postgres_log", "postgres_server", "project_name"]

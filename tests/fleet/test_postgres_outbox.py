@@ -17,8 +17,8 @@ from tests.fleet.postgres_server import (
     Server,
     postgres_log,
     postgres_server,
-    project_name,
 )
+from tests.fleet.real_servers import project_name
 
 __all__ = ["postgres_log", "postgres_server", "project_name"]
 

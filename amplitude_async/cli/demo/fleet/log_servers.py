@@ -142,6 +142,9 @@ def _free_ports(count: int) -> list[int]:
 
     A killed server's port is free for a while: another fleet on this machine must not
     be given it, or the relays of the one read the log of the other.
+
+    Raises:
+        LogServersError: there are not so many.
     """
     with contextlib.ExitStack() as stack:
         found: list[int] = []
@@ -153,8 +156,9 @@ def _free_ports(count: int) -> list[int]:
                 continue
             found.append(port)
             if len(found) == count:
-                break
-        return found
+                return found
+    msg = f"fewer than {count} ports are free in {PORTS}"
+    raise LogServersError(msg)
 
 
 class NatsServers(LogServers):

@@ -186,9 +186,15 @@ class Log(ABC):
             LogError: it does not answer.
         """
         self._move_in()
-        settings = await self.open()
+        # Counted first: who leaves meanwhile does not close what is being opened.
         self._users += 1
-        return settings
+        try:
+            return await self.open()
+        except GeneratorExit:
+            raise  # its loop is gone: who moves in counts anew
+        except BaseException:
+            await self.leave()
+            raise
 
     async def leave(self) -> None:
         """Close the log where nobody else has it open who entered."""
@@ -243,6 +249,9 @@ class Log(ABC):
     @abstractmethod
     async def open(self) -> Settings:
         """Connect and check the server's settings; safe to repeat while it is open.
+
+        Several may do so at once: one that fails, or that is cancelled, shuts the log
+        on none of the others.
 
         Raises:
             ConfigurationError: it was not set up, its version is another, or a setting

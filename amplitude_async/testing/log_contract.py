@@ -58,6 +58,8 @@ PATIENCE = 15.0
 """Seconds after which what has not come is taken not to come."""
 LONG = 60.0
 """A lease that does not run out in a test."""
+ROUNDS = 8
+"""So often a test tries what depends on who is faster."""
 MUCH = 64 * 1024 * 1024
 LOOK = 0.02
 MEBI = 1024 * 1024
@@ -203,6 +205,44 @@ class _SetupPromises(_Fleet):
             await log.open()
             await self.discard(log)
             await log.close()
+
+        self.run(test())
+
+    def test_who_gives_up_opening_shuts_it_on_nobody(self, tmp_path: Path) -> None:
+        """Several clients of a process open one log at once, and one is cancelled."""
+
+        async def test() -> None:
+            async with self.fleet(tmp_path):
+                for number in range(ROUNDS):
+                    log = self.make(tmp_path)
+                    entering = [asyncio.create_task(log.enter()) for _ in range(2)]
+                    entered, late = await asyncio.wait(
+                        entering, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    for task in late:
+                        await cancel(task)
+                    await log.publish(make_chunk(number))
+                    for _ in entered:
+                        await log.leave()
+
+        self.run(test())
+
+    def test_who_leaves_shuts_it_on_nobody(self, tmp_path: Path) -> None:
+        """One client ends while the next one begins."""
+
+        async def test() -> None:
+            async with self.fleet(tmp_path):
+                for number in range(ROUNDS):
+                    log = self.make(tmp_path)
+                    await log.enter()
+                    leaving = asyncio.create_task(log.leave())
+                    for _ in range(number):
+                        await asyncio.sleep(0)
+                    await log.enter()
+                    await log.publish(make_chunk(number))
+                    await leaving
+                    await log.publish(make_chunk(number + ROUNDS))
+                    await log.leave()
 
         self.run(test())
 

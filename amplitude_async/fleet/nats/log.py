@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from amplitude_async.exceptions import ChunkTooLargeError, ConfigurationError
@@ -30,6 +31,7 @@ from amplitude_async.fleet.nats.publishing import Publisher
 from amplitude_async.fleet.nats.reader import Reader
 from amplitude_async.fleet.nats.roster import Roster
 from amplitude_async.fleet.nats.wire import Wire
+from amplitude_async.fleet.opening import Opening
 from amplitude_async.shown import shown
 
 __all__ = ["JetStreamLog"]
@@ -102,11 +104,15 @@ class JetStreamLog(Log):
         )
         self._monitoring = read_monitoring(monitoring)
         self._plan = Plan(project, replicas, max_bytes, dead_max_bytes)
+        self._settings: Settings | None = None
+        self._begin()
+
+    def _begin(self) -> None:
         self._wire = Wire(self._access)
         self._api = Api(self._wire)
         self._sentinel = Sentinel(self._api, self._plan)
         self._claims: set[JetStreamClaim] = set()
-        self._settings: Settings | None = None
+        self._opening = Opening(partial(self._give_up, self._wire))
 
     def __repr__(self) -> str:
         try:
@@ -142,6 +148,7 @@ class JetStreamLog(Log):
             raise ConfigurationError(msg)
         # On a connection of its own: nobody has to close a log that was only set up.
         wire = Wire(self._access)
+        wire.reopen()
         try:
             return await Keeper(wire, self._plan).setup(partitions)
         finally:
@@ -157,12 +164,13 @@ class JetStreamLog(Log):
         if self._settings is not None:
             return self._settings
         self._wire.reopen()
-        try:
-            self._settings = await self._check()
-        except BaseException:
-            await self._wire.close()
-            raise
-        return self._settings
+        async with self._opening.attempt():
+            settings = self._settings = await self._check()
+        return settings
+
+    async def _give_up(self, wire: Wire) -> None:
+        if self._settings is None or wire is not self._wire:
+            await wire.close()
 
     async def _check(self) -> Settings:
         partitions, replicas = await Keeper(self._wire, self._plan).check()
@@ -185,18 +193,19 @@ class JetStreamLog(Log):
     async def close(self) -> None:
         """End tasks and close the connection; safe to repeat."""
         self._settings = None
-        claims, self._claims = self._claims, set()
+        wire, sentinel, claims = self._wire, self._sentinel, self._claims
+        self._begin()  # who opens it from here on has a connection of its own
         for claim in claims:
             await claim.end()
-        await self._sentinel.stop()
-        await self._wire.close()
+        await sentinel.stop()
+        await wire.close()
 
     def abandon(self) -> None:
         """Forget the connection without touching it: of a parent, or a closed loop."""
         self._settings = None
-        self._claims.clear()
         self._sentinel.abandon()
         self._wire.abandon()
+        self._begin()
 
     # Chunks ------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ class Wire:
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._asked_about: dict[str, str] = {}
         self._inbox = ""
-        self._closed = False
+        self._closed = True
         self._trouble: Exception | None = None
         self._scope: asyncio.Timeout | None = None
         self.reconnects = 0
@@ -202,7 +202,7 @@ class Wire:
             self._fail(token, LogError("the log was closed"))
 
     def reopen(self) -> None:
-        """Allow connecting again after `close`."""
+        """Allow connecting, at first and again after `close`."""
         self._closed = False
 
     def abandon(self) -> None:
@@ -210,8 +210,6 @@ class Wire:
         client, self._client = self._client, None
         if client is not None:
             door.forget(client)
-        self._connecting = asyncio.Lock()
-        self._connected = asyncio.Event()
         self._waiting.clear()
         self._asked_about.clear()
         self._closed = True

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from amplitude_async.exceptions import (
@@ -20,6 +21,7 @@ from amplitude_async.fleet.log import (
     Place,
     Settings,
 )
+from amplitude_async.fleet.opening import Opening
 from amplitude_async.fleet.postgres import letters as dead
 from amplitude_async.fleet.postgres.access import read_dsn
 from amplitude_async.fleet.postgres.claim import PostgresClaim
@@ -121,6 +123,7 @@ class PostgresLog(Log):
     def _begin(self) -> None:
         self._lines = Lines(self._access, self._timeout)
         self._room = Room(self._max_bytes, self._whole_size, self._live_bytes)
+        self._opening = Opening(partial(self._give_up, self._lines))
 
     def __repr__(self) -> str:
         try:
@@ -166,13 +169,13 @@ class PostgresLog(Log):
         if self._settings is not None:
             return self._settings
         self._lines.open()
-        try:
-            settings = await self._look()
-        except BaseException:
-            await self._lines.close()
-            raise
-        self._settings = settings
+        async with self._opening.attempt():
+            settings = self._settings = await self._look()
         return settings
+
+    async def _give_up(self, lines: Lines) -> None:
+        if self._settings is None or lines is not self._lines:
+            await lines.close()
 
     async def _look(self) -> Settings:
         try:
@@ -202,8 +205,10 @@ class PostgresLog(Log):
     async def close(self) -> None:
         """Close the connections; what was claimed stays so until its lease runs out."""
         self._settings = None
-        await self._room.close()
-        await self._lines.close()
+        lines, room = self._lines, self._room
+        self._begin()  # who opens it from here on has connections of their own
+        await room.close()
+        await lines.close()
 
     def abandon(self) -> None:
         """Forget the connections of a parent, or of a closed loop."""

@@ -20,7 +20,7 @@ from amplitude_async.exceptions import (
     LogUnreachableError,
 )
 from amplitude_async.fleet.codec import decode, encode
-from amplitude_async.fleet.log import Chunk, Place
+from amplitude_async.fleet.log import Chunk, Letter, Place
 from amplitude_async.fleet.memory import MemoryLog
 from amplitude_async.storage.base import Record
 from amplitude_async.testing import FakeClock, ScriptedTransport
@@ -30,11 +30,14 @@ __all__ = [
     "MemberClient",
     "MoodyLog",
     "chunk_of",
+    "chunks_in",
     "contents",
+    "letters_in",
     "make_record",
     "names_in",
     "numbers_by_user",
     "until",
+    "wall_of",
 ]
 
 KEY = "0123456789abcdef-secret"
@@ -81,6 +84,25 @@ async def names_in(log: MemoryLog, destination: str = "amplitude") -> list[str]:
     """List the types of events in a log, place by place, in order."""
     found = await contents(log, destination)
     return [json.loads(record.body)["event_type"] for record in found]
+
+
+def chunks_in(log: MemoryLog, place: Place | None = None) -> int:
+    """Count the chunks of a place, or of all, that nobody has acknowledged."""
+    shelves = log._store.shelves  # noqa: SLF001 - asked often, and of no open log
+    return sum(
+        len(shelf.chunks) for at, shelf in shelves.items() if place in {None, at}
+    )
+
+
+def letters_in(log: MemoryLog) -> list[Letter]:
+    """List the dead letters that a log keeps, in order."""
+    buried = log._store.letters.values()  # noqa: SLF001 - of no open log either
+    return [one.letter for one in buried]
+
+
+def wall_of(log: MemoryLog) -> float:
+    """Say what time it is by the log's own clock."""
+    return log._store.clock.wall()  # noqa: SLF001 - a producer never learns it
 
 
 def numbers_by_user(events: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:

@@ -10,16 +10,15 @@ from amplitude_async.exceptions import DamagedChunkError, StorageError
 from amplitude_async.fleet.codec import encode
 from amplitude_async.fleet.feed import Feed
 from amplitude_async.fleet.lease import Lease
-from amplitude_async.fleet.log import Place, StoredChunk
+from amplitude_async.fleet.log import StoredChunk
 from amplitude_async.fleet.memory import MemoryLog
 from amplitude_async.fleet.tenure import Tenure
 from amplitude_async.storage.base import DeadLetter, Record
 from amplitude_async.testing import FakeClock
+from amplitude_async.testing.log_contract import PLACE
 from tests.fleet.scene import make_record
 
 __all__: list[str] = []
-
-PLACE = Place("amplitude", 0)
 
 
 class Engine:

@@ -16,12 +16,20 @@ from amplitude_async.fleet.log import Claim, Place
 from amplitude_async.fleet.memory import MemoryLog
 from amplitude_async.testing import FakeClock
 from amplitude_async.testing.clock import FakeTimer
-from tests.fleet.scene import KEY, MemberClient, chunk_of, make_record
+from amplitude_async.testing.log_contract import PLACE
+from tests.fleet.scene import (
+    KEY,
+    MemberClient,
+    chunk_of,
+    chunks_in,
+    letters_in,
+    make_record,
+    wall_of,
+)
 
 __all__: list[str] = []
 
 LEASE = 10.0
-PLACE = Place("amplitude", 0)
 
 
 class JumpingClock(FakeClock):
@@ -112,15 +120,14 @@ async def playing(base: FakeClock, *hosts: Host) -> AsyncIterator[None]:
 async def put(log: MemoryLog, name: str, *records: Any, partition: int = 0) -> None:
     """Put a chunk into a log."""
     await log.open()
-    wall = log._store.clock.wall()  # noqa: SLF001 - the log's clock
+    wall = wall_of(log)
     dated = [record._replace(accepted_at=wall) for record in records]
     await log.publish(chunk_of(Place("amplitude", partition), name, *dated))
 
 
-def chunks(log: MemoryLog) -> int:
-    """Count what is not acknowledged."""
-    shelf = log._store.shelves.get(PLACE)  # noqa: SLF001 - read only
-    return 0 if shelf is None else len(shelf.chunks)
+def claim_of(log: MemoryLog) -> Any:
+    """Return the claim on the place, for a test to meddle with."""
+    return log._store.shelves[PLACE].claim  # noqa: SLF001 - a relay shows it to nobody
 
 
 async def taken_away(log: MemoryLog) -> Claim:
@@ -215,7 +222,7 @@ async def test_a_wall_clock_that_is_set_back_changes_nothing(base: FakeClock) ->
             await base.advance(LEASE / 2)
         assert host.sent == [1, 2, 3, 4, 5, 6, 7]
         assert host.stats.given_back == 0
-    assert chunks(log) == 0
+    assert chunks_in(log) == 0
 
 
 async def test_a_claim_that_another_has_by_now(base: FakeClock) -> None:
@@ -259,7 +266,7 @@ async def test_a_log_that_is_away_for_longer_than_the_lease(base: FakeClock) -> 
         host.log.go_on()
         await base.advance(2 * LEASE)
         assert sorted(host.sent) == [1, 2, 3]
-    assert chunks(log) == 0
+    assert chunks_in(log) == 0
 
 
 async def test_a_log_that_fails_at_once_is_not_asked_in_a_hurry(
@@ -299,8 +306,7 @@ async def test_a_slow_renewal_is_waited_for_after_one_that_failed(
     host = Host(log, base)
     async with playing(base, host):
         await base.advance(1.0)
-        shelf = log._store.shelves[PLACE]  # noqa: SLF001 - to get at the claim
-        claim: Any = shelf.claim
+        claim = claim_of(log)
         renew, failed = claim.renew, False
 
         async def slow() -> bool:
@@ -317,7 +323,7 @@ async def test_a_slow_renewal_is_waited_for_after_one_that_failed(
         claim.renew = slow
         await base.advance(5 * LEASE)
         assert failed
-        assert shelf.claim is claim
+        assert claim_of(log) is claim
 
 
 # The place comes back --------------------------------------------------------
@@ -355,7 +361,7 @@ async def test_decided_events_of_a_chunk_that_comes_back_are_not_sent_again(
         await base.advance(5 * LEASE)
         assert sorted(host.sent[5:]) == [1]
         assert host.stats.delivered == 3
-    assert chunks(log) == 0
+    assert chunks_in(log) == 0
     assert host.stats.recovered == 4
 
 
@@ -367,8 +373,7 @@ async def test_chunks_whose_acknowledgement_failed_are_not_sent_again(
     host = Host(log, base)
     async with playing(base, host):
         await base.advance(1.0)
-        shelf = log._store.shelves[PLACE]  # noqa: SLF001 - to get at the claim
-        claim: Any = shelf.claim
+        claim = claim_of(log)
 
         async def fail(_: Any) -> None:
             raise LogUnreachableError("gone")
@@ -384,7 +389,7 @@ async def test_chunks_whose_acknowledgement_failed_are_not_sent_again(
         await put(log, "c.3", make_record(4))
         await base.advance(2 * LEASE)
         assert host.sent == [1, 2, 3, 4]
-    assert chunks(log) == 0
+    assert chunks_in(log) == 0
 
 
 async def test_letters_of_a_lost_claim_are_kept_by_the_next(base: FakeClock) -> None:
@@ -407,13 +412,12 @@ async def test_letters_of_a_lost_claim_are_kept_by_the_next(base: FakeClock) -> 
         host.clock.wrong = LEASE
         await base.advance(4.0)
         host.clock.wrong = 0.0
-        assert chunks(log) == 1
+        assert chunks_in(log) == 1
         away = False
         await base.advance(2 * LEASE)
-    assert chunks(log) == 0
+    assert chunks_in(log) == 0
     assert host.sent == [1, 2, 2]
-    letters = log._store.letters.values()  # noqa: SLF001 - read only
-    assert [buried.letter.key for buried in letters] == ["c.1.0"]
+    assert [letter.key for letter in letters_in(log)] == ["c.1.0"]
 
 
 # Many relays -----------------------------------------------------------------

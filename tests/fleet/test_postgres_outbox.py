@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from amplitude_async.exceptions import ConfigurationError, LogRefusedError
 from amplitude_async.fleet.log import Chunk, Place
 from amplitude_async.fleet.postgres import PostgresLog
-from amplitude_async.testing.log_contract import collect, ids_of, make_chunk
+from amplitude_async.testing.log_contract import PLACE, collect, ids_of, make_chunk
 from tests.fleet.postgres_server import (
     Server,
     postgres_log,
@@ -22,7 +22,6 @@ from tests.fleet.real_servers import project_name
 
 __all__ = ["postgres_log", "postgres_server", "project_name"]
 
-PLACE = Place("amplitude", 0)
 Transaction = tuple[Any, Callable[[], Awaitable[Any]], Callable[[], Awaitable[Any]]]
 
 

@@ -21,7 +21,16 @@ from amplitude_async.fleet import Relay
 from amplitude_async.fleet.codec import decode, partition_of
 from amplitude_async.fleet.log import Letter, Place
 from amplitude_async.fleet.memory import MemoryLog
-from tests.fleet.scene import KEY, chunk_of, make_record, until
+from amplitude_async.testing.log_contract import PLACE
+from tests.fleet.scene import (
+    KEY,
+    chunk_of,
+    chunks_in,
+    letters_in,
+    make_record,
+    until,
+    wall_of,
+)
 
 __all__: list[str] = []
 
@@ -43,6 +52,11 @@ def deliverer(emulator: Emulator, **options: Any) -> Amplitude:
     return Amplitude(KEY, **given)
 
 
+def relay_of(log: MemoryLog, client: Amplitude, *, lease: float = LEASE) -> Relay:
+    """Make a relay that has a log of its own, as in another process."""
+    return Relay(log.handle(), [client], lease=lease)
+
+
 @asynccontextmanager
 async def running(*relays: Relay) -> AsyncIterator[None]:
     """Run relays, and stop them all."""
@@ -61,7 +75,6 @@ async def running(*relays: Relay) -> AsyncIterator[None]:
 
 async def fill(log: MemoryLog, events: int, users: int, size: int = 20) -> None:
     """Put events of users into a log, in chunks."""
-    await log.open()
     settings = await log.open()
     lanes: dict[int, list[Any]] = {}
     for number in range(events):
@@ -86,19 +99,15 @@ def arrived(emulator: Emulator) -> list[int]:
     return [event["n"] for event in emulator.events]
 
 
-async def waiting(log: MemoryLog) -> int:
-    """Count the chunks that nobody has acknowledged."""
-    other = log.handle()
-    await other.open()
-    return sum([place.chunks for place in await other.backlog()])
-
-
 async def drained(log: MemoryLog) -> None:
     """Wait until all is acknowledged."""
-    store = log._store  # noqa: SLF001 - asked often, and by nobody that is open
-    await until(
-        lambda: not any(shelf.chunks for shelf in store.shelves.values()), "the end"
-    )
+    await until(lambda: not chunks_in(log), "the end")
+
+
+async def drain(log: MemoryLog, client: Amplitude) -> None:
+    """Let a relay deliver all that a log has, and stop."""
+    async with running(relay_of(log, client)):
+        await drained(log)
 
 
 def has_taken(emulator: Emulator, events: int) -> bool:
@@ -125,9 +134,7 @@ async def test_everything_comes_once_and_in_order(
     """However many relays share however many partitions."""
     log = MemoryLog(partitions=partitions)
     await fill(log, 2_000, 37)
-    team = [
-        Relay(log.handle(), [deliverer(emulator)], lease=LEASE) for _ in range(relays)
-    ]
+    team = [relay_of(log, deliverer(emulator)) for _ in range(relays)]
     async with running(*team):
         await drained(log)
     check_order(emulator, 37, 2_000)
@@ -137,7 +144,7 @@ async def test_everything_comes_once_and_in_order(
 async def test_from_a_client_to_the_server(emulator: Emulator) -> None:
     """Two processes, so to speak: tracked in one, sent by the other."""
     log = MemoryLog(partitions=4)
-    relay = Relay(log.handle(), [deliverer(emulator)], lease=LEASE)
+    relay = relay_of(log, deliverer(emulator))
     async with running(relay), Amplitude(handover=log) as client:
         for number in range(50):
             user = f"user-{number % 5}"
@@ -153,7 +160,7 @@ async def test_a_lone_event_does_not_wait_for_company(emulator: Emulator) -> Non
     """Where nothing more is on its way, nothing is waited for."""
     log = MemoryLog()
     client = deliverer(emulator, flush_interval=600.0, flush_queue_size=1_000)
-    async with running(Relay(log.handle(), [client], lease=LEASE)):
+    async with running(relay_of(log, client)):
         await put(log, "c.1", make_record(1))
         await until(lambda: arrived(emulator) == [1])
 
@@ -163,7 +170,7 @@ async def test_servers_hiccups_change_nothing(emulator: Emulator) -> None:
     log = MemoryLog(partitions=2)
     await fill(log, 600, 11)
     emulator.faults.add(Fault(503, count=5), Fault(413, count=2), Fault(500, count=3))
-    relays = [Relay(log.handle(), [deliverer(emulator)], lease=LEASE) for _ in "ab"]
+    relays = [relay_of(log, deliverer(emulator)) for _ in "ab"]
     async with running(*relays):
         await drained(log)
     check_order(emulator, 11, 600)
@@ -193,10 +200,9 @@ async def test_rejected_events_are_letters_before_their_chunk_is_gone(
     async with running(Relay(handle, [deliverer(emulator)], lease=LEASE)):
         await drained(log)
     assert arrived(emulator) == [1, 3, 4]
-    [buried] = store.letters.values()
-    letter = buried.letter
+    [letter] = letters_in(log)
     assert (letter.code, letter.raw) == (400, False)
-    assert (letter.place, letter.key) == (Place("amplitude", 0), "c.1.1")
+    assert (letter.place, letter.key) == (PLACE, "c.1.1")
     assert [record.body for record in decode(letter.data)] == [bad.body]
     assert all(letters == 1 for _, letters in seen)
 
@@ -209,25 +215,37 @@ async def test_a_letter_is_there_once_where_its_chunk_comes_again(
     bad = make_record(1, time="never")
     await put(log, "c.1", bad)
     dying = log.handle()
-    kept = asyncio.Event()
+    bury, kept = dying.bury, asyncio.Event()
 
-    class Dying(type(dying)):  # type: ignore[misc]
-        async def bury(self, letters: Sequence[Letter]) -> None:
-            await super().bury(letters)
-            kept.set()
-            self.stall()  # and never comes to acknowledge
+    async def bury_and_die(letters: Sequence[Letter]) -> None:
+        await bury(letters)
+        kept.set()
+        dying.stall()  # and never comes to acknowledge
 
-    dying.__class__ = Dying
+    dying.bury = bury_and_die  # type: ignore[method-assign]
     first = Relay(dying, [deliverer(emulator)], lease=0.3)
     task = asyncio.create_task(first.run())
     await asyncio.wait_for(kept.wait(), 20)
-    async with running(Relay(log.handle(), [deliverer(emulator)], lease=0.3)):
+    async with running(relay_of(log, deliverer(emulator), lease=0.3)):
         await drained(log)
-    store = log._store  # noqa: SLF001 - read only
-    assert len(store.letters) == 1
+    assert len(letters_in(log)) == 1
     dying.go_on()
     first.stop()
     await task
+
+
+def keep_reluctantly(log: MemoryLog, failures: int) -> Sequence[int]:
+    """Let a log keep no letter at first; returns how many came, call by call."""
+    bury, calls = log.bury, list[int]()
+
+    async def fail_first(letters: Sequence[Letter]) -> None:
+        calls.append(len(letters))
+        if len(calls) <= failures:
+            raise LogUnreachableError("gone")
+        await bury(letters)
+
+    log.bury = fail_first  # type: ignore[method-assign]
+    return calls
 
 
 async def test_a_letter_that_the_log_does_not_take_keeps_its_chunk(
@@ -237,24 +255,13 @@ async def test_a_letter_that_the_log_does_not_take_keeps_its_chunk(
     log = MemoryLog()
     await put(log, "c.1", make_record(1, time="never"), make_record(2))
     handle = log.handle()
-    failed = 0
-
-    class Reluctant(type(handle)):  # type: ignore[misc]
-        async def bury(self, letters: Sequence[Letter]) -> None:
-            nonlocal failed
-            failed += 1
-            if failed <= 1:
-                raise LogUnreachableError("gone")
-            await super().bury(letters)
-
-    handle.__class__ = Reluctant
-    relay = Relay(handle, [deliverer(emulator)], lease=LEASE)
-    async with running(relay):
-        await until(lambda: failed and arrived(emulator) == [2])
-        assert await waiting(log) == 1
+    calls = keep_reluctantly(handle, 1)
+    async with running(Relay(handle, [deliverer(emulator)], lease=LEASE)):
+        await until(lambda: calls and arrived(emulator) == [2])
+        assert chunks_in(log) == 1
         await drained(log)
-    assert failed == 2
-    assert len(log._store.letters) == 1  # noqa: SLF001 - read only
+    assert len(calls) == 2
+    assert len(letters_in(log)) == 1
 
 
 async def test_a_letter_is_kept_though_nothing_follows(emulator: Emulator) -> None:
@@ -262,35 +269,24 @@ async def test_a_letter_is_kept_though_nothing_follows(emulator: Emulator) -> No
     log = MemoryLog()
     await put(log, "c.1", make_record(1, time="never"))
     handle = log.handle()
-    failed = 0
-
-    class Reluctant(type(handle)):  # type: ignore[misc]
-        async def bury(self, letters: Sequence[Letter]) -> None:
-            nonlocal failed
-            failed += 1
-            if failed <= 2:
-                raise LogUnreachableError("gone")
-            await super().bury(letters)
-
-    handle.__class__ = Reluctant
+    keep_reluctantly(handle, 2)
     async with running(Relay(handle, [deliverer(emulator)], lease=LEASE)):
         await drained(log)
-    assert len(log._store.letters) == 1  # noqa: SLF001 - read only
+    assert len(letters_in(log)) == 1
 
 
 async def test_a_damaged_chunk_is_set_aside(emulator: Emulator) -> None:
     """Its bytes are kept as they were found, and what is behind it goes on."""
     log = MemoryLog()
     await put(log, "c.1", make_record(1))
-    whole = chunk_of(Place("amplitude", 0), "c.2", make_record(2))
+    whole = chunk_of(PLACE, "c.2", make_record(2))
     damaged = whole.data[:-1] + b"X"
     await log.publish(whole._replace(data=damaged))
     await put(log, "c.3", make_record(3))
-    async with running(Relay(log.handle(), [deliverer(emulator)], lease=LEASE)):
-        await drained(log)
+    await drain(log, deliverer(emulator))
     assert arrived(emulator) == [1, 3]
-    [buried] = log._store.letters.values()  # noqa: SLF001 - read only
-    assert (buried.letter.raw, buried.letter.data) == (True, damaged)
+    [letter] = letters_in(log)
+    assert (letter.raw, letter.data) == (True, damaged)
 
 
 async def test_an_unknown_schema_stops_its_place_and_no_other(
@@ -299,19 +295,19 @@ async def test_an_unknown_schema_stops_its_place_and_no_other(
     """What came before it is delivered, what comes after waits; others go on."""
     log = MemoryLog(partitions=2)
     await put(log, "c.1", make_record(1))
-    whole = chunk_of(Place("amplitude", 0), "c.2", make_record(2))
+    whole = chunk_of(PLACE, "c.2", make_record(2))
     newer = whole.data[:3] + b"\x63" + whole.data[4:]
     await log.publish(whole._replace(data=newer))
     await put(log, "c.3", make_record(3))
     for number in range(4, 8):
         await put(log, f"d.{number}", make_record(number, "other"), partition=1)
-    async with running(Relay(log.handle(), [deliverer(emulator)], lease=LEASE)):
+    async with running(relay_of(log, deliverer(emulator))):
         await until(lambda: sorted(arrived(emulator)) == [1, 4, 5, 6, 7])
         await until(lambda: "schema 99" in caplog.text)
-        await until(lambda: len(log._store.shelves[Place("amplitude", 0)].chunks) == 2)  # noqa: SLF001 - read only
+        await until(lambda: chunks_in(log, PLACE) == 2)
         await put(log, "d.8", make_record(8, "other"), partition=1)
         await until(lambda: sorted(arrived(emulator)) == [1, 4, 5, 6, 7, 8])
-    assert await waiting(log) == 2
+    assert chunks_in(log) == 2
 
 
 async def test_a_refused_key_consumes_nothing(emulator: Emulator) -> None:
@@ -320,13 +316,12 @@ async def test_a_refused_key_consumes_nothing(emulator: Emulator) -> None:
     await fill(log, 100, 5)
     emulator.faults.add(Fault(401, count=None))
     client = deliverer(emulator)
-    async with running(Relay(log.handle(), [client], lease=LEASE)):
+    async with running(relay_of(log, client)):
         await until(lambda: client.health.name == "REFUSED")
-    assert await waiting(log) == 5
+    assert chunks_in(log) == 5
     assert client.stats.rejected == client.stats.dropped == 0
     emulator.faults.clear()
-    async with running(Relay(log.handle(), [deliverer(emulator)], lease=LEASE)):
-        await drained(log)
+    await drain(log, deliverer(emulator))
     check_order(emulator, 5, 100)
 
 
@@ -342,9 +337,9 @@ async def test_a_throttled_user_holds_up_nobody_else(emulator: Emulator) -> None
     )
     await put(log, "c.2", make_record(4, "other"))
     emulator.faults.add(Fault.throttle(user_ids=["slow-user"], count=None))
-    async with running(Relay(log.handle(), [deliverer(emulator)], lease=LEASE)):
+    async with running(relay_of(log, deliverer(emulator))):
         await until(lambda: arrived(emulator) == [2, 4])
-        await until(lambda: len(log._store.shelves[Place("amplitude", 0)].chunks) == 1)  # noqa: SLF001 - read only
+        await until(lambda: chunks_in(log) == 1)
         emulator.faults.clear()
         await drained(log)
     assert arrived(emulator) == [2, 4, 1, 3]
@@ -353,14 +348,13 @@ async def test_a_throttled_user_holds_up_nobody_else(emulator: Emulator) -> None
 async def test_events_that_are_too_old_end(emulator: Emulator) -> None:
     """Dropped as expired, told, and their chunk is acknowledged."""
     log = MemoryLog()
-    now = log._store.clock.wall()  # noqa: SLF001 - the log's clock
+    now = wall_of(log)
     old = make_record(1)._replace(accepted_at=now - 100.0)
     young = make_record(2)._replace(accepted_at=now)
     await put(log, "c.1", old, young)
     told: list[Any] = []
     client = deliverer(emulator, max_event_age=50.0, callback=told.append)
-    async with running(Relay(log.handle(), [client], lease=LEASE)):
-        await drained(log)
+    await drain(log, client)
     assert arrived(emulator) == [2]
     assert client.stats.dropped_by_reason == {"expired": 1}
     assert sorted(one.status.value for one in told) == ["delivered", "dropped"]
@@ -371,12 +365,11 @@ async def test_a_host_from_the_future_makes_no_event_younger(
 ) -> None:
     """An event is no younger than its chunk by the log's clock: it does expire."""
     log = MemoryLog()
-    now = log._store.clock.wall()  # noqa: SLF001 - the log's clock
+    now = wall_of(log)
     await put(log, "c.1", make_record(1)._replace(accepted_at=now + 1e6))
     emulator.faults.add(Fault(503, count=None))
     client = deliverer(emulator, max_event_age=0.05)
-    async with running(Relay(log.handle(), [client], lease=LEASE)):
-        await drained(log)
+    await drain(log, client)
     assert client.stats.dropped_by_reason == {"expired": 1}
 
 
@@ -387,7 +380,7 @@ async def test_places_are_given_back_without_a_double(emulator: Emulator) -> Non
     """Relays come and go meanwhile: nothing comes twice, nothing out of order."""
     log = MemoryLog(partitions=4)
     await fill(log, 6_000, 101, size=50)
-    shift = [Relay(log.handle(), [deliverer(emulator)], lease=LEASE) for _ in range(5)]
+    shift = [relay_of(log, deliverer(emulator)) for _ in range(5)]
     given_back = 0
     for number, relay in enumerate(shift[:-1], 1):
         async with running(relay):
@@ -410,16 +403,15 @@ async def test_a_server_that_hangs_holds_up_a_stop_no_longer_than_so(
     await fill(log, 10, 3)
     emulator.faults.add(Fault(delay=3_600.0, count=None))
     # Its lease is longer than this test's patience: nothing but a release ends it.
-    relay = Relay(log.handle(), [deliverer(emulator)], lease=3_600.0)
+    relay = relay_of(log, deliverer(emulator), lease=3_600.0)
     async with asyncio.timeout(20):
         async with running(relay):
             await until(lambda: emulator.stats.requests > 0)
     assert relay.gave_back
     assert relay.stats["amplitude"].given_back == 10
-    assert await waiting(log) == 1
+    assert chunks_in(log) == 1
     emulator.faults.clear()
-    async with running(Relay(log.handle(), [deliverer(emulator)], lease=LEASE)):
-        await drained(log)
+    await drain(log, deliverer(emulator))
     # What was cut off the server may have taken: it comes again, and that is all.
     assert sorted(arrived(emulator)[-10:]) == list(range(1, 11))
 
@@ -443,17 +435,16 @@ async def test_what_a_server_holds_back_holds_up_no_stop(
     await fill(log, events, 3)
     emulator.faults.add(fault)
     client = deliverer(emulator, retry_throttled_interval=250.0)
-    relay = Relay(log.handle(), [client], lease=3_600.0)
+    relay = relay_of(log, client, lease=3_600.0)
     async with asyncio.timeout(20):
         async with running(relay):
             await until(lambda: client.stats.requests > 0)
             await until(lambda: client.stats.last_error)
     assert relay.gave_back
     assert relay.stats["amplitude"].given_back == events
-    assert await waiting(log) == 1
+    assert chunks_in(log) == 1
     emulator.faults.clear()
-    async with running(Relay(log.handle(), [deliverer(emulator)], lease=LEASE)):
-        await drained(log)
+    await drain(log, deliverer(emulator))
     check_order(emulator, 3, events)
 
 
@@ -481,7 +472,7 @@ async def test_a_run_that_is_cancelled_gives_back(
     """Wherever it was: the account adds up, no task is left, and the next takes all."""
     log = MemoryLog(partitions=2)
     await fill(log, 200, 7)
-    relay = Relay(log.handle(), [deliverer(emulator)], lease=0.5)
+    relay = relay_of(log, deliverer(emulator), lease=0.5)
     task = asyncio.create_task(relay.run())
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -492,7 +483,7 @@ async def test_a_run_that_is_cancelled_gives_back(
     assert relay.places == []
     names = [one.get_name() for one in asyncio.all_tasks()]
     assert [name for name in names if name.startswith("amplitude_async")] == []
-    async with running(Relay(log.handle(), [deliverer(emulator)], lease=0.5)):
+    async with running(relay_of(log, deliverer(emulator), lease=0.5)):
         await drained(log)
     check_order(emulator, 7, 200)
 
@@ -505,7 +496,7 @@ async def test_a_run_that_is_cancelled_twice_leaves_no_task(
     log = MemoryLog()
     await fill(log, 20, 3)
     emulator.faults.add(Fault(delay=3_600.0, count=None))
-    relay = Relay(log.handle(), [deliverer(emulator)], lease=LEASE)
+    relay = relay_of(log, deliverer(emulator))
     task = asyncio.create_task(relay.run())
     await until(lambda: emulator.stats.requests > 0)
     task.cancel()
@@ -539,7 +530,7 @@ async def test_a_relay_as_a_context(emulator: Emulator) -> None:
     async with Relay(log, [deliverer(emulator)]) as relay:
         await drained(log)
         assert relay.ready
-        assert relay.places == [Place("amplitude", 0)]
+        assert relay.places == [PLACE]
     assert relay.places == []
     check_order(emulator, 3, 20)
 
@@ -626,11 +617,10 @@ async def test_user_code_that_raises_stops_nothing(
     await fill(log, 100, 9)
     await put(log, "bad", make_record(101, time="never"))
     client = deliverer(emulator, callback=callback, logger=logger)
-    async with running(Relay(log.handle(), [client], lease=LEASE)):
-        await drained(log)
+    await drain(log, client)
     logger.removeHandler(broken)
     assert sorted(arrived(emulator)) == list(range(1, 101))
-    assert len(log._store.letters) == 1  # noqa: SLF001 - read only
+    assert len(letters_in(log)) == 1
 
 
 async def test_a_relays_client_takes_no_events(emulator: Emulator) -> None:
@@ -659,6 +649,6 @@ async def test_a_large_chunk_and_many_identities(emulator: Emulator) -> None:
     log = MemoryLog(partitions=2)
     await fill(log, 20_000, 20_000, size=2_000)
     client = deliverer(emulator)
-    async with running(Relay(log.handle(), [client], lease=30.0)):
+    async with running(relay_of(log, client, lease=30.0)):
         await drained(log)
     assert sorted(arrived(emulator)) == list(range(1, 20_001))

@@ -22,11 +22,11 @@ from amplitude_async.delivery.stats import Counters
 from amplitude_async.fleet.feed import Feed
 from amplitude_async.fleet.handover import LogHandover
 from amplitude_async.fleet.lease import Lease
-from amplitude_async.fleet.log import Place
 from amplitude_async.fleet.memory import MemoryLog
 from amplitude_async.fleet.tenure import Tenure
 from amplitude_async.redaction import Redactor
 from amplitude_async.testing import FakeClock, ScriptedTransport
+from amplitude_async.testing.log_contract import PLACE
 from tests.fleet.scene import KEY, MoodyLog, chunk_of, make_record
 
 __all__: list[str] = []
@@ -108,7 +108,7 @@ class Scene:
     def _claim(self) -> Tenure:
         lease = Lease(10.0, self.clock)
         lease.begin(lease.moment())
-        tenure = Tenure(Place("amplitude", 0), lease)
+        tenure = Tenure(PLACE, lease)
         self.feed.begin(tenure)
         return tenure
 
@@ -120,9 +120,8 @@ class Scene:
         ]
         log = MemoryLog(clock=self.clock)
         await log.open()
-        place = Place("amplitude", 0)
-        await log.publish(chunk_of(place, "c", *records))
-        claim = await log.claim(place, "me", 10.0)
+        await log.publish(chunk_of(PLACE, "c", *records))
+        claim = await log.claim(PLACE, "me", 10.0)
         assert claim is not None
         [stored] = await claim.read(10**9)
         self._pushed += 1

@@ -82,6 +82,7 @@ class LogHandover:
         self._frozen: dict[int, _Parcel] = {}
         # When each was learnt of: an event may have ended otherwise meanwhile.
         self._known: dict[int, float] = {}
+        self._failed = False
         self._in_transactions = count(1)
 
     def __repr__(self) -> str:
@@ -149,7 +150,8 @@ class LogHandover:
         """
         self._notice_fork()
         try:
-            if not self._partitions:
+            # A log that is not reached may have been closed by somebody else as well.
+            if not self._partitions or self._failed:
                 async with asyncio.timeout(PATIENCE):
                     await self.open()
         except (ConfigurationError, LogError, OSError, TimeoutError) as error:
@@ -167,6 +169,7 @@ class LogHandover:
                 *(self._publish_among(number, lane) for number, lane in lanes.items())
             )
         failed = next((one for one in answers if one.status != 200), None)
+        self._failed = failed is not None
         return self._taken(records) if failed is None else failed
 
     async def _publish_among(self, number: int, records: list[Record]) -> Response:
@@ -287,6 +290,8 @@ class LogHandover:
 def _answer(error: BaseException) -> Response:
     """Say what an error of the log means, as a server would say it."""
     text = excerpt(str(error)) or type(error).__name__
+    if type(error) is TimeoutError:
+        text = f"no answer within {PATIENCE:g} s"
     match error:
         case ChunkTooLargeError():
             status = 413

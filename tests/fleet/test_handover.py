@@ -261,6 +261,18 @@ async def test_the_log_is_opened_by_the_first_events_where_it_was_away() -> None
     assert (await handover.hand_over([make_record(1)])).status == 200
 
 
+async def test_a_log_that_somebody_closed_is_opened_again(accounted: Account) -> None:
+    """As a health check may that looks at the backlog: it costs nobody an event."""
+    log = MemoryLog()
+    client = accounted(Amplitude(handover=log))
+    await client.track("E0", user_id="user-1")
+    await log.open()
+    await log.backlog()
+    await log.close()
+    await client.track("E1", user_id="user-1")
+    await until(lambda: client.stats.handed_over == 2)
+
+
 def test_clients_that_share_a_log_move_to_another_loop_together() -> None:
     """The second to come there finds the log as the first has opened it."""
     log = MemoryLog()

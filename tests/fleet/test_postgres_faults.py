@@ -20,10 +20,15 @@ from amplitude_async.exceptions import (
     LogRefusedError,
     LogUnreachableError,
 )
-from amplitude_async.fleet.log import Place
 from amplitude_async.fleet.postgres import PostgresLog
 from amplitude_async.fleet.postgres.faults import connection_fault, statement_fault
-from amplitude_async.testing.log_contract import collect, ids_of, make_chunk, until
+from amplitude_async.testing.log_contract import (
+    PLACE,
+    collect,
+    ids_of,
+    make_chunk,
+    until,
+)
 from tests.conftest import self_signed
 from tests.fleet.postgres_server import (
     Pooler,
@@ -39,7 +44,6 @@ from tests.fleet.syncs import counted_syncs
 
 __all__ = ["pooler", "postgres_log", "postgres_server", "project_name"]
 
-PLACE = Place("amplitude", 0)
 MUCH = 64 * 1024 * 1024
 
 
@@ -295,6 +299,26 @@ async def test_the_next_host_is_tried(
         async with opened(dsn, project_name, timeout=3) as log:
             await log.publish(make_chunk(1))
             assert await ids_in(log) == ids_of([make_chunk(1)])
+
+
+async def test_who_loses_patience_with_a_host_begins_with_the_next(
+    postgres_server: Server, project_name: str
+) -> None:
+    """A client waits less for the whole log than the log may for one host."""
+    async with Wire(postgres_server.port).open() as wire:
+        wire.cut()
+        port = postgres_server.port
+        hosts = f"127.0.0.1:{wire.port},127.0.0.1:{port}"
+        await PostgresLog(postgres_server.dsn, project=project_name).setup()
+        dsn = postgres_server.dsn.replace(f"127.0.0.1:{port}", hosts)
+        log = PostgresLog(dsn, project=project_name, timeout=60)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await log.open()
+        async with asyncio.timeout(20):
+            await log.open()
+            await log.publish(make_chunk(1))
+        await log.close()
 
 
 async def test_encryption_is_what_was_asked_for(

@@ -33,7 +33,7 @@ class Lines:
         self._idle: list[Line] = []
         self._busy: set[Line] = set()
         self._closed = True
-        self._first = 0  # the host that answered last
+        self._first = 0  # the host to try first: the one that answered last
         self._set_seats()
 
     def _set_seats(self) -> None:
@@ -118,8 +118,11 @@ class Lines:
         hosts = self._access.hosts
         limit = max(self._limit / len(hosts), min(self._limit, LEAST_LIMIT))
         fault: LogError | None = None
+        first = self._first
         for number in range(len(hosts)):
-            index = (self._first + number) % len(hosts)
+            index = (first + number) % len(hosts)
+            # Whoever runs out of time here goes on with the next host when asked again.
+            self._first = (index + 1) % len(hosts)
             try:
                 line = await Line.connect(self._access, hosts[index], limit)
             except LogError as error:

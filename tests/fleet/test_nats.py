@@ -41,6 +41,7 @@ from tests.fleet.nats_cluster import (
     running_cluster,
 )
 from tests.fleet.real_servers import project_name
+from tests.fleet.scene import until
 from tests.fleet.syncs import counted_syncs
 
 __all__ = [
@@ -104,16 +105,37 @@ async def change(server: Cluster, stream: str, **settings: Any) -> None:
     assert "error" not in answer
 
 
+def path_of(log: Log) -> str:
+    """Name stream and consumer of the place, as JetStream's subjects do."""
+    return f"AX_{log.project}.amplitude_0"
+
+
+async def pull(
+    client: Any, log: Log, inbox: str, *, expires: float, pin: str = ""
+) -> None:
+    """Ask the consumer for one message, as a client would that knows nothing of us."""
+    request = {
+        "batch": 1,
+        "expires": int(expires * 1e9),
+        "group": "relay",
+        "id": pin,
+    }
+    subject = f"$JS.API.CONSUMER.MSG.NEXT.{path_of(log)}"
+    await client.publish(subject, json.dumps(request).encode(), reply=inbox)
+
+
+async def unpin(server: Cluster, log: Log) -> None:
+    """Take the pin from whoever has it."""
+    await ask(server, f"CONSUMER.UNPIN.{path_of(log)}", {"group": "relay"})
+
+
 async def plain_read(server: Cluster, log: JetStreamLog) -> bytes | None:
     """Read one message, or None, as a client would that knows nothing of us."""
-    path = f"AX_{log.project}.amplitude_0"
-    await ask(server, f"CONSUMER.UNPIN.{path}", {"group": "relay"})
+    await unpin(server, log)
     client = await nats.connect(server.url)
     inbox = client.new_inbox()
     plain = await client.subscribe(inbox)
-    request = {"batch": 1, "expires": 500_000_000, "group": "relay"}
-    subject = f"$JS.API.CONSUMER.MSG.NEXT.{path}"
-    await client.publish(subject, json.dumps(request).encode(), reply=inbox)
+    await pull(client, log, inbox, expires=0.5)
     answer = await plain.next_msg(PATIENCE)
     await client.close()
     # Its end without a message has a status: 408, or 423 for a foreign pin.
@@ -128,7 +150,7 @@ def resets_of(claim: Claim) -> int:
 
 async def consumer_of(server: Cluster, log: JetStreamLog) -> dict[str, Any]:
     """Tell what the consumer of the place says of itself."""
-    return await ask(server, f"CONSUMER.INFO.AX_{log.project}.amplitude_0")
+    return await ask(server, f"CONSUMER.INFO.{path_of(log)}")
 
 
 async def left_in(server: Cluster, log: JetStreamLog) -> int:
@@ -265,9 +287,8 @@ async def test_a_wrong_setting_of_a_consumer_is_refused(
     """By name at start."""
     log = jetstream()
     await log.setup()
-    path = f"AX_{log.project}.amplitude_0"
-    config = (await ask(nats_server, f"CONSUMER.INFO.{path}"))["config"]
-    subject = f"CONSUMER.CREATE.{path}.{config['filter_subject']}"
+    config = (await consumer_of(nats_server, log))["config"]
+    subject = f"CONSUMER.CREATE.{path_of(log)}.{config['filter_subject']}"
     changed = {**config, "max_deliver": 5}
     body = {"stream_name": f"AX_{log.project}", "config": changed, "action": ""}
     assert "error" not in await ask(nats_server, subject, body)
@@ -389,12 +410,9 @@ async def test_a_stolen_delivery_is_noticed(
     client = await nats.connect(nats_server.url)
     inbox = client.new_inbox()
     thief = await client.subscribe(inbox)
-    path = f"AX_{log.project}.amplitude_0"
-    request = {"batch": 1, "expires": 20_000_000_000, "group": "relay"}
-    body = json.dumps(request).encode()
-    await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{path}", body, reply=inbox)
+    await pull(client, log, inbox, expires=20.0)
     await client.flush()
-    await ask(nats_server, f"CONSUMER.UNPIN.{path}", {"group": "relay"})
+    await unpin(nats_server, log)
     chunks = [make_chunk(number) for number in range(1, 30)]
     for chunk in chunks:
         await log.publish(chunk)
@@ -410,9 +428,7 @@ async def test_a_claim_that_nobody_keeps_stops_to_read(jetstream: Make) -> None:
     dead = await claimed(log, "dead", LEASE)
     claim = await claimed(heir, "heir")
     assert isinstance(dead, JetStreamClaim)
-    async with asyncio.timeout(PATIENCE):
-        while not dead.ended:
-            await asyncio.sleep(0.02)
+    await until(lambda: dead.ended)
     chunks = [make_chunk(number) for number in range(9)]
     for chunk in chunks:
         await heir.publish(chunk)
@@ -425,27 +441,18 @@ async def test_a_pin_that_another_keeps_is_won(
     """A request of a relay that is no holder any more may be the first in the queue."""
     log = await opened(jetstream())
     client = await nats.connect(nats_server.url)
-    inbox, ended = client.new_inbox(), asyncio.Event()
-    path = f"AX_{log.project}.amplitude_0"
-
-    async def ask_on(pin: str = "") -> None:
-        request = {"batch": 1, "expires": 30_000_000_000, "group": "relay", "id": pin}
-        body = json.dumps(request).encode()
-        await client.publish(f"$JS.API.CONSUMER.MSG.NEXT.{path}", body, reply=inbox)
+    inbox = client.new_inbox()
 
     async def keep(message: Any) -> None:
-        if message.headers.get("Status") == "423":
-            ended.set()
-        else:
-            await ask_on(message.headers["Nats-Pin-Id"])
+        if message.headers.get("Status") != "423":
+            pin = message.headers["Nats-Pin-Id"]
+            await pull(client, log, inbox, expires=30.0, pin=pin)
 
     await client.subscribe(inbox, cb=keep)
-    await ask_on()
+    await pull(client, log, inbox, expires=30.0)
     await client.flush()
     claim = await claimed(log, "relay")
-    async with asyncio.timeout(PATIENCE):
-        while resets_of(claim) < 1:
-            await asyncio.sleep(0.02)
+    await until(lambda: resets_of(claim) > 0)
     chunks = [make_chunk(number) for number in range(9)]
     for chunk in chunks:
         await log.publish(chunk)
@@ -468,11 +475,9 @@ async def test_what_was_read_is_acknowledged_though_much_is_not(
         # It reads ahead as much as it ever does.
         while (await consumer_of(nats_server, log))["num_ack_pending"] < 9:
             await asyncio.sleep(0.02)
-    path = f"AX_{log.project}.amplitude_0"
-    await ask(nats_server, f"CONSUMER.UNPIN.{path}", {"group": "relay"})
+    await unpin(nats_server, log)
+    await until(lambda: resets_of(claim) > resets)
     async with asyncio.timeout(PATIENCE):
-        while resets_of(claim) == resets:
-            await asyncio.sleep(0.02)
         while (await left_in(nats_server, log)) > 11:
             with contextlib.suppress(LogError):
                 await claim.acknowledge([chunk.position for chunk in found])
@@ -589,9 +594,7 @@ class Traffic:
     async def goes_on(self) -> None:
         """Wait until as many chunks as a second brings have been read."""
         goal = len(self.read) + 200
-        async with asyncio.timeout(PATIENCE):
-            while len(self.read) < goal:
-                await asyncio.sleep(0.02)
+        await until(lambda: len(self.read) >= goal)
 
 
 @pytest.mark.parametrize(

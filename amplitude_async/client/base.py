@@ -14,6 +14,7 @@ from amplitude_async.client.destination import (
 )
 from amplitude_async.client.life import Life, State
 from amplitude_async.client.timeline import PluginDrop, finish_at_once
+from amplitude_async.client.within import accept_within
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.deciding.health import Health
@@ -215,13 +216,13 @@ class BaseClient(Life):
         first, *others = due
         if others:
             event = self._stamp(event)
+        if via is not None:
+            return await accept_within(via, event, due, self._own)
         # The first comes last: where it is full and raises, the others have theirs.
         for destination in others:
             made = await _hand_over(event, destination, may_wait=may_wait)
             if made.at_door:
                 self._in_one_go = 0
-        if via is not None and first is self._own:
-            return await self._own.accept_in(via, event)
         return await _hand_over(event, first, may_wait=may_wait)
 
     def _submit_nowait(self, event: Any) -> Delivery:

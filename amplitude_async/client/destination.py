@@ -159,6 +159,11 @@ class EngineDestination(Plugin):
         return self._engine.plain
 
     @property
+    def hands_over(self) -> bool:
+        """True where a log is in the place of the server."""
+        return self._engine.outbox.has_log
+
+    @property
     def is_watched(self) -> bool:
         """True where a test takes the events, or its guard would reject them."""
         return self._engine.is_watched

@@ -37,8 +37,7 @@ class Engine:
 
     def __init__(self, site: Site, storage: Storage) -> None:
         self._site = site
-        self._closed = False
-        self._ended = False
+        self._closed = self._ended = False
         self._interrupted: set[int] = set()
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None

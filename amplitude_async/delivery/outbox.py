@@ -22,6 +22,11 @@ class Outbox:
     def __repr__(self) -> str:
         return f"<Outbox to {self._site.handover!r}>"
 
+    @property
+    def has_log(self) -> bool:
+        """True where there is a log to put events into."""
+        return self._site.handover is not None
+
     async def accept(self, connection: Any, record: Record) -> Delivery:
         """Accept an event into the log.
 

@@ -8,6 +8,7 @@ import pytest
 from amplitude_async import (
     Amplitude,
     DeliveryStatus,
+    DestinationPlugin,
     Event,
     Identify,
     Plugin,
@@ -17,7 +18,8 @@ from amplitude_async.exceptions import ConfigurationError, LogError, LogRefusedE
 from amplitude_async.fleet.codec import decode, partition_of
 from amplitude_async.fleet.log import Chunk
 from amplitude_async.fleet.memory import MemoryLog
-from tests.fleet.scene import names_in
+from amplitude_async.mparticle import MParticle, MParticleDestination
+from tests.fleet.scene import contents, names_in
 
 __all__: list[str] = []
 
@@ -147,3 +149,67 @@ async def test_a_client_without_a_log_says_so(
     client = connect()
     with pytest.raises(ConfigurationError, match="handover="):
         await client.track("E", user_id="user-1", via=Connection())
+
+
+# Several destinations ---------------------------------------------------------
+
+
+class Seen(DestinationPlugin):
+    """A destination that sends by itself."""
+
+    name = "seen"
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    async def execute(self, event: Event) -> None:
+        """Note what came."""
+        self.names.append(event.event_type)
+
+
+async def test_another_destination_that_hands_over_commits_as_well(
+    accounted: Account,
+) -> None:
+    """Or not at all: each vendor's form of the event is in the transaction."""
+    log = DatabaseLog()
+    mparticle = MParticle(handover=log, environment="development")
+    plugins = [MParticleDestination(mparticle)]
+    client = accounted(Amplitude(handover=log, plugins=plugins))
+    connection = Connection()
+    await client.track("E", user_id="user-1", via=connection)
+    await client.flush()
+    assert await contents(log) == await contents(log, "mparticle") == []
+    await log.commit(connection)
+    assert await names_in(log) == ["E"]
+    [record] = await contents(log, "mparticle")
+    assert b'"E"' in record.body
+    assert client.stats.destinations["mparticle"].handed_over == 1
+
+
+async def test_where_a_log_refuses_no_other_destination_has_the_event(
+    accounted: Account,
+) -> None:
+    """A verb that raised has accepted nothing."""
+    log, seen = DatabaseLog(), Seen()
+    client = accounted(Amplitude(handover=log, plugins=[seen]))
+    log.error = LogRefusedError("no right")
+    with pytest.raises(LogRefusedError):
+        await client.track("E0", user_id="user-1", via=Connection())
+    log.error = None
+    await client.track("E1", user_id="user-1", via=Connection())
+    await client.flush()
+    assert seen.names == ["E1"]
+
+
+async def test_without_the_own_destination_another_log_is_looked_for(
+    accounted: Account,
+) -> None:
+    """There is none: nobody is to believe that the event commits."""
+    seen = Seen()
+    client = accounted(Amplitude(handover=DatabaseLog(), plugins=[seen]))
+    await client.start()
+    await client.remove("amplitude")
+    with pytest.raises(ConfigurationError, match="via= needs a log"):
+        await client.track("E", user_id="user-1", via=Connection())
+    await client.flush()
+    assert not seen.names

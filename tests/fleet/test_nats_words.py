@@ -24,7 +24,7 @@ from amplitude_async.fleet.nats.api import ApiError, failure, timestamp
 def test_an_error_is_told_by_its_number(
     code: int, words: str, kind: type[LogError]
 ) -> None:
-    """Spec fleet.md section 7: full, too large, refused, and all others."""
+    """By its own error: full, too large, refused, and all others."""
     found = failure({"error": {"code": 503, "err_code": code, "description": words}})
 
     assert type(found) is kind

@@ -15,7 +15,18 @@ from amplitude_async.exceptions import (
 )
 from amplitude_async.fleet.nats.wire import Message, Wire
 
-__all__ = ["Api", "ApiError", "Stored", "failure", "stored", "timestamp"]
+__all__ = [
+    "ATTEMPT",
+    "LIMIT",
+    "NOT_FOUND",
+    "PAUSE",
+    "Api",
+    "ApiError",
+    "Stored",
+    "failure",
+    "stored",
+    "timestamp",
+]
 
 # As long as an election takes as a rule; the worst ones take twice that.
 LIMIT: Final = 5.0
@@ -30,6 +41,8 @@ NO_PEERS: Final = 10005
 FULL: Final = (10023, 10028, 10047)
 NOT_STORED: Final = 10077
 TOO_LARGE: Final = 10054
+NO_MESSAGE: Final = 10057
+WRONG_STREAM: Final = 10060
 
 
 class ApiError(LogError):
@@ -65,7 +78,7 @@ def failure(answer: Mapping[str, Any]) -> LogError | None:
         return LogFullError(msg)
     if code == TOO_LARGE:
         return ChunkTooLargeError(f"{words} ({code})")
-    if code == 10060:
+    if code == WRONG_STREAM:
         msg = f"{words} ({code}): run `amplitude-async relay setup`"
         return LogRefusedError(msg)
     return ApiError(code, words)
@@ -245,7 +258,7 @@ class Api:
         try:
             await self.call(f"STREAM.MSG.DELETE.{stream}", body)
         except ApiError as error:
-            if error.code not in NOT_FOUND and error.code != 10057:
+            if error.code not in NOT_FOUND and error.code != NO_MESSAGE:
                 raise
 
     async def info(self, stream: str, **body: Any) -> dict[str, Any] | None:

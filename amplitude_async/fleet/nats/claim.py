@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from amplitude_async.exceptions import LogError
 from amplitude_async.fleet.log import Claim, Place, StoredChunk
 from amplitude_async.fleet.nats.consumer import Consumer
-from amplitude_async.fleet.nats.lease import Lease
+from amplitude_async.fleet.nats.lease import PlaceLease
 from amplitude_async.fleet.nats.reader import Reader
 
 __all__ = ["JetStreamClaim"]
@@ -22,7 +22,7 @@ class JetStreamClaim(Claim):
     """
 
     def __init__(
-        self, place: Place, lease: Lease, reader: Reader, consumer: Consumer
+        self, place: Place, lease: PlaceLease, reader: Reader, consumer: Consumer
     ) -> None:
         self.place = place
         self._lease = lease

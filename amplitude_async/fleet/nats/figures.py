@@ -4,7 +4,7 @@ from typing import Final
 
 from amplitude_async.fleet.log import Backlog, Place
 from amplitude_async.fleet.nats.api import Api, Stored, timestamp
-from amplitude_async.fleet.nats.lease import Record
+from amplitude_async.fleet.nats.lease import Entry
 from amplitude_async.fleet.nats.plan import Plan
 
 __all__ = ["Figures"]
@@ -43,11 +43,8 @@ class Figures:
             counts.update(page)
             if not page or len(counts) >= answer.get("total", 0):
                 break
-        pattern = f"ax_held.{self._plan.project}.lease.>"
-        leases = {
-            self._plan.place(found.subject): Record.read(found)
-            for found in await self._api.latest(self._plan.held, [pattern])
-        }
+        found = await self._api.latest(self._plan.held, [self._plan.lease_subjects])
+        leases = {self._plan.place(one.subject): Entry.read(one) for one in found}
         waiting = {self._plan.place(subject): n for subject, n in counts.items()}
         return [
             await self._of(place, waiting.get(place, 0), leases.get(place), now)
@@ -55,7 +52,7 @@ class Figures:
         ]
 
     async def _of(
-        self, place: Place, chunks: int, lease: Record | None, now: float
+        self, place: Place, chunks: int, lease: Entry | None, now: float
     ) -> Backlog:
         holder = None
         if lease is not None and lease.holder and now - lease.at < lease.lease:

@@ -15,14 +15,14 @@ from amplitude_async.exceptions import LogError
 from amplitude_async.fleet.nats.api import LIMIT, Api, Stored
 from amplitude_async.fleet.nats.plan import Plan
 
-__all__ = ["Lease", "Record", "Sentinel"]
+__all__ = ["Entry", "PlaceLease", "Sentinel"]
 
 LOOK: Final = 0.25
 BRIEF: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class Entry:
     """What a lease, or a relay that lives, says of itself."""
 
     sequence: int
@@ -100,7 +100,7 @@ class Sentinel:
         self._seen.clear()
 
     async def _watch(self) -> None:
-        subjects = [f"ax_held.{self._plan.project}.lease.>"]
+        subjects = [self._plan.lease_subjects]
         while True:
             # What was not seen has not stood still: a failed look only takes longer.
             with suppress(LogError):
@@ -109,7 +109,7 @@ class Sentinel:
             await asyncio.sleep(LOOK)
 
 
-class Lease:
+class PlaceLease:
     """The lease of one place, held or asked for by one holder.
 
     Args:
@@ -136,17 +136,17 @@ class Lease:
 
     def __repr__(self) -> str:
         state = "lost" if self.lost else f"record {self._sequence}"
-        return f"<Lease of {self._subject} for {self._holder}: {state}>"
+        return f"<PlaceLease of {self._subject} for {self._holder}: {state}>"
 
     async def take(self, sentinel: Sentinel) -> bool:
         """Take the place where it is free, or its holder silent for its lease."""
         moment = asyncio.get_running_loop().time()
         found = await self._api.last(self._stream, self._subject)
         if found is not None:
-            record = Record.read(found)
+            entry = Entry.read(found)
             still = sentinel.note(self._subject, found.sequence)
-            others = record.holder not in ("", self._holder)
-            if others and still < record.lease:
+            others = entry.holder not in ("", self._holder)
+            if others and still < entry.lease:
                 return False
             self._sequence = found.sequence
         return await self._write(self._holder, moment)
@@ -192,18 +192,18 @@ class Lease:
         """Ask the log whether the place is still this holder's."""
         if not self.lost:
             found = await self._api.last(self._stream, self._subject, limit=limit)
-            self.lost = found is None or Record.read(found).token != self._token
+            self.lost = found is None or Entry.read(found).token != self._token
         return not self.lost
 
     async def _write(self, holder: str, moment: float) -> bool:
-        body = Record.write(holder, self._length, self._token)
+        body = Entry.write(holder, self._length, self._token)
         for _ in range(2):
             sequence = await self._api.put(self._subject, body, self._sequence)
             if sequence is not None:
                 self._note(sequence, moment)
                 return True
             found = await self._api.last(self._stream, self._subject)
-            if found is None or Record.read(found).token != self._token:
+            if found is None or Entry.read(found).token != self._token:
                 return False
             if found.data == body:
                 # The answer was lost, and the record was not.

@@ -8,7 +8,7 @@ from amplitude_async.fleet.log import StoredChunk
 from amplitude_async.fleet.nats.plan import NANOSECONDS
 from amplitude_async.fleet.nats.wire import Message
 
-__all__ = ["Delivery", "Ledger", "delivery_of"]
+__all__ = ["Arrival", "Ledger", "arrival_of"]
 
 # $JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>;
 # newer servers may put a domain and an account in front of the stream.
@@ -17,7 +17,7 @@ _SHORT_START: Final = 4
 _LONG_START: Final = 6
 
 
-class Delivery(NamedTuple):
+class Arrival(NamedTuple):
     """What the subject to acknowledge to says of a message."""
 
     position: int
@@ -28,14 +28,14 @@ class Delivery(NamedTuple):
     """How many more the consumer had to deliver after this one."""
 
 
-def delivery_of(reply: str) -> Delivery | None:
+def arrival_of(reply: str) -> Arrival | None:
     """Read it; None where it is no message of a consumer."""
     parts = reply.split(".")
     if not reply.startswith("$JS.ACK.") or len(parts) < _SHORT:
         return None
     start = _SHORT_START if len(parts) == _SHORT else _LONG_START
     _, position, number, nanoseconds, pending = map(int, parts[start : start + 5])
-    return Delivery(position, number, nanoseconds / NANOSECONDS, pending)
+    return Arrival(position, number, nanoseconds / NANOSECONDS, pending)
 
 
 class Ledger:
@@ -63,13 +63,13 @@ class Ledger:
         """True where something can be read."""
         return bool(self._ready)
 
-    def came(self, delivery: Delivery, message: Message) -> str | None:
+    def came(self, arrival: Arrival, message: Message) -> str | None:
         """Take a chunk in.
 
         Returns:
             Where to acknowledge it at once: it was decided, and the log does not know.
         """
-        position = delivery.position
+        position = arrival.position
         if position <= self.last:
             if position not in self._due:
                 return message.reply
@@ -81,7 +81,7 @@ class Ledger:
             return message.reply
         self._due[position] = message.reply
         name = message.headers.get("Nats-Msg-Id", "")
-        chunk = StoredChunk(position, name, message.data, delivery.stored_at)
+        chunk = StoredChunk(position, name, message.data, arrival.stored_at)
         self._ready.append(chunk)
         self.size += len(chunk.data)
         return None

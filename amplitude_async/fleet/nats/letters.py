@@ -1,7 +1,6 @@
 """Dead letters: each has a subject of its own, and so the log keeps one of each key."""
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Final
@@ -41,11 +40,7 @@ class Letters:
                     raise result
 
     async def _bury(self, letter: Letter) -> None:
-        name = hashlib.sha256(letter.key.encode()).hexdigest()[:32]
-        place = letter.place
-        subject = (
-            f"ax_dead.{self._plan.project}.{place.destination}.{place.partition}.{name}"
-        )
+        subject = self._plan.letter_subject(letter.place, letter.key)
         said = {
             "key": letter.key,
             "code": letter.code,
@@ -58,13 +53,12 @@ class Letters:
 
     async def read(self, after: int, limit: int) -> list[BuriedLetter]:
         """Read letters above a position, in order."""
-        pattern = f"ax_dead.{self._plan.project}.>"
         found: list[BuriedLetter] = []
         while len(found) < limit:
             start = (found[-1].position if found else after) + 1
             batch = await self._api.batch(
                 self._plan.dead,
-                pattern,
+                self._plan.letter_subjects,
                 max(start, 1),
                 most=limit - len(found),
                 max_bytes=BATCH_BYTES,

@@ -23,7 +23,7 @@ from amplitude_async.fleet.nats.claim import JetStreamClaim
 from amplitude_async.fleet.nats.consumer import Consumer
 from amplitude_async.fleet.nats.figures import Figures
 from amplitude_async.fleet.nats.keeping import Keeper
-from amplitude_async.fleet.nats.lease import Lease, Sentinel
+from amplitude_async.fleet.nats.lease import PlaceLease, Sentinel
 from amplitude_async.fleet.nats.letters import Letters
 from amplitude_async.fleet.nats.monitoring import durability, read_monitoring
 from amplitude_async.fleet.nats.plan import MOST_PARTITIONS, PROJECT, Plan
@@ -223,14 +223,14 @@ class JetStreamLog(Log):
         """Claim a place that is free, or whose holder's lease has run out."""
         self._sentinel.begin()
         keeper = Keeper(self._wire, self._plan)
-        holding = Lease(
+        place_lease = PlaceLease(
             self._api,
             self._plan.held,
             self._plan.lease_subject(place),
             holder=holder,
             length=lease,
         )
-        if not await holding.take(self._sentinel):
+        if not await place_lease.take(self._sentinel):
             return None
 
         async def ready() -> None:
@@ -240,12 +240,12 @@ class JetStreamLog(Log):
         reader = Reader(
             self._wire,
             consumer,
-            lease=holding,
+            lease=place_lease,
             ready=ready,
             window=max(READ_AHEAD, 2 * self.max_chunk_bytes),
         )
         reader.begin()
-        claim = JetStreamClaim(place, holding, reader, consumer)
+        claim = JetStreamClaim(place, place_lease, reader, consumer)
         self._claims = {other for other in self._claims if not other.ended} | {claim}
         return claim
 

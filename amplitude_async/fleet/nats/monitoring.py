@@ -58,15 +58,15 @@ async def durability(urls: Iterable[str], needed: int) -> tuple[bool, list[str]]
     warnings: list[str] = []
     synced: set[str] = set()
     for url, answer in zip(urls, answers, strict=True):
-        shown = str(getattr(url, "shown", url))
+        where = str(getattr(url, "shown", url))
         config = answer.get("config") or {}
         if not answer:
-            warnings.append(f"{NOT_SYNCED}: {shown} does not answer")
+            warnings.append(f"{NOT_SYNCED}: {where} does not answer")
         elif config.get("sync_always") is True:
             synced.add(str(answer.get("server_id", url)))
         else:
             warnings.append(
-                f"{NOT_SYNCED}: the server at {shown} has no `sync_interval: always` "
+                f"{NOT_SYNCED}: the server at {where} has no `sync_interval: always` "
                 "in its jetstream block; add it"
             )
     if len(synced) < needed and not warnings:

@@ -1,19 +1,30 @@
 """What streams and consumers must be like, and what is wrong with those that are not.
 
 Each setting that is not the server's default is here because something was lost or
-disordered without it; `fleet.md` of the specification has the story of each.
+disordered without it.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final
 
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.fleet.log import Place
 from amplitude_async.shown import shown
 
-__all__ = ["GROUP", "KNOWN_DESTINATIONS", "Plan", "check", "seconds"]
+__all__ = [
+    "GROUP",
+    "MAX_ACK_PENDING",
+    "MOST_PARTITIONS",
+    "NANOSECONDS",
+    "PROJECT",
+    "Plan",
+    "check",
+    "differences",
+    "seconds",
+]
 
 NANOSECONDS: Final = 1_000_000_000
 GROUP: Final = "relay"
@@ -27,10 +38,12 @@ ACK_WAIT: Final = 30
 PRIORITY_TIMEOUT: Final = 10
 MAX_ACK_PENDING: Final = 2_000
 MOST_PARTITIONS: Final = 1_024
+# Digits of a hash: a key may have characters that no subject has.
+LETTER_NAME: Final = 32
 
-# An unset field of an answer means the same as these.
 # What an operator may have given more of, and nobody takes back.
 _AT_LEAST: Final = ("max_bytes", "num_replicas")
+# An unset field of an answer means the same as these.
 _EMPTY: Final[tuple[Any, ...]] = (None, 0, "", False, -1, [], {})
 
 
@@ -80,10 +93,29 @@ class Plan:
         """Where the lease of a place is kept."""
         return f"ax_held.{self.project}.lease.{place.destination}.{place.partition}"
 
+    @property
+    def lease_subjects(self) -> str:
+        """Where the leases of all places are kept."""
+        return f"ax_held.{self.project}.lease.>"
+
     def relay_subject(self, destination: str, holder: str) -> str:
         """Where it is kept that a relay lives; any holder's name makes a legal one."""
         name = holder.encode().hex()
         return f"ax_held.{self.project}.relay.{destination}.{name}"
+
+    def relay_subjects(self, destination: str) -> str:
+        """Where it is kept which relays of a destination live."""
+        return f"ax_held.{self.project}.relay.{destination}.*"
+
+    def letter_subject(self, place: Place, key: str) -> str:
+        """Where the dead letter of a key is kept; any key makes a legal one."""
+        name = sha256(key.encode()).hexdigest()[:LETTER_NAME]
+        return f"ax_dead.{self.project}.{place.destination}.{place.partition}.{name}"
+
+    @property
+    def letter_subjects(self) -> str:
+        """Where all dead letters are kept."""
+        return f"ax_dead.{self.project}.>"
 
     def streams(self, partitions: int) -> list[dict[str, Any]]:
         """Give the settings of all streams."""
@@ -112,7 +144,7 @@ class Plan:
             {
                 **shared,
                 "name": self.dead,
-                "subjects": [f"ax_dead.{self.project}.>"],
+                "subjects": [self.letter_subjects],
                 "retention": "limits",
                 "max_bytes": self.dead_max_bytes,
             },
@@ -192,13 +224,13 @@ def check(wanted: Mapping[str, Any], found: Mapping[str, Any], what: str) -> Non
     """
     for name, there, value in differences(wanted, found):
         msg = (
-            f"{what} has {name}={_shown(name, there)}, which must be "
-            f"{_shown(name, value)}: run `amplitude-async relay setup`, or set it so"
+            f"{what} has {name}={_in_words(name, there)}, which must be "
+            f"{_in_words(name, value)}: run `amplitude-async relay setup`, or set it so"
         )
         raise ConfigurationError(msg)
 
 
-def _shown(name: str, value: Any) -> str:
+def _in_words(name: str, value: Any) -> str:
     if isinstance(value, int) and ("wait" in name or "window" in name or "age" in name):
         return f"{value / NANOSECONDS:g}s"
     return repr(value)

@@ -11,15 +11,20 @@ from amplitude_async.exceptions import (
     LogUnreachableError,
 )
 from amplitude_async.fleet.log import Chunk
-from amplitude_async.fleet.nats.api import NOT_FOUND, Api, ApiError, failure
+from amplitude_async.fleet.nats.api import (
+    ATTEMPT,
+    LIMIT,
+    NOT_FOUND,
+    PAUSE,
+    Api,
+    ApiError,
+    failure,
+)
 from amplitude_async.fleet.nats.plan import Plan
 from amplitude_async.fleet.nats.wire import Wire
 
 __all__ = ["Publisher"]
 
-LIMIT: Final = 5.0
-ATTEMPT: Final = 1.5
-PAUSE: Final = 0.1
 BRIEF: Final = 1.0
 _CERTAIN: Final = (LogFullError, LogRefusedError, ChunkTooLargeError)
 

@@ -14,8 +14,8 @@ from typing import Final
 from amplitude_async.exceptions import LogError
 from amplitude_async.fleet.log import StoredChunk
 from amplitude_async.fleet.nats.consumer import HEARTBEAT, Consumer
-from amplitude_async.fleet.nats.lease import Lease
-from amplitude_async.fleet.nats.ledger import Ledger, delivery_of
+from amplitude_async.fleet.nats.lease import PlaceLease
+from amplitude_async.fleet.nats.ledger import Ledger, arrival_of
 from amplitude_async.fleet.nats.plan import MAX_ACK_PENDING
 from amplitude_async.fleet.nats.pulls import Pulls
 from amplitude_async.fleet.nats.session import Session, State
@@ -55,7 +55,7 @@ class Reader:
         wire: Wire,
         consumer: Consumer,
         *,
-        lease: Lease,
+        lease: PlaceLease,
         ready: Callable[[], Awaitable[None]],
         window: int,
     ) -> None:
@@ -287,15 +287,15 @@ class Reader:
         if session is not self._session:
             return
         session.heard_at = self._now()
-        delivery = delivery_of(message.reply)
-        if delivery is None:
+        arrival = arrival_of(message.reply)
+        if arrival is None:
             name = session.ended_pull(message)
             if name is not None:
                 self._pulls.ended(name)
         else:
             self._pulls.came(len(message.data))
-            if session.accepts(delivery, message):
-                again = self._ledger.came(delivery, message)
+            if session.accepts(arrival, message):
+                again = self._ledger.came(arrival, message)
                 if again is not None:
                     # It was acknowledged, and the log does not know: it is told again.
                     await self._consumer.acknowledge([again], confirm=False)

@@ -3,7 +3,7 @@
 from typing import Final
 
 from amplitude_async.fleet.nats.api import Api
-from amplitude_async.fleet.nats.lease import Record, Sentinel
+from amplitude_async.fleet.nats.lease import Entry, Sentinel
 from amplitude_async.fleet.nats.plan import Plan
 
 __all__ = ["Roster"]
@@ -32,18 +32,18 @@ class Roster:
     async def announce(self, destination: str, holder: str, lease: float) -> int:
         """Say that a relay lives; returns how many do, this one included."""
         own = self._plan.relay_subject(destination, holder)
-        await self._api.write(own, Record.write(holder, lease, ""))
-        pattern = f"ax_held.{self._plan.project}.relay.{destination}.*"
-        found = await self._api.latest(self._plan.held, [pattern])
+        await self._api.write(own, Entry.write(holder, lease, ""))
+        subjects = self._plan.relay_subjects(destination)
+        found = await self._api.latest(self._plan.held, [subjects])
         newest = max((message.at for message in found), default=0.0)
         live = {own}
         for message in found:
-            record = Record.read(message)
+            entry = Entry.read(message)
             age = newest - message.at
             still = self._sentinel.note(message.subject, message.sequence)
-            if max(age, still) < record.lease:
+            if max(age, still) < entry.lease:
                 live.add(message.subject)
-            elif age > record.lease * FORGOTTEN:
+            elif age > entry.lease * FORGOTTEN:
                 await self._api.delete(self._plan.held, message.sequence)
         return len(live)
 

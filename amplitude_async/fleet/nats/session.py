@@ -4,7 +4,7 @@ import secrets
 from enum import Enum
 from typing import Final
 
-from amplitude_async.fleet.nats.ledger import Delivery
+from amplitude_async.fleet.nats.ledger import Arrival
 from amplitude_async.fleet.nats.wire import Message, describe
 
 __all__ = ["Session", "State"]
@@ -36,7 +36,7 @@ class Session:
         self.pin = ""
         self.number = 0
         """Of the last delivery that came since the reset."""
-        self.last = Delivery(0, 0, 0.0, 0)
+        self.last = Arrival(0, 0, 0.0, 0)
         """What the last one said."""
         self.heard_at = now
         self.asked_at = 0.0
@@ -100,20 +100,20 @@ class Session:
         if self._lagging > 1:
             self.broke(f"delivery {said} did not come")
 
-    def accepts(self, delivery: Delivery, message: Message) -> bool:
+    def accepts(self, arrival: Arrival, message: Message) -> bool:
         """Tell whether a message is the next one; a gap ends the session."""
         pin = message.headers.get("Nats-Pin-Id", "")
         if self.state is State.WINNING:
             self.pin = pin or self.pin
-            if not self.pin or delivery.number != 1:
+            if not self.pin or arrival.number != 1:
                 # Somebody had a delivery since the reset: another reset brings it back.
                 return False
             self.state = State.READING
         if self.state is State.BROKEN:
             return False
-        if delivery.number != self.number + 1:
-            self.broke(f"delivery {delivery.number} came after {self.number}")
+        if arrival.number != self.number + 1:
+            self.broke(f"delivery {arrival.number} came after {self.number}")
             return False
-        self.number, self.last = delivery.number, delivery
+        self.number, self.last = arrival.number, arrival
         self._starving = 0
         return True

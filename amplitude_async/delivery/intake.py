@@ -178,7 +178,7 @@ class Intake:
             return self._accept_intercepted(record)
         if not self._journal.claims.takes_appends:
             return self._books.settle_in_turn(record, _FED)
-        if self._journal.bypassed:
+        if self._journal.bypassed and not self._asks_again(record):
             return self._accept_in_memory(record)
         return self._accept_durably(record)
 
@@ -372,6 +372,10 @@ class Intake:
         self._journal.leave_unread(record.id)
         self._alarm.ring()
         return self._books.enter(record)
+
+    def _asks_again(self, record: Record) -> bool:
+        """Say whether an event asks a slow storage: memory has no place for it."""
+        return self._journal.may_work and not self._room.fits(len(record.body))
 
     def _is_overtaking(self, record: Record) -> bool:
         """Say whether an event, let in, would overtake what is in the journal only."""

@@ -94,6 +94,11 @@ class Journal:
         return self._writer.outage.bypassed
 
     @property
+    def may_work(self) -> bool:
+        """True where a bypassed storage was only slow, and that not for long."""
+        return self._writer.outage.brief and not self._opening.late
+
+    @property
     def unread(self) -> int:
         """Records that are in the storage and not in memory."""
         return self._unread.count

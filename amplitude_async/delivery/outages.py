@@ -13,6 +13,8 @@ __all__ = ["TRY_AGAIN_INTERVAL", "Loose", "Outage"]
 TRY_AGAIN_INTERVAL = 60.0
 # One that is slow is mostly busy for a moment: each further time twice as long.
 SLOW_INTERVAL = 1.0
+# One that was slow so often in a row is stuck.
+SLOW_AT_MOST = 3
 
 
 class Outage:
@@ -22,6 +24,7 @@ class Outage:
         self._clock = clock
         self._retry: Timer | None = None
         self._pause = SLOW_INTERVAL
+        self._slow = 0
         self.failed = False
         self.bypassed = False
         """True while events go to memory without asking the storage."""
@@ -29,13 +32,21 @@ class Outage:
     def begin(self, *, slow: bool = False) -> None:
         """The storage failed; ask it again after a while, or soon if it was slow."""
         self.failed = True
+        if not slow:
+            self._slow = SLOW_AT_MOST
         if not self.bypassed:
             self.bypassed = True
             pause = TRY_AGAIN_INTERVAL
             if slow:
-                pause = self._pause
-                self._pause = min(2 * pause, TRY_AGAIN_INTERVAL)
+                pause = min(self._pause, TRY_AGAIN_INTERVAL)
+                self._pause = 2 * pause
+                self._slow += 1
             self._retry = self._clock.call_later(pause, self._try_again)
+
+    @property
+    def brief(self) -> bool:
+        """True while the storage is slow and was not so for long: it may work now."""
+        return self.bypassed and self._slow < SLOW_AT_MOST
 
     def _try_again(self) -> None:
         """Let the next event find out whether the storage works again."""
@@ -46,6 +57,7 @@ class Outage:
         """The storage took a record again."""
         self.failed = self.bypassed = False
         self._pause = SLOW_INTERVAL
+        self._slow = 0
         self.stop()
 
     def stop(self) -> None:

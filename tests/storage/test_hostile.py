@@ -272,6 +272,45 @@ async def test_what_can_never_be_forgotten_is_sent_once_by_each_process() -> Non
     assert second.taken == first.taken  # the same insert_ids
 
 
+async def test_a_moment_of_slowness_costs_no_later_event() -> None:
+    """With memory full nothing else takes them: the storage is asked at once."""
+    rig = Rig(Rows())
+    await rig.engine.start()
+    rig.down = True
+    await rig.track(15)
+    rig.storage.script = {"append": "late"}
+    await rig.track(1)
+    rig.storage.let_go()
+    rig.storage.script = {}
+    slow_until = rig.clock.now()
+    await rig.track(5)
+    assert rig.clock.now() == slow_until
+    assert rig.engine.stats.durable
+    rig.down = False
+    await rig.advance(70.0)
+    stats = rig.engine.stats
+    assert (stats.accepted, stats.delivered, stats.dropped) == (21, 20, 1)
+    await rig.shut_down()
+
+
+async def test_a_storage_that_stays_slow_holds_up_nobody_for_long() -> None:
+    """After a few times it counts as stuck, and verbs return at once."""
+    rig = Rig(Rows())
+    await rig.engine.start()
+    rig.down = True
+    await rig.track(15)
+    rig.storage.script = {"append": "late"}
+    until = rig.clock.now() + 10.0
+    while rig.clock.now() < until:
+        await rig.track(1)
+        await rig.advance(0.1)
+    began = rig.clock.now()
+    await rig.track(100)
+    assert rig.clock.now() == began
+    rig.storage.let_go()
+    await rig.shut_down()
+
+
 # A storage that takes its time to open ------------------------------------------------
 
 

@@ -4,7 +4,6 @@ It keeps every promise of ``Log`` but durability, and can be made to fail.
 """
 
 import asyncio
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -29,6 +28,11 @@ from amplitude_async.fleet.log import (
     Settings,
     StoredChunk,
 )
+from amplitude_async.fleet.project import (
+    check_fixed,
+    check_partitions,
+    check_project,
+)
 from amplitude_async.shown import shown
 
 __all__ = ["MemoryLog"]
@@ -37,8 +41,6 @@ DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 MAX_CHUNK_BYTES: Final = 4 * 1024 * 1024
 # Who publishes a chunk again does so within seconds; servers remember minutes.
 REMEMBERED: Final = 600.0
-MAX_PARTITIONS: Final = 1024
-_PROJECT: Final = re.compile(r"[a-z0-9_-]{1,40}")
 
 
 @dataclass(slots=True)
@@ -233,14 +235,8 @@ class MemoryLog(Log):
         max_bytes: int = DEFAULT_MAX_BYTES,
         clock: Clock | None = None,
     ) -> None:
-        if not isinstance(project, str) or not _PROJECT.fullmatch(project):
-            msg = (
-                f"project={shown(project)} is no name of a project: use 1 to 40 of "
-                "a-z, 0-9, _ and -"
-            )
-            raise ConfigurationError(msg)
-        if partitions is not None:
-            _check_partitions(partitions)
+        check_project(project)
+        check_partitions(partitions)
         self.project = project
         self.max_chunk_bytes = MAX_CHUNK_BYTES
         self._store = _Store(partitions, max_bytes, clock or LoopClock())
@@ -300,20 +296,13 @@ class MemoryLog(Log):
 
     async def setup(self, partitions: int | None = None) -> list[str]:
         """Fix the number of partitions, where that was not done."""
-        if partitions is not None:
-            _check_partitions(partitions)
+        check_partitions(partitions)
         await asyncio.sleep(0)
         there = self._store.partitions
         if there is None:
             self._store.partitions = partitions or 1
             return [f"log {shown(self.project)} made, partitions: {partitions or 1}"]
-        if partitions not in (None, there):
-            msg = (
-                f"partitions={partitions}: log {shown(self.project)} was set up with "
-                f"{there}, and their number is fixed: ask for {there}, or use "
-                "another project"
-            )
-            raise ConfigurationError(msg)
+        check_fixed(self.project, partitions, there)
         return []
 
     async def open(self) -> Settings:
@@ -402,9 +391,3 @@ class MemoryLog(Log):
     def fingerprint(self) -> str:
         """Name the project."""
         return f"memory {self.project}"
-
-
-def _check_partitions(partitions: int) -> None:
-    if not 1 <= partitions <= MAX_PARTITIONS:
-        msg = f"partitions={partitions} cannot be: use 1 to {MAX_PARTITIONS}"
-        raise ConfigurationError(msg)

@@ -13,6 +13,7 @@ from amplitude_async.fleet.log import Place
 from amplitude_async.fleet.nats.api import LIMIT, Api, ApiError
 from amplitude_async.fleet.nats.plan import Plan, check, differences
 from amplitude_async.fleet.nats.wire import Wire
+from amplitude_async.fleet.project import check_fixed
 from amplitude_async.shown import shown
 
 __all__ = ["Keeper"]
@@ -110,13 +111,7 @@ class Keeper:
             # Somebody else may have been faster, with another number.
             found = await self._config(self._plan.stream) or {}
         known = self._plan.partitions_of(found)
-        if partitions not in (None, known):
-            msg = (
-                f"partitions={partitions}, and project {shown(self._plan.project)} was "
-                f"set up with {known}, which is fixed: ask for {known}, or use another "
-                "project"
-            )
-            raise ConfigurationError(msg)
+        check_fixed(self._plan.project, partitions, known)
         for wanted in self._plan.streams(known):
             await self._settle_stream(wanted, done)
         places = self._plan.known_places(known)

@@ -26,12 +26,13 @@ from amplitude_async.fleet.nats.keeping import Keeper
 from amplitude_async.fleet.nats.lease import PlaceLease, Sentinel
 from amplitude_async.fleet.nats.letters import Letters
 from amplitude_async.fleet.nats.monitoring import durability, read_monitoring
-from amplitude_async.fleet.nats.plan import MOST_PARTITIONS, PROJECT, Plan
+from amplitude_async.fleet.nats.plan import Plan
 from amplitude_async.fleet.nats.publishing import Publisher
 from amplitude_async.fleet.nats.reader import Reader
 from amplitude_async.fleet.nats.roster import Roster
 from amplitude_async.fleet.nats.wire import Wire
 from amplitude_async.fleet.opening import Opening
+from amplitude_async.fleet.project import check_partitions, check_project
 from amplitude_async.shown import shown
 
 __all__ = ["JetStreamLog"]
@@ -85,12 +86,7 @@ class JetStreamLog(Log):
         token: str | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        if not isinstance(project, str) or not PROJECT.fullmatch(project):
-            msg = (
-                f"project={shown(project)} must be 1 to 40 of a-z, 0-9, _ and -: "
-                "rename it"
-            )
-            raise ConfigurationError(msg)
+        check_project(project)
         if replicas not in (1, 3, 5):
             msg = f"replicas={shown(replicas)} must be 1, 3 or 5: use 3"
             raise ConfigurationError(msg)
@@ -141,11 +137,7 @@ class JetStreamLog(Log):
             ConfigurationError: a setting that is there cannot be what was asked for.
             LogError: the servers do not answer.
         """
-        if partitions is not None and not 1 <= partitions <= MOST_PARTITIONS:
-            msg = (
-                f"partitions={shown(partitions)} must be 1 to {MOST_PARTITIONS}: use 1"
-            )
-            raise ConfigurationError(msg)
+        check_partitions(partitions)
         # On a connection of its own: nobody has to close a log that was only set up.
         wire = Wire(self._access)
         wire.reopen()

@@ -4,7 +4,6 @@ Each setting that is not the server's default is here because something was lost
 disordered without it.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,9 +16,7 @@ from amplitude_async.shown import shown
 __all__ = [
     "GROUP",
     "MAX_ACK_PENDING",
-    "MOST_PARTITIONS",
     "NANOSECONDS",
-    "PROJECT",
     "Plan",
     "check",
     "differences",
@@ -32,12 +29,10 @@ KNOWN_DESTINATIONS: Final = ("amplitude", "mparticle")
 PARTITIONS_KEY: Final = "amplitude-async-partitions"
 SCHEMA_KEY: Final = "amplitude-async-schema"
 SCHEMA: Final = "1"
-PROJECT: Final = re.compile(r"[a-z0-9_-]{1,40}")
 DUPLICATE_WINDOW: Final = 120
 ACK_WAIT: Final = 30
 PRIORITY_TIMEOUT: Final = 10
 MAX_ACK_PENDING: Final = 2_000
-MOST_PARTITIONS: Final = 1_024
 # Digits of a hash: a key may have characters that no subject has.
 LETTER_NAME: Final = 32
 

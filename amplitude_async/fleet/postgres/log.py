@@ -40,11 +40,8 @@ from amplitude_async.fleet.postgres.sql import (
     WITHDRAW,
     in_schema,
 )
-from amplitude_async.fleet.postgres.tables import (
-    MAX_PARTITIONS,
-    check_version,
-    set_up,
-)
+from amplitude_async.fleet.postgres.tables import check_version, set_up
+from amplitude_async.fleet.project import check_partitions, check_project
 from amplitude_async.shown import shown
 
 __all__ = ["PostgresLog"]
@@ -56,7 +53,6 @@ DEFAULT_SCHEMA: Final = "amplitude_async"
 SETUP_LIMIT: Final = 60.0
 COUNT_LIMIT: Final = 30.0
 LONGEST_TIMEOUT: Final = 60.0
-_PROJECT: Final = re.compile(r"[a-z0-9_-]{1,40}")
 _SCHEMA: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
@@ -94,12 +90,7 @@ class PostgresLog(Log):
         timeout: float = ANSWER_LIMIT,
     ) -> None:
         self._access = read_dsn(dsn)
-        if not isinstance(project, str) or not _PROJECT.fullmatch(project):
-            msg = (
-                f"project={shown(project)} is no name of a project: use 1 to 40 of "
-                "a-z, 0-9, _ and -"
-            )
-            raise ConfigurationError(msg)
+        check_project(project)
         if not isinstance(schema, str) or not _SCHEMA.fullmatch(schema):
             msg = (
                 f"schema={shown(schema)} is no name of a schema: use a-z, 0-9 and _, "
@@ -146,11 +137,7 @@ class PostgresLog(Log):
 
     async def setup(self, partitions: int | None = None) -> list[str]:
         """Make or migrate the tables; hosts may do so at once."""
-        if partitions is not None and (
-            type(partitions) is not int or not 1 <= partitions <= MAX_PARTITIONS
-        ):
-            msg = f"partitions={shown(partitions)}: give 1 to {MAX_PARTITIONS}"
-            raise ConfigurationError(msg)
+        check_partitions(partitions)
         lines = Lines(self._access, self._timeout)
         lines.open()
         try:

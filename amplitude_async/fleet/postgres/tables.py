@@ -5,10 +5,10 @@ from typing import Any, Final
 from amplitude_async.exceptions import ConfigurationError
 from amplitude_async.fleet.postgres.line import Line
 from amplitude_async.fleet.postgres.sql import PROJECT, in_schema
+from amplitude_async.fleet.project import check_fixed
 
-__all__ = ["MAX_PARTITIONS", "VERSION", "check_version", "set_up"]
+__all__ = ["VERSION", "check_version", "set_up"]
 
-MAX_PARTITIONS: Final = 1024
 # Who sets up waits for who does so right now; poolers keep such a lock as well.
 _LOCK: Final = "select pg_advisory_xact_lock(hashtext('amplitude_async.setup'))"
 _THERE: Final = "select to_regclass('ax.version') is not null as there"
@@ -103,12 +103,7 @@ async def set_up(
             count = partitions or 1
             await line.fetch(in_schema(_ADD_PROJECT, schema), project, count)
             return [*done, f"log {project} made, partitions: {count}"]
-        if partitions not in {None, there}:
-            msg = (
-                f"partitions={partitions}: log {project} was set up with {there}, and "
-                f"their number is fixed: ask for {there}, or use another project"
-            )
-            raise ConfigurationError(msg)
+        check_fixed(project, partitions, there)
         return done
 
 

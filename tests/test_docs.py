@@ -222,7 +222,7 @@ def test_the_architecture_page_knows_every_room() -> None:
     page = (DOCS / "architecture.md").read_text(encoding="utf-8")
     named = {Path(name).name for name in re.findall(r"`([\w/]+\.py)`", page)}
     # What lies in these folders is named by the folder.
-    folders = {"models", "demo", "testing", "nats", "postgres", "relay"}
+    folders = {"models", "demo", "testing", "relay"}
     named_by_folder = {
         "cli/emulator.py",
         "cli/spool/commands.py",

@@ -624,6 +624,33 @@ async def test_a_full_log_takes_chunks_again(
         await until(takes)
 
 
+async def test_a_full_log_takes_none_within_a_transaction(
+    postgres_server: Server, project_name: str
+) -> None:
+    """It is told before anything is sent: the transaction goes on without the chunk."""
+    dsn = postgres_server.dsn
+    async with opened(dsn, project_name, max_bytes=100_000) as log:
+        connection = await asyncpg.connect(dsn, ssl=False)
+        numbers = iter(range(100_000))
+
+        async def full() -> bool:
+            try:
+                chunk = make_chunk(next(numbers), data=b"x" * 50_000)
+                await log.publish_in(connection, chunk)
+            except LogFullError:
+                return True
+            return False
+
+        try:
+            await until(full)  # each in a transaction of its own
+            async with connection.transaction():
+                with pytest.raises(LogFullError, match="max_bytes=100000"):
+                    await log.publish_in(connection, make_chunk(next(numbers)))
+                assert await connection.fetchval("select 1") == 1
+        finally:
+            await connection.close()
+
+
 async def test_acknowledged_rows_go_in_time(
     postgres_log: PostgresLog, postgres_server: Server
 ) -> None:

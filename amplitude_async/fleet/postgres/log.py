@@ -224,10 +224,14 @@ class PostgresLog(Log):
 
         Raises:
             ConfigurationError: it is none of these.
+            LogFullError: ``max_bytes`` are there; nothing was sent, and the transaction
+                may go on without the chunk.
             LogError: the database refuses the statement, and as always with it the
                 whole transaction; the driver's own error is the cause.
         """
-        await put(connection, in_schema(PUBLISH, self._schema), self._row(chunk))
+        row = self._row(chunk)
+        self._room.check()
+        await put(connection, in_schema(PUBLISH, self._schema), row)
 
     def _row(self, chunk: Chunk) -> tuple[Any, ...]:
         size = len(chunk.data)

@@ -1,10 +1,11 @@
-"""What commands say to a terminal: refusals, progress, and text from elsewhere."""
+"""What commands say to a terminal: refusals, progress, tables, text from elsewhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -12,12 +13,26 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
+from rich.text import Text
 
 from amplitude_async.shown import printable as spelt_out
 
-__all__ = ["age_in_words", "printable", "progress_bar", "refusal", "size_in_words"]
+__all__ = [
+    "age_in_words",
+    "cell",
+    "fits",
+    "plural",
+    "print_plain",
+    "printable",
+    "progress_bar",
+    "refusal",
+    "size_in_words",
+]
 
 _LONGEST = 1_000
+# Wider than any table: what it would take if it could.
+_UNBOUNDED = 10_000
 _UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
@@ -79,3 +94,25 @@ def size_in_words(count: int) -> str:
         if count < 1000 * size:
             return f"{count / size:.1f} {unit}"
     return f"{count / 1e9:,.1f} GB"
+
+
+def plural(count: int, what: str) -> str:
+    """Count things in words."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def fits(table: Table, console: Console) -> bool:
+    """Say whether a table needs to break no cell."""
+    options = console.options.update(max_width=_UNBOUNDED)
+    return Measurement.get(console, options, table).maximum <= console.width
+
+
+def print_plain(console: Console, text: str, *, style: str | None = None) -> None:
+    """Print text as it is: the terminal breaks it, so that a copied name is whole."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
+
+
+def cell(value: object, longest: int = 80) -> Text:
+    """Show a value as it is: in a plain string, brackets would be markup."""
+    shown = "" if value is None else printable(str(value), longest)
+    return Text(shown or "-")

@@ -17,9 +17,8 @@ from amplitude_async.cli.relay.access import (
 )
 from amplitude_async.cli.relay.tables import letter_json, print_letters
 from amplitude_async.cli.send.moments import milliseconds
-from amplitude_async.cli.spool.tables import plural
 from amplitude_async.cli.stopping import DONE, IN_PART, INCOMPLETE
-from amplitude_async.cli.terminal import printable, refusal
+from amplitude_async.cli.terminal import plural, printable, refusal
 from amplitude_async.exceptions import LogError
 from amplitude_async.fleet.letters import (
     Resend,

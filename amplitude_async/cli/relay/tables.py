@@ -4,22 +4,25 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from amplitude_async.cli.spool.contents import event_type, json_value, moment
-from amplitude_async.cli.spool.tables import plural
-from amplitude_async.cli.terminal import age_in_words, printable, size_in_words
+from amplitude_async.cli.terminal import (
+    age_in_words,
+    cell,
+    fits,
+    plural,
+    print_plain,
+    printable,
+    size_in_words,
+)
 from amplitude_async.exceptions import DamagedChunkError, UnknownSchemaError
 from amplitude_async.fleet.codec import decode
 from amplitude_async.fleet.log import Backlog, BuriedLetter, Settings
 from amplitude_async.storage.base import Record
 
 __all__ = ["Status", "letter_json", "print_letters", "print_status", "status_json"]
-
-# Wider than any table: what it would take if it could.
-_UNBOUNDED = 10_000
 
 
 class Status(NamedTuple):
@@ -72,20 +75,20 @@ def print_status(status: Status, console: Console) -> None:
     """Print a row for each place, and what is to be said of all."""
     partitions = plural(status.settings.partitions, "partition")
     synced = "on disk" if status.settings.synced else "in memory"
-    _print_plain(
+    print_plain(
         console,
         f"{status.name}, project {printable(status.project)}, {partitions} of each "
         f"destination; what is acknowledged is {synced}",
     )
     for warning in status.settings.warnings:
-        _print_plain(console, f"Warning: {printable(warning, 1_000)}", style="yellow")
+        print_plain(console, f"Warning: {printable(warning, 1_000)}", style="yellow")
     if not status.backlog:
-        _print_plain(console, "Nothing waits, and no place was used yet.")
-    elif _fits(table := _status_table(status.backlog), console):
+        print_plain(console, "Nothing waits, and no place was used yet.")
+    elif fits(table := _status_table(status.backlog), console):
         console.print(table)
     else:
         _print_paragraphs(status.backlog, console)
-    _print_plain(console, _dead_letters(status))
+    print_plain(console, _dead_letters(status))
 
 
 def _dead_letters(status: Status) -> str:
@@ -110,12 +113,12 @@ def _status_table(backlog: Sequence[Backlog]) -> Table:
     table.add_column("holder", "", overflow="fold")
     for one in backlog:
         table.add_row(
-            _cell(one.place),
+            cell(one.place),
             f"{one.chunks:,}",
             f"{one.events:,}",
             size_in_words(one.size),
             age_in_words(one.oldest_age),
-            _cell(one.holder),
+            cell(one.holder),
         )
     return table
 
@@ -124,8 +127,8 @@ def _print_paragraphs(backlog: Sequence[Backlog], console: Console) -> None:
     """Print the same as the table where there is no room for one."""
     for one in backlog:
         held = f"held by {printable(one.holder)}" if one.holder else "held by nobody"
-        _print_plain(console, f"{printable(str(one.place))}, {held}")
-        _print_plain(
+        print_plain(console, f"{printable(str(one.place))}, {held}")
+        print_plain(
             console,
             f"  {plural(one.events, 'event')} in {plural(one.chunks, 'chunk')}, "
             f"{size_in_words(one.size)}, oldest {age_in_words(one.oldest_age)}",
@@ -193,19 +196,19 @@ def _letters_table(letters: Sequence[BuriedLetter], *, body: bool) -> Table:
 def _cells(one: BuriedLetter, *, body: bool) -> Iterable[Text]:
     letter, record = one.letter, _record_of(one)
     yield Text(str(one.position))
-    yield _cell(moment(one.buried_at))
-    yield _cell(letter.place)
-    yield _cell(letter.code or None)
-    yield _cell(letter.message, 200)
+    yield cell(moment(one.buried_at))
+    yield cell(letter.place)
+    yield cell(letter.code or None)
+    yield cell(letter.message, 200)
     if record is None:
         yield from (Text("damaged"), Text("-"), Text("-"))
         yield Text(f"{len(letter.data):,}")
         return
-    yield _cell(event_type(record.body))
-    yield _cell(record.insert_id)
-    yield _cell(record.user_id or record.device_id)
+    yield cell(event_type(record.body))
+    yield cell(record.insert_id)
+    yield cell(record.user_id or record.device_id)
     if body:
-        yield _cell(record.body.decode(errors="replace"), 2_000)
+        yield cell(record.body.decode(errors="replace"), 2_000)
     else:
         yield Text(f"{len(record.body):,}")
 
@@ -219,23 +222,3 @@ def _record_of(one: BuriedLetter) -> Record | None:
     except (DamagedChunkError, UnknownSchemaError):
         return None
     return records[0] if len(records) == 1 else None
-
-
-# Cells -----------------------------------------------------------------------
-
-
-def _fits(table: Table, console: Console) -> bool:
-    """Say whether a table needs to break no cell."""
-    options = console.options.update(max_width=_UNBOUNDED)
-    return Measurement.get(console, options, table).maximum <= console.width
-
-
-def _print_plain(console: Console, text: str, *, style: str | None = None) -> None:
-    # Broken by the terminal where need be, so that a copied name is whole.
-    console.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
-
-
-def _cell(value: object, longest: int = 80) -> Text:
-    """Show a value as it is: in a plain string, brackets would be markup."""
-    shown = "" if value is None else printable(str(value), longest)
-    return Text(shown or "-")

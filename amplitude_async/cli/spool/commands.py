@@ -22,12 +22,11 @@ from amplitude_async.cli.spool.doctor import checkup_json, print_checkup
 from amplitude_async.cli.spool.tables import (
     export_line,
     item_json,
-    plural,
     print_items,
     print_status,
     status_json,
 )
-from amplitude_async.cli.terminal import printable, progress_bar, refusal
+from amplitude_async.cli.terminal import plural, printable, progress_bar, refusal
 from amplitude_async.storage.spool.checkup import check_directory
 from amplitude_async.storage.spool.directory import (
     Item,

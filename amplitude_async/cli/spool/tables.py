@@ -8,12 +8,19 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from amplitude_async.cli.spool.contents import Facts, json_of, json_value, moment
-from amplitude_async.cli.terminal import age_in_words, printable, size_in_words
+from amplitude_async.cli.terminal import (
+    age_in_words,
+    cell,
+    fits,
+    plural,
+    print_plain,
+    printable,
+    size_in_words,
+)
 from amplitude_async.storage.spool.directory import FileStatus, Item
 
 __all__ = [
@@ -22,7 +29,6 @@ __all__ = [
     "holdings",
     "item_json",
     "owner",
-    "plural",
     "print_items",
     "print_status",
     "status_json",
@@ -34,8 +40,6 @@ _SUMMED = {
     "dead_letters": "dead",
     "quarantined": "damaged",
 }
-# Wider than any table: what it would take if it could.
-_UNBOUNDED = 10_000
 
 
 def status_json(files: Sequence[FileStatus], set_aside: Sequence[str]) -> Any:
@@ -71,7 +75,7 @@ def print_status(
     """Print a row for each file, and a sum where there are several."""
     if not files:
         console.print("The spool is empty: nothing waits in it.")
-    elif _fits(table := _status_table(files), console):
+    elif fits(table := _status_table(files), console):
         console.print(table)
     else:
         _print_paragraphs(files, console)
@@ -84,28 +88,17 @@ def print_status(
         )
 
 
-def _fits(table: Table, console: Console) -> bool:
-    """Say whether a table needs to break no cell."""
-    options = console.options.update(max_width=_UNBOUNDED)
-    return Measurement.get(console, options, table).maximum <= console.width
-
-
 def _print_paragraphs(files: Sequence[FileStatus], console: Console) -> None:
     """Print the same as the table where there is no room for one."""
     for one in files:
-        _print_plain(console, printable(one.name))
-        _print_plain(console, f"  {owner(one)}, for {printable(one.destination)}")
+        print_plain(console, printable(one.name))
+        print_plain(console, f"  {owner(one)}, for {printable(one.destination)}")
         for line in holdings([one]):
-            _print_plain(console, f"  {line}")
+            print_plain(console, f"  {line}")
     if len(files) > 1:
-        _print_plain(console, f"sum of {len(files):,} files")
+        print_plain(console, f"sum of {len(files):,} files")
         for line in holdings(files):
-            _print_plain(console, f"  {line}")
-
-
-def _print_plain(console: Console, text: str) -> None:
-    # Broken by the terminal where need be, so that a copied name is whole.
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+            print_plain(console, f"  {line}")
 
 
 def holdings(files: Sequence[FileStatus]) -> Iterable[str]:
@@ -114,11 +107,6 @@ def holdings(files: Sequence[FileStatus]) -> Iterable[str]:
     yield f"{plural(_sum(files, 'events'), 'event')}, {size}, oldest {oldest}"
     dead = plural(_sum(files, "dead_letters"), "dead letter")
     yield f"{dead}, {_sum(files, 'quarantined'):,} damaged"
-
-
-def plural(count: int, what: str) -> str:
-    """Count things in words."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def owner(one: FileStatus) -> str:
@@ -138,9 +126,9 @@ def _status_table(files: Sequence[FileStatus]) -> Table:
     table.add_column("oldest", _age(_oldest(files)), justify="right")
     for one in files:
         table.add_row(
-            _cell(one.name),
+            cell(one.name),
             owner(one),
-            _cell(one.destination),
+            cell(one.destination),
             f"{one.events:,}",
             size_in_words(one.bytes),
             f"{one.dead_letters:,}",
@@ -181,26 +169,20 @@ def _items_table(items: Sequence[Item], *, dead: bool, body: bool) -> Table:
 def _cells(item: Item, *, body: bool) -> Iterable[Text]:
     facts = Facts.of(item)
     if item.letter is None:
-        yield _cell(facts.accepted_at)
+        yield cell(facts.accepted_at)
     else:
-        yield _cell(facts.rejected_at)
-        yield _cell(facts.code or None)
-        yield _cell(facts.reason, 200)
-    yield _cell(facts.event_type)
-    yield _cell(facts.insert_id)
-    yield _cell(facts.user_id or facts.device_id)
+        yield cell(facts.rejected_at)
+        yield cell(facts.code or None)
+        yield cell(facts.reason, 200)
+    yield cell(facts.event_type)
+    yield cell(facts.insert_id)
+    yield cell(facts.user_id or facts.device_id)
     if not facts.bytes:
         yield Text("damaged")
     elif body:
-        yield _cell(item.record.body.decode(errors="replace"), 2_000)
+        yield cell(item.record.body.decode(errors="replace"), 2_000)
     else:
         yield Text(f"{facts.bytes:,}")
-
-
-def _cell(value: object, longest: int = 80) -> Text:
-    """Show a value as it is: in a plain string, brackets would be markup."""
-    shown = "" if value is None else printable(str(value), longest)
-    return Text(shown or "-")
 
 
 def item_json(item: Item, *, body: bool) -> dict[str, Any]:

@@ -9,11 +9,10 @@ from amplitude_async.client.base import BaseClient
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.reporting import Reporter, in_words
-from amplitude_async.delivery.tasks import within
-from amplitude_async.exceptions import LogError
+from amplitude_async.fleet.asking import NO_ANSWER
+from amplitude_async.fleet.bids import Bids
 from amplitude_async.fleet.feed import Feed
 from amplitude_async.fleet.holding import Holding
-from amplitude_async.fleet.lease import Lease
 from amplitude_async.fleet.log import Log, Place
 from amplitude_async.fleet.tenure import Tenure
 
@@ -22,15 +21,18 @@ __all__ = ["Desk"]
 # An heir looks so often whether a place has become free, at the least.
 LOOK_INTERVAL: Final = 0.5
 LOOKS_IN_LEASE: Final = 4
-PATIENCE: Final = 10.0
-SICK_PATIENCE: Final = 1.0
+# A destination that takes nothing for so long, or has us wait longer, holds it up.
+MOMENT: Final = 1.0
 # Who leaves is kept no longer by a log that does not answer.
 LOG_PATIENCE: Final = 5.0
 GOODBYE: Final = 1.0
+SLACK: Final = 0.01
 # Requests that the destination does not answer end with this.
 CUT_OFF: Final = 0.0
 # A place with chunks that only a newer version can read is left to newer relays.
 PUZZLED_PAUSE: Final = 60.0
+# After a fault of ours nothing is tried again and again without a pause.
+FAULT_PAUSE: Final = 1.0
 
 
 class Desk:
@@ -53,20 +55,19 @@ class Desk:
         clock: Clock,
         reporter: Reporter,
     ) -> None:
-        self._log = log
-        self._holder = holder
-        self._lease = lease
         self._clock = clock
         self._reporter = reporter
         self.client = client
         """What delivers."""
         self.feed = Feed(log, client.destination)
         """What the client delivers from."""
+        self._bids = Bids(
+            log, client.destination, holder=holder, lease=lease, clock=clock
+        )
         self._held: dict[Place, tuple[Holding, asyncio.Task[None]]] = {}
         self._avoided: dict[Place, float] = {}
         self._partitions = 0
-        self.answered_at = -math.inf
-        """When the log answered last, on the clock that does not jump."""
+        self._ending = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Desk of {self.client.destination}: {len(self._held)} places>"
@@ -77,38 +78,43 @@ class Desk:
         return [place for place, (one, _) in self._held.items() if one.tenure.valid]
 
     @property
+    def answered_at(self) -> float:
+        """When the log answered last, on the clock that does not jump."""
+        return self._bids.answered_at
+
+    @property
     def interval(self) -> float:
         """Seconds between two looks at what is free."""
-        return min(self._lease / LOOKS_IN_LEASE, LOOK_INTERVAL)
+        return min(self._bids.lease / LOOKS_IN_LEASE, LOOK_INTERVAL)
 
     async def run(self, partitions: int) -> None:
-        """Look for places, until the task is cancelled."""
+        """Look for places until ``look_no_more`` is called, or it is cancelled."""
         self._partitions = partitions
-        while True:
+        while not self._ending.is_set():
             try:
                 await self._look()
-            except (LogError, OSError, TimeoutError) as error:
+            except NO_ANSWER as error:
                 self._reporter.warning("log_claim", "%s", in_words(error))
             except Exception as error:  # noqa: BLE001 - a fault of ours, logged
                 self._reporter.error("relay", "claiming failed", traceback=error)
             await self._pause(self.interval)
 
+    def look_no_more(self) -> None:
+        """Let ``run`` end, as soon as what it has asked is answered."""
+        self._ending.set()
+
     async def _look(self) -> None:
         # First of all: a place that has ended is waited for no longer, though the log
         # does not answer what is asked next.
         self._forget_ended()
-        destination = self.client.destination
-        saying = self._log.announce(destination, self._holder, self._lease)
-        live = max(await within(PATIENCE, self._clock, saying), 1)
-        self.answered_at = self._clock.now()
-        share = math.ceil(self._partitions / live)
+        self._tell_share()
+        share = math.ceil(self._partitions / await self._bids.count())
         if len(self._held) > share:
             self._leave_one()
         for place in self._free():
-            if len(self._held) >= share:
+            if len(self._held) >= share or self._ending.is_set():
                 break
             await self._claim(place)
-        self._tell_share()
 
     def _free(self) -> list[Place]:
         destination, now = self.client.destination, self._clock.now()
@@ -122,14 +128,10 @@ class Desk:
         return free
 
     async def _claim(self, place: Place) -> None:
-        lease = Lease(self._lease, self._clock)
-        moment = lease.moment()
-        claiming = self._log.claim(place, self._holder, self._lease)
-        claim = await within(PATIENCE, self._clock, claiming)
-        self.answered_at = self._clock.now()
-        if claim is None:
+        found = await self._bids.claim(place)
+        if found is None:
             return
-        lease.begin(moment)
+        claim, lease = found
         holding = Holding(
             claim,
             Tenure(place, lease),
@@ -140,6 +142,8 @@ class Desk:
         )
         task = asyncio.create_task(holding.run(), name=f"amplitude_async {place}")
         self._held[place] = holding, task
+        # At once: the next claim may take long, or fail.
+        self._tell_share()
 
     def _leave_one(self) -> None:
         """Let one place go to a relay that has fewer; one at a time."""
@@ -152,8 +156,9 @@ class Desk:
             if not task.done():
                 continue
             del self._held[place]
-            if holding.puzzled:
-                self._avoided[place] = self._clock.now() + PUZZLED_PAUSE
+            if holding.puzzled or holding.failed:
+                pause = PUZZLED_PAUSE if holding.puzzled else FAULT_PAUSE
+                self._avoided[place] = self._clock.now() + pause
 
     def _tell_share(self) -> None:
         if self._partitions:
@@ -163,37 +168,35 @@ class Desk:
         over = asyncio.Event()
         timer = self._clock.call_later(seconds, over.set)
         ended = [task for _, task in self._held.values()]
-        waiting = asyncio.ensure_future(over.wait())
+        waits = [asyncio.ensure_future(one.wait()) for one in (over, self._ending)]
         try:
             # A place that ends is another's, or ours again, at once.
-            await asyncio.wait([waiting, *ended], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([*waits, *ended], return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
-            waiting.cancel()
+            for wait in waits:
+                wait.cancel()
 
     async def leave(self, patience: float) -> bool:
         """Give all places back: what was begun is finished first, if it can be.
 
-        What the destination holds back longer than that is not waited for, and after
-        that its requests are cut off: they may come twice then.
-
-        Args:
-            patience: seconds until what was begun is left undone too; less where the
-                destination takes nothing anyway.
+        What the destination does not take within a moment is not waited for, but for
+        requests under way. At the end of patience those are cut off: they may come
+        twice then.
 
         Returns:
             False where the log did not hear of it all: then leases have to run out.
         """
-        if self.client.health is not Health.HEALTHY:
-            patience = min(patience, SICK_PATIENCE)
+        deadline = self._clock.now() + patience
         tasks = {task for _, task in self._held.values()}
         kept = [holding for holding, task in self._held.values() if not task.done()]
-        for holding, _ in self._held.values():
+        for holding in kept:
             holding.leave()
         late: set[asyncio.Task[None]] = set()
-        if tasks and not await self._finish(tasks, patience):
-            for holding, _ in self._held.values():
+        if tasks and not await self._finish(tasks, deadline):
+            for holding in kept:
                 holding.give_up()
+            await self._flush(tasks, deadline - self._clock.now())
             if self.client.stats.pending:
                 await self.client.shutdown(CUT_OFF)
             _, late = await asyncio.wait(tasks, timeout=LOG_PATIENCE)
@@ -201,18 +204,30 @@ class Desk:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._held.clear()
-        goodbye = self._log.withdraw(self.client.destination, self._holder)
         try:
-            await within(GOODBYE if late else LOG_PATIENCE, self._clock, goodbye)
-        except (LogError, OSError, TimeoutError) as error:
+            await self._bids.withdraw(GOODBYE if late else LOG_PATIENCE)
+        except NO_ANSWER as error:
             self._reporter.warning("log_withdraw", "%s", in_words(error))
             return False
-        return all(holding.released for holding in kept)
+        return all(holding.released for holding in kept) and not self._bids.in_doubt
 
-    async def _finish(self, tasks: set[asyncio.Task[None]], patience: float) -> bool:
-        """Wait until all places are given back, while the destination may still act."""
+    async def _finish(self, tasks: set[asyncio.Task[None]], deadline: float) -> bool:
+        """Wait until all places are given back, while the destination takes things."""
+        while (left := deadline - self._clock.now()) > 0:
+            moment = min(left, MOMENT)
+            over = self._clock.now() + moment
+            if await self._flush(tasks, moment):
+                return True
+            # Before its time where nothing is left, or where it has to wait for longer.
+            early = self._clock.now() < over - SLACK
+            if early or self.client.health is not Health.HEALTHY:
+                break
+        return False
+
+    async def _flush(self, tasks: set[asyncio.Task[None]], seconds: float) -> bool:
+        """Wait for the destination; True once all places are given back."""
         ended = asyncio.ensure_future(asyncio.wait(tasks))
-        flushed = asyncio.ensure_future(self.client.flush(patience))
+        flushed = asyncio.ensure_future(self.client.flush(max(seconds, 0.0)))
         try:
             await asyncio.wait({ended, flushed}, return_when=asyncio.FIRST_COMPLETED)
             return ended.done()

@@ -6,12 +6,8 @@ from typing import Final
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter, in_words
-from amplitude_async.delivery.tasks import within
-from amplitude_async.exceptions import (
-    DamagedChunkError,
-    LogError,
-    UnknownSchemaError,
-)
+from amplitude_async.exceptions import DamagedChunkError, UnknownSchemaError
+from amplitude_async.fleet.asking import NO_ANSWER, asked
 from amplitude_async.fleet.feed import Feed
 from amplitude_async.fleet.lease import Lease
 from amplitude_async.fleet.log import Claim, StoredChunk
@@ -60,6 +56,8 @@ class Holding:
         self._left = asyncio.Event()
         self.puzzled = False
         """True where a chunk is written in a form that this version does not know."""
+        self.failed = False
+        """True where a fault of ours ended it."""
         self.released = False
         """True once the log knows that others may have the place."""
 
@@ -76,6 +74,7 @@ class Holding:
             self._reporter.error(
                 "relay", "keeping %s failed", self.tenure.place, traceback=error
             )
+            self.failed = True
             self._lose()
             await self._acknowledge()
         finally:
@@ -134,14 +133,15 @@ class Holding:
             self._note_idle(idle=size < READ_BYTES // 2)
             if not chunks:
                 self._feed.read_all(self.tenure)
-                await self._ask("wait", self._claim.wait(POLL))
+                if not await self._ask("wait", self._claim.wait(POLL)):
+                    await self._pause(TRY_AGAIN)
 
     async def _next_chunks(self) -> list[StoredChunk] | None:
         """Read on; None where the log does not answer."""
         try:
             reading = self._claim.read(READ_BYTES)
-            return await within(PATIENCE, self._clock, reading)
-        except (LogError, OSError, TimeoutError) as error:
+            return await asked(PATIENCE, self._clock, reading)
+        except NO_ANSWER as error:
             self._reporter.warning("log_read", "%s", in_words(error))
             return None
 
@@ -202,10 +202,10 @@ class Holding:
             await self._sleep(interval)
             moment = self._lease.moment()
             try:
-                kept = await within(patience, self._clock, self._claim.renew())
-            except (LogError, OSError, TimeoutError) as error:
+                kept = await asked(patience, self._clock, self._claim.renew())
+            except NO_ANSWER as error:
                 self._reporter.warning("log_renew", "%s", in_words(error))
-                interval = TRY_AGAIN
+                interval = min(TRY_AGAIN, patience)
                 if self._lease.valid:
                     continue
                 kept = False
@@ -259,8 +259,8 @@ class Holding:
     async def _ask(self, what: str, answer: Awaitable[object]) -> bool:
         """Ask the log for something; False where it does not answer."""
         try:
-            await within(PATIENCE, self._clock, answer)
-        except (LogError, OSError, TimeoutError) as error:
+            await asked(PATIENCE, self._clock, answer)
+        except NO_ANSWER as error:
             self._reporter.warning(f"log_{what}", "%s: %s", what, in_words(error))
             return False
         return True

@@ -13,8 +13,8 @@ from amplitude_async.client.base import BaseClient
 from amplitude_async.delivery.clock import Clock, LoopClock
 from amplitude_async.delivery.reporting import Reporter, in_words
 from amplitude_async.delivery.stats import Stats
-from amplitude_async.delivery.tasks import within
 from amplitude_async.exceptions import AmplitudeError, ConfigurationError, LogError
+from amplitude_async.fleet.asking import NO_ANSWER, asked
 from amplitude_async.fleet.desk import Desk
 from amplitude_async.fleet.log import DEFAULT_LEASE, Log, Place
 from amplitude_async.redaction import Redactor
@@ -27,6 +27,7 @@ MOST_LEASE: Final = 3_600.0
 OPEN_AGAIN: Final = 1.0
 OPEN_PATIENCE: Final = 10.0
 CLOSE_PATIENCE: Final = 2.0
+LOOK_PATIENCE: Final = 1.0
 # What was begun is finished within a moment, where the server answers.
 LEAVE_PATIENCE: Final = 10.0
 # Without a word of the log for so many looks a relay is not ready.
@@ -203,8 +204,8 @@ class Relay:
         while not self._stopping.is_set():
             try:
                 opening = self._log.enter()
-                settings = await within(OPEN_PATIENCE, self._clock, opening)
-            except (LogError, OSError, TimeoutError) as error:
+                settings = await asked(OPEN_PATIENCE, self._clock, opening)
+            except (LogError, OSError) as error:
                 self._reporter.warning("log_open", "%s", in_words(error))
                 self._gave_back = False
                 await self._pause(OPEN_AGAIN)
@@ -221,6 +222,11 @@ class Relay:
                 await self._stopping.wait()
 
     async def _leave(self, looking: list["asyncio.Task[None]"]) -> None:
+        # Who is cancelled while it claims has a place that nobody gives back.
+        for desk in self._desks:
+            desk.look_no_more()
+        if looking:
+            await asyncio.wait(looking, timeout=LOOK_PATIENCE)
         for task in looking:
             task.cancel()
         await asyncio.gather(*looking, return_exceptions=True)
@@ -235,8 +241,8 @@ class Relay:
 
     async def _close_log(self) -> None:
         try:
-            await within(CLOSE_PATIENCE, self._clock, self._log.leave())
-        except (LogError, OSError, TimeoutError) as error:
+            await asked(CLOSE_PATIENCE, self._clock, self._log.leave())
+        except NO_ANSWER as error:
             self._reporter.warning("log_close", "%s", in_words(error))
 
 

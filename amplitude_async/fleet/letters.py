@@ -8,10 +8,10 @@ from typing import Final
 
 from amplitude_async.exceptions import DamagedChunkError, UnknownSchemaError
 from amplitude_async.fleet.codec import decode, encode
-from amplitude_async.fleet.log import BuriedLetter, Chunk, Log, Place
+from amplitude_async.fleet.log import BuriedLetter, Chunk, Letter, Log, Place
 from amplitude_async.storage.base import Record
 
-__all__ = ["Resend", "letters_after", "letters_at", "send_again"]
+__all__ = ["Resend", "event_of", "letters_after", "letters_at", "send_again"]
 
 PAGE: Final = 500
 # A letter has a megabyte at most: five hundred of them are no answer of a few seconds.
@@ -36,6 +36,22 @@ class Resend:
     def skip(self, position: int, why: str) -> None:
         """Enter a letter that stays."""
         self.skipped.append((position, why))
+
+
+def event_of(letter: Letter) -> Record:
+    """Read the event of a letter.
+
+    Raises:
+        DamagedChunkError: it has none that can be read, or more than one.
+        UnknownSchemaError: a newer version has written it.
+    """
+    if letter.raw:
+        raise DamagedChunkError("a damaged chunk: nobody knows its events")
+    records = decode(letter.data)
+    if len(records) != 1:
+        msg = f"{len(records)} events, where there should be one"
+        raise DamagedChunkError(msg)
+    return records[0]
 
 
 async def letters_after(log: Log, after: int = 0) -> AsyncGenerator[BuriedLetter, None]:
@@ -76,24 +92,24 @@ async def send_again(
         LogError: the log does not take them; those that were not forgotten stay.
     """
     published: set[str] = set()
-    waiting: dict[Place, _Parcel] = {}
+    waiting: dict[Place, _Bundle] = {}
     async for one in letters:
         if one.letter.key.rpartition(".")[0] in published:
             continue
-        record = _record_of(one, result)
+        record = _event_or_skip(one, result)
         if record is None:
             continue
         place = one.letter.place
-        parcel = waiting.setdefault(place, _Parcel(place))
-        if not parcel.has_room(record, log.max_chunk_bytes):
-            published.add(await parcel.send(log, result))
-            parcel = waiting[place] = _Parcel(place)
-        parcel.add(one, record)
-    for parcel in waiting.values():
-        await parcel.send(log, result)
+        bundle = waiting.setdefault(place, _Bundle(place))
+        if not bundle.has_room(record, log.max_chunk_bytes):
+            published.add(await bundle.send(log, result))
+            bundle = waiting[place] = _Bundle(place)
+        bundle.add(one, record)
+    for bundle in waiting.values():
+        await bundle.send(log, result)
 
 
-class _Parcel:
+class _Bundle:
     """Letters of one place that become one chunk."""
 
     def __init__(self, place: Place) -> None:
@@ -103,7 +119,7 @@ class _Parcel:
         self._size = 0
 
     def __repr__(self) -> str:
-        return f"<_Parcel of {self._place}: {len(self._letters)} letters>"
+        return f"<_Bundle of {self._place}: {len(self._letters)} letters>"
 
     def has_room(self, record: Record, most: int) -> bool:
         """Say whether one more event fits into a chunk; the first always does."""
@@ -135,19 +151,12 @@ def _size_of(record: Record) -> int:
     return len(record.body) + sum(len(one or "") for one in ids)
 
 
-def _record_of(one: BuriedLetter, result: Resend) -> Record | None:
-    if one.letter.raw:
-        result.skip(one.position, "a damaged chunk: nobody knows its events")
-        return None
+def _event_or_skip(one: BuriedLetter, result: Resend) -> Record | None:
     try:
-        records = decode(one.letter.data)
+        return event_of(one.letter)
     except (DamagedChunkError, UnknownSchemaError) as error:
         result.skip(one.position, str(error))
         return None
-    if len(records) != 1:
-        result.skip(one.position, f"{len(records)} events, where there should be one")
-        return None
-    return records[0]
 
 
 def _chunk_name(letters: Sequence[BuriedLetter]) -> str:

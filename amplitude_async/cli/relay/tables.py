@@ -18,7 +18,7 @@ from amplitude_async.cli.terminal import (
     size_in_words,
 )
 from amplitude_async.exceptions import DamagedChunkError, UnknownSchemaError
-from amplitude_async.fleet.codec import decode
+from amplitude_async.fleet.letters import event_of
 from amplitude_async.fleet.log import Backlog, BuriedLetter, Settings
 from amplitude_async.storage.base import Record
 
@@ -145,7 +145,7 @@ def _oldest(backlog: Sequence[Backlog]) -> float | None:
 
 def letter_json(one: BuriedLetter, *, body: bool) -> dict[str, Any]:
     """Return a dead letter as JSON values."""
-    record = _record_of(one)
+    record = _event_or_none(one)
     shown = {
         "position": one.position,
         "buried_at": moment(one.buried_at),
@@ -194,7 +194,7 @@ def _letters_table(letters: Sequence[BuriedLetter], *, body: bool) -> Table:
 
 
 def _cells(one: BuriedLetter, *, body: bool) -> Iterable[Text]:
-    letter, record = one.letter, _record_of(one)
+    letter, record = one.letter, _event_or_none(one)
     yield Text(str(one.position))
     yield cell(moment(one.buried_at))
     yield cell(letter.place)
@@ -213,12 +213,8 @@ def _cells(one: BuriedLetter, *, body: bool) -> Iterable[Text]:
         yield Text(f"{len(record.body):,}")
 
 
-def _record_of(one: BuriedLetter) -> Record | None:
-    """Read the event of a letter; None where it cannot be read."""
-    if one.letter.raw:
-        return None
+def _event_or_none(one: BuriedLetter) -> Record | None:
     try:
-        records = decode(one.letter.data)
+        return event_of(one.letter)
     except (DamagedChunkError, UnknownSchemaError):
         return None
-    return records[0] if len(records) == 1 else None

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Party", "Producer", "Relay"]
+__all__ = ["KEY", "Party", "ProducerParty", "RelayParty"]
 
 KEY: Final = "demo-key-0123456789abcdef"
 END_LIMIT: Final = 40.0
@@ -77,7 +77,7 @@ class Party:
         return ""
 
 
-class Relay(Party):
+class RelayParty(Party):
     """``amplitude-async relay run``."""
 
     async def start(
@@ -111,7 +111,7 @@ class Relay(Party):
                 await reading
 
 
-class Producer(Party):
+class ProducerParty(Party):
     """Tracks, and says of which events the log has confirmed that it has them.
 
     Args:

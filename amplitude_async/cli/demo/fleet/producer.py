@@ -23,59 +23,81 @@ __all__ = ["main"]
 PAUSE: Final = 0.004
 
 
+class Tracker:
+    """Tracks for some users at once, and tells of each event that the log has.
+
+    Args:
+        client: hands over.
+        stopping: set once no more is to be tracked.
+    """
+
+    def __init__(self, client: Amplitude, stopping: asyncio.Event) -> None:
+        self._client = client
+        self._stopping = stopping
+        self.longest = 0.0
+        """Seconds that a verb took, at the most."""
+
+    def __repr__(self) -> str:
+        return f"<Tracker {self._client!r}, {self.longest:.3f} s at the most>"
+
+    async def track_for(self, user: str) -> None:
+        """Track one event after another until somebody says stop."""
+        loop, number = asyncio.get_running_loop(), 0
+        while not self._stopping.is_set():
+            began = loop.time()
+            delivery = await self._client.track(
+                "Tick", user_id=user, event_properties={"n": number}
+            )
+            self.longest = max(self.longest, loop.time() - began)
+            line = f"{delivery.insert_id} {user} {number}\n"
+            if delivery.done:
+                _tell_if_handed_over(line, delivery)
+            else:
+                # The verb has waited long enough; the event goes on.
+                delivery.add_done_callback(partial(_tell_if_handed_over, line))
+            number += 1
+            await asyncio.sleep(PAUSE)
+
+    def account(self) -> str:
+        """Say in a line whether all that was tracked has an outcome."""
+        stats = self._client.stats
+        return (
+            f"{'balanced' if stats.balanced else 'unbalanced'} "
+            f"longest={self.longest:.3f} "
+            f"accepted={stats.accepted} handed_over={stats.handed_over} "
+            f"dropped={stats.dropped} stored={stats.stored} "
+            f"recovered={stats.recovered}\n"
+        )
+
+
+def _tell_if_handed_over(line: str, delivery: Delivery) -> None:
+    result = delivery.result
+    if result is not None and result.status is DeliveryStatus.HANDED_OVER:
+        _tell(line)
+
+
+def _tell(line: str) -> None:
+    sys.stdout.write(line)
+    sys.stdout.flush()
+
+
 async def produce(arguments: argparse.Namespace) -> bool:
     """Track until somebody says stop; returns whether the account adds up."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
-    log = log_at(arguments.log, project=arguments.project)
-    storage = SQLiteStorage(arguments.spool) if arguments.spool else None
     client = Amplitude(
-        handover=log,
-        storage=storage,
+        handover=log_at(arguments.log, project=arguments.project),
+        storage=SQLiteStorage(arguments.spool) if arguments.spool else None,
         confirm_timeout=arguments.confirm_timeout,
         shutdown_timeout=20.0,
     )
-    longest = 0.0
-
-    def tell(line: str) -> None:
-        sys.stdout.write(line)
-        sys.stdout.flush()
-
-    def tell_late(line: str, done: Delivery) -> None:
-        result = done.result
-        if result is not None and result.status is DeliveryStatus.HANDED_OVER:
-            tell(line)
-
-    async def one(user: str) -> None:
-        nonlocal longest
-        number = 0
-        while not stopping.is_set():
-            began = loop.time()
-            delivery = await client.track(
-                "Tick", user_id=user, event_properties={"n": number}
-            )
-            longest = max(longest, loop.time() - began)
-            line = f"{delivery.insert_id} {user} {number}\n"
-            result = delivery.result
-            if result is None:
-                # The verb has waited long enough; the event goes on.
-                delivery.add_done_callback(partial(tell_late, line))
-            elif result.status is DeliveryStatus.HANDED_OVER:
-                tell(line)
-            number += 1
-            await asyncio.sleep(PAUSE)
-
+    tracker = Tracker(client, stopping)
     async with client:
         users = [f"{arguments.name}-user-{n}" for n in range(arguments.users)]
-        await asyncio.gather(*map(one, users))
-    stats = client.stats
-    tell(
-        f"{'balanced' if stats.balanced else 'unbalanced'} longest={longest:.3f} "
-        f"accepted={stats.accepted} handed_over={stats.handed_over} "
-        f"dropped={stats.dropped} stored={stats.stored} recovered={stats.recovered}\n"
-    )
-    return stats.balanced
+        await asyncio.gather(*map(tracker.track_for, users))
+    _tell(tracker.account())
+    return client.stats.balanced
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from amplitude_async.cli.demo.fleet.log_servers import LogServers, servers
-from amplitude_async.cli.demo.fleet.parties import Producer, Relay
+from amplitude_async.cli.demo.fleet.parties import ProducerParty, RelayParty
 from amplitude_async.emulator import Emulator
 from amplitude_async.fleet.addresses import log_at
 
@@ -59,8 +59,8 @@ class Scene:
     ) -> None:
         self.servers: LogServers = servers(kind, folder)
         self.emulator = Emulator(keep=KEPT, keep_bytes=KEPT_BYTES)
-        self.relays: list[Relay] = []
-        self.producers: list[Producer] = []
+        self.relays: list[RelayParty] = []
+        self.producers: list[ProducerParty] = []
         self.project = "demo"
         self.folder = folder
         self._partitions = partitions
@@ -98,9 +98,9 @@ class Scene:
         finally:
             await log.close()
 
-    async def add_relay(self, **options: str) -> Relay:
+    async def add_relay(self, **options: str) -> RelayParty:
         """Start one more relay; options are environment variables of its client."""
-        relay = Relay(self.folder / f"relay{len(self.relays)}.log")
+        relay = RelayParty(self.folder / f"relay{len(self.relays)}.log")
         await relay.start(
             address=self.servers.address,
             project=self.project,
@@ -113,10 +113,10 @@ class Scene:
 
     async def add_producer(
         self, users: int = 8, *, spooled: bool = False, confirm: float = 1.0
-    ) -> Producer:
+    ) -> ProducerParty:
         """Start one more producer; its verbs wait so many seconds for the log."""
         name = f"p{len(self.producers)}"
-        producer = Producer(name, self.folder / f"{name}.log")
+        producer = ProducerParty(name, self.folder / f"{name}.log")
         await producer.start(
             address=self.servers.address,
             project=self.project,

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,23 +17,18 @@ LIMIT: Final = 60.0
 NAMES: Final = {"postgres": "PostgreSQL", "nats": "NATS JetStream on three servers"}
 
 
+@dataclass(frozen=True)
 class FleetReport:
-    """What came of it.
+    """What came of it."""
 
-    Args:
-        kind: of the log.
-        seconds: that it took in all.
-        killed: who was, in words.
-        comparison: of what was confirmed and what arrived.
-    """
-
-    def __init__(
-        self, kind: str, seconds: float, killed: list[str], comparison: Comparison
-    ) -> None:
-        self.kind = kind
-        self.seconds = seconds
-        self.killed = killed
-        self.comparison = comparison
+    kind: str
+    """Of the log."""
+    seconds: float
+    """That it took in all."""
+    killed: list[str]
+    """Who was, in words."""
+    comparison: Comparison
+    """Of what was confirmed and what arrived."""
 
     @property
     def ok(self) -> bool:

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
+from amplitude_async.delivery.answer import describe_fault
 from amplitude_async.delivery.endpoint import Response, excerpt
+from amplitude_async.delivery.tasks import is_theirs
 from amplitude_async.exceptions import (
+    AmplitudeError,
     ChunkTooLargeError,
     ConfigurationError,
-    LogError,
     LogFullError,
     LogRefusedError,
     LogUnreachableError,
@@ -31,6 +33,8 @@ __all__ = ["LogHandover"]
 
 # A publish that has not ended by then may be in the log or not.
 PATIENCE: Final = 10.0
+# Nothing is lost where a log is not closed: who shuts down waits no longer for it.
+CLOSE_PATIENCE: Final = 3.0
 # No client keeps an undecided event for longer.
 LONGEST_WAIT: Final = 7 * 86_400.0
 BOOT_BYTES: Final = 8
@@ -117,11 +121,16 @@ class LogHandover:
         return settings.warnings
 
     async def close(self) -> None:
-        """Close the log where no other client or relay has it open."""
+        """Close the log where no other client or relay has it open.
+
+        Raises:
+            TimeoutError: that takes too long.
+        """
         if not self._partitions:
             return
         self._partitions = 0
-        await self._log.leave()
+        async with asyncio.timeout(CLOSE_PATIENCE):
+            await self._log.leave()
 
     def abandon(self) -> None:
         """Forget that the log is open: it was so for a parent, or on a closed loop.
@@ -154,7 +163,9 @@ class LogHandover:
             if not self._partitions or self._failed:
                 async with asyncio.timeout(PATIENCE):
                     await self.open()
-        except (ConfigurationError, LogError, OSError, TimeoutError) as error:
+        except BaseException as error:  # a log may raise anything
+            if not is_theirs(error):
+                raise
             return _answer(error)
         lanes: dict[int, list[Record]] = {}
         for record in records:
@@ -217,12 +228,11 @@ class LogHandover:
         except _NOT_STORED as error:
             # Of a frozen one that is no news: an earlier attempt may have stored it.
             return _answer(error)
-        except (LogError, OSError, TimeoutError) as error:
+        except BaseException as error:  # a log may raise anything
             self._freeze(parcel)
-            return _answer(error)
-        except BaseException:
-            self._freeze(parcel)
-            raise
+            if not is_theirs(error):
+                raise
+            return _answer(error, refuses=False)
         self._thaw(parcel)
         return _TAKEN
 
@@ -287,15 +297,21 @@ class LogHandover:
         await publish_in(connection, Chunk(name, place, encode([record]), 1))
 
 
-def _answer(error: BaseException) -> Response:
-    """Say what an error of the log means, as a server would say it."""
-    text = excerpt(str(error)) or type(error).__name__
+def _answer(error: BaseException, *, refuses: bool = True) -> Response:
+    """Say what an error of the log means, as a server would say it.
+
+    Args:
+        refuses: False where it may be that it has what it was given.
+    """
+    text = excerpt(str(error))
     if type(error) is TimeoutError:
         text = f"no answer within {PATIENCE:g} s"
+    elif not isinstance(error, AmplitudeError):
+        text = describe_fault(error)
     match error:
         case ChunkTooLargeError():
             status = 413
-        case LogRefusedError() | ConfigurationError():
+        case LogRefusedError() | ConfigurationError() if refuses:
             status = 403
         case LogFullError():
             status = 507

@@ -273,6 +273,74 @@ async def test_a_log_that_somebody_closed_is_opened_again(accounted: Account) ->
     await until(lambda: client.stats.handed_over == 2)
 
 
+class FaultyLog(MemoryLog):
+    """A log of somebody else's: what is asked of it fails with what is no LogError."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.openings: list[BaseException] = []
+        self.publishes: list[BaseException] = []
+
+    async def open(self) -> Any:
+        """Fail, or open."""
+        if self.openings:
+            raise self.openings.pop()
+        return await super().open()
+
+    async def publish(self, chunk: Any) -> None:
+        """Store a chunk, and fail all the same."""
+        await super().publish(chunk)
+        if self.publishes:
+            raise self.publishes.pop()
+
+
+FAULTS = [ValueError("a fault"), asyncio.CancelledError(), ConfigurationError("no")]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+async def test_whatever_a_log_raises_costs_time_and_no_event(
+    accounted: Account, fault: BaseException
+) -> None:
+    """Its faults are not ours: nothing is given up, and nothing is there twice."""
+    log = FaultyLog()
+    log.publishes = [fault] * 7
+    options: Any = {"retry_base_interval": 0.001, "retry_max_interval": 0.001}
+    client = accounted(Amplitude(handover=log, confirm=False, **options))
+    deliveries = [await client.track(f"E{n}", user_id="user-1") for n in range(5)]
+    for delivery in deliveries:
+        assert (await delivery).status is DeliveryStatus.HANDED_OVER
+    assert await names_in(log) == [f"E{n}" for n in range(5)]
+
+
+async def test_a_log_that_cannot_be_opened_for_a_fault_costs_no_event(
+    accounted: Account,
+) -> None:
+    """It is opened by the first events here, and fails at that."""
+    log = FaultyLog()
+    log.openings = [ValueError("a fault")] * 7
+    options: Any = {"retry_base_interval": 0.001, "retry_max_interval": 0.001}
+    client = accounted(Amplitude(handover=log, **options))
+    delivery = await client.track("E", user_id="user-1")
+    assert (await delivery).status is DeliveryStatus.HANDED_OVER
+
+
+async def test_a_log_that_hangs_when_it_is_closed_ends_no_later_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A shutdown returns."""
+    monkeypatch.setattr("amplitude_async.fleet.handover.CLOSE_PATIENCE", 0.01)
+
+    class Sticky(MemoryLog):
+        async def close(self) -> None:
+            await asyncio.Event().wait()
+
+    client = Amplitude(handover=Sticky())
+    await client.track("E", user_id="user-1")
+    async with asyncio.timeout(20):
+        stats = await client.shutdown()
+    assert stats.handed_over == 1
+
+
 def test_clients_that_share_a_log_move_to_another_loop_together() -> None:
     """The second to come there finds the log as the first has opened it."""
     log = MemoryLog()

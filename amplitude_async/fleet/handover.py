@@ -15,8 +15,9 @@ from itertools import count
 from typing import Any, Final
 
 from amplitude_async.delivery.answer import describe_fault
+from amplitude_async.delivery.clock import LoopClock
 from amplitude_async.delivery.endpoint import Response, excerpt
-from amplitude_async.delivery.tasks import is_theirs
+from amplitude_async.delivery.tasks import is_theirs, within
 from amplitude_async.exceptions import (
     AmplitudeError,
     ChunkTooLargeError,
@@ -129,8 +130,7 @@ class LogHandover:
         if not self._partitions:
             return
         self._partitions = 0
-        async with asyncio.timeout(CLOSE_PATIENCE):
-            await self._log.leave()
+        await within(CLOSE_PATIENCE, LoopClock(), self._log.leave())
 
     def abandon(self) -> None:
         """Forget that the log is open: it was so for a parent, or on a closed loop.

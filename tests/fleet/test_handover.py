@@ -5,6 +5,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -332,6 +333,8 @@ async def test_a_log_that_hangs_when_it_is_closed_ends_no_later_for_it(
 
     class Sticky(MemoryLog):
         async def close(self) -> None:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
             await asyncio.Event().wait()
 
     client = Amplitude(handover=Sticky())

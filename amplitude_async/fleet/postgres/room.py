@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final
 
+from amplitude_async.delivery.tasks import spawn
 from amplitude_async.exceptions import LogError, LogFullError, LogRefusedError
 
 __all__ = ["Room"]
@@ -49,9 +50,7 @@ class Room:
         if self._max_bytes is None:
             return
         if self._task is None and time.monotonic() >= self._due:
-            self._task = asyncio.create_task(
-                self._look_aside(), name="amplitude_async room"
-            )
+            self._task = spawn(self._look_aside(), "room")
         if self._size >= self._max_bytes:
             msg = (
                 f"the log is full: {self._size} of max_bytes={self._max_bytes} wait in "

@@ -50,6 +50,15 @@ async def begin_psycopg(dsn: str, stack: AsyncExitStack) -> Transaction:
     return connection, connection.commit, connection.rollback
 
 
+async def begin_raw_psycopg(dsn: str, stack: AsyncExitStack) -> Transaction:
+    """Begin on a connection of psycopg's that writes parameters as the server does."""
+    connection = await psycopg.AsyncConnection.connect(
+        dsn, cursor_factory=psycopg.AsyncRawCursor
+    )
+    stack.push_async_callback(connection.close)
+    return connection, connection.commit, connection.rollback
+
+
 def begin_sqlalchemy(driver: str, *, session: bool) -> Any:
     """Begin on SQLAlchemy's connection or session over a driver."""
 
@@ -70,6 +79,7 @@ WAYS = [
     pytest.param(begin_asyncpg, id="asyncpg"),
     pytest.param(begin_pool, id="asyncpg-pool"),
     pytest.param(begin_psycopg, id="psycopg"),
+    pytest.param(begin_raw_psycopg, id="psycopg-raw"),
     *(
         pytest.param(
             begin_sqlalchemy(f"postgresql+{driver}", session=session),

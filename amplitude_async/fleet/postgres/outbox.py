@@ -63,4 +63,7 @@ async def _by_name(connection: Any, statement: str, args: Sequence[Any]) -> None
 
 
 async def _by_order(connection: Any, statement: str, args: Sequence[Any]) -> None:
-    await connection.execute(_PARAMETER.sub(r"%s::\2", statement), args)
+    # Not a cursor as the caller's connection makes them: some write parameters in
+    # another way.
+    async with importlib.import_module("psycopg").AsyncCursor(connection) as cursor:
+        await cursor.execute(_PARAMETER.sub(r"%s::\2", statement), args)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from amplitude_async.delivery.clock import Clock
@@ -15,6 +15,7 @@ __all__ = [
     "has_ended",
     "is_theirs",
     "is_theirs_at_once",
+    "pause",
     "spawn",
     "within",
 ]
@@ -87,6 +88,25 @@ async def has_ended(task: "asyncio.Task[Any]", seconds: float, clock: Clock) -> 
         timer.cancel()
         task.remove_done_callback(end)
     return task.done()
+
+
+async def pause(
+    seconds: float,
+    clock: Clock,
+    *,
+    events: Iterable[asyncio.Event] = (),
+    tasks: Iterable["asyncio.Task[None]"] = (),
+) -> None:
+    """Let time pass, at most until one of some events is set or a task has ended."""
+    over = asyncio.Event()
+    timer = clock.call_later(seconds, over.set)
+    waits = [asyncio.ensure_future(one.wait()) for one in (over, *events)]
+    try:
+        await asyncio.wait([*waits, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        timer.cancel()
+        for wait in waits:
+            wait.cancel()
 
 
 async def _result_of(work: Awaitable[T]) -> T:
@@ -181,9 +201,7 @@ class Keeper:
                     self._kind,
                     traceback=error,
                 )
-                pause = asyncio.Event()
-                self._clock.call_later(self._backoff(crashes), pause.set)
-                await pause.wait()
+                await pause(self._backoff(crashes), self._clock)
             else:
                 return
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.reporting import Reporter, in_words
+from amplitude_async.delivery.tasks import pause
 from amplitude_async.exceptions import DamagedChunkError, UnknownSchemaError
 from amplitude_async.fleet.asking import NO_ANSWER, asked
 from amplitude_async.fleet.feed import Feed
@@ -181,25 +182,14 @@ class Holding:
 
     async def _pause(self, seconds: float) -> None:
         """Let time pass, but no longer than the place is kept."""
-        timer = asyncio.Event()
-        handle = self._clock.call_later(seconds, timer.set)
-        waits = [
-            asyncio.ensure_future(timer.wait()),
-            asyncio.ensure_future(self._left.wait()),
-        ]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            handle.cancel()
-            for wait in waits:
-                wait.cancel()
+        await pause(seconds, self._clock, events=[self._left])
 
     # Keeping -----------------------------------------------------------------
 
     async def _renew(self) -> None:
         interval = patience = self._lease.length / RENEWALS_IN_LEASE
         while not self.tenure.lost:
-            await self._sleep(interval)
+            await pause(interval, self._clock)
             moment = self._lease.moment()
             try:
                 kept = await asked(patience, self._clock, self._claim.renew())
@@ -215,14 +205,6 @@ class Holding:
             self._lease.begin(moment)
             interval = patience
 
-    async def _sleep(self, seconds: float) -> None:
-        over = asyncio.Event()
-        timer = self._clock.call_later(seconds, over.set)
-        try:
-            await over.wait()
-        finally:
-            timer.cancel()
-
     async def _acknowledge(self) -> None:
         """Acknowledge what is decided, until nothing of the place is in hand."""
         tenure = self.tenure
@@ -235,7 +217,7 @@ class Holding:
             if not await self._pay():
                 if tenure.lost and not tenure.batches:
                     return  # the next claim of ours acknowledges them
-                await self._sleep(TRY_AGAIN)
+                await pause(TRY_AGAIN, self._clock)
                 tenure.stirred.set()
                 continue
             done = self._left.is_set() and not tenure.batches and not tenure.owes

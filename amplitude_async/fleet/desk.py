@@ -3,6 +3,7 @@
 import asyncio
 import math
 import random
+from collections.abc import Sequence
 from typing import Final
 
 from amplitude_async.client.base import BaseClient
@@ -21,6 +22,8 @@ __all__ = ["Desk"]
 # An heir looks so often whether a place has become free, at the least.
 LOOK_INTERVAL: Final = 0.5
 LOOKS_IN_LEASE: Final = 4
+# Hundreds of places, one after the other, would take longer than an heir may.
+CLAIMS_AT_ONCE: Final = 16
 # A destination that takes nothing for so long, or has us wait longer, holds it up.
 MOMENT: Final = 1.0
 # Who leaves is kept no longer by a log that does not answer.
@@ -111,10 +114,11 @@ class Desk:
         share = math.ceil(self._partitions / await self._bids.count())
         if len(self._held) > share:
             self._leave_one()
-        for place in self._free():
-            if len(self._held) >= share or self._ending.is_set():
-                break
-            await self._claim(place)
+        free = self._free()
+        while free and len(self._held) < share and not self._ending.is_set():
+            some = min(share - len(self._held), CLAIMS_AT_ONCE)
+            await self._claim_all(free[:some])
+            del free[:some]
 
     def _free(self) -> list[Place]:
         destination, now = self.client.destination, self._clock.now()
@@ -126,6 +130,14 @@ class Desk:
         ]
         random.shuffle(free)  # not all relays ask for the same one first
         return free
+
+    async def _claim_all(self, places: Sequence[Place]) -> None:
+        """Claim places; one that cannot be claimed keeps none of the others waiting."""
+        claiming = [self._claim(place) for place in places]
+        results = await asyncio.gather(*claiming, return_exceptions=True)
+        for result in results:
+            if result is not None:
+                raise result
 
     async def _claim(self, place: Place) -> None:
         found = await self._bids.claim(place)

@@ -26,16 +26,20 @@ def check_project(project: object) -> None:
         raise ConfigurationError(msg)
 
 
-def check_partitions(partitions: object) -> None:
+def check_partitions(partitions: object, most: int = MOST_PARTITIONS) -> None:
     """Refuse a number of partitions that no log has; None says nothing, and passes.
+
+    Args:
+        partitions: what was asked for.
+        most: as many as such a log can have.
 
     Raises:
         ConfigurationError: it is no such number.
     """
     if partitions is None:
         return
-    if type(partitions) is not int or not 1 <= partitions <= MOST_PARTITIONS:
-        msg = f"partitions={shown(partitions)}: give 1 to {MOST_PARTITIONS}"
+    if type(partitions) is not int or not 1 <= partitions <= most:
+        msg = f"partitions={shown(partitions)}: give 1 to {most}"
         raise ConfigurationError(msg)
 
 

@@ -4,10 +4,12 @@ import pytest
 
 from amplitude_async.exceptions import (
     ChunkTooLargeError,
+    ConfigurationError,
     LogError,
     LogFullError,
     LogRefusedError,
 )
+from amplitude_async.fleet import JetStreamLog
 from amplitude_async.fleet.nats.api import ApiError, failure, timestamp
 
 
@@ -51,3 +53,10 @@ def test_times_have_up_to_nine_digits(text: str, seconds: float) -> None:
     whole = timestamp("2026-11-29T00:00:00Z")
 
     assert timestamp(text) - whole == pytest.approx(seconds, abs=1e-6)
+
+
+async def test_more_partitions_than_a_stream_has_consumers_are_refused() -> None:
+    """Before anything is made: their number is fixed by the first setup."""
+    log = JetStreamLog("nats://127.0.0.1:1", project="web")
+    with pytest.raises(ConfigurationError, match="partitions=501: give 1 to 500"):
+        await log.setup(501)

@@ -219,6 +219,30 @@ async def test_a_rate_is_divided_though_a_place_cannot_be_claimed(
         assert parts[-1] == 1 / 2
 
 
+class StuckLog(FaultyLog):
+    """A log that does not answer a claim of the first place."""
+
+    async def claim(self, place: Place, holder: str, lease: float) -> Claim | None:
+        """Claim, or hang."""
+        if place == PLACES[0]:
+            await asyncio.Event().wait()
+        return await super().claim(place, holder, lease)
+
+
+async def test_a_place_that_cannot_be_claimed_keeps_no_other_waiting(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it is the first that is asked for."""
+    monkeypatch.setattr("amplitude_async.fleet.desk.random.shuffle", lambda _: None)
+    monkeypatch.setattr("amplitude_async.fleet.bids.PATIENCE", 60.0)
+    log = StuckLog()
+    await fill(log)
+    relay = Relay(log, [deliverer(emulator)], lease=LONG_LEASE)
+    async with running(relay):
+        await until(lambda: len(emulator.events) == EVENTS // 2)
+        assert relay.places == PLACES[1:]
+
+
 # Taking leave ----------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from amplitude_async.fleet.nats.keeping import Keeper
 from amplitude_async.fleet.nats.lease import PlaceLease, Sentinel
 from amplitude_async.fleet.nats.letters import Letters
 from amplitude_async.fleet.nats.monitoring import durability, read_monitoring
-from amplitude_async.fleet.nats.plan import Plan
+from amplitude_async.fleet.nats.plan import KNOWN_DESTINATIONS, Plan
 from amplitude_async.fleet.nats.publishing import Publisher
 from amplitude_async.fleet.nats.reader import Reader
 from amplitude_async.fleet.nats.roster import Roster
@@ -38,6 +38,8 @@ from amplitude_async.shown import shown
 __all__ = ["JetStreamLog"]
 
 MEBIBYTE: Final = 1024 * 1024
+# A place has a consumer, and servers let a stream have a thousand.
+MOST_PARTITIONS: Final = 1_000 // len(KNOWN_DESTINATIONS)
 # Below the megabyte that servers take by default, with room for headers.
 MAX_CHUNK_BYTES: Final = 1_000_000
 HEADER_BYTES: Final = 4_096
@@ -137,7 +139,7 @@ class JetStreamLog(Log):
             ConfigurationError: a setting that is there cannot be what was asked for.
             LogError: the servers do not answer.
         """
-        check_partitions(partitions)
+        check_partitions(partitions, MOST_PARTITIONS)
         # On a connection of its own: nobody has to close a log that was only set up.
         wire = Wire(self._access)
         wire.reopen()

@@ -15,6 +15,7 @@ from amplitude_async.shown import shown
 
 __all__ = [
     "GROUP",
+    "KNOWN_DESTINATIONS",
     "MAX_ACK_PENDING",
     "NANOSECONDS",
     "Plan",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from amplitude_async.fleet.handover import LogHandover
 
 __all__ = [
+    "DEFAULT_LEASE",
+    "DEFAULT_PROJECT",
     "Backlog",
     "BuriedLetter",
     "Chunk",

@@ -14,7 +14,7 @@ from amplitude_async.fleet.postgres.credentials import Credentials, read_credent
 if TYPE_CHECKING:
     from asyncpg import Connection
 
-__all__ = ["connect", "forget", "library"]
+__all__ = ["connect", "end", "forget", "library"]
 
 APPLICATION: Final = "amplitude_async"
 

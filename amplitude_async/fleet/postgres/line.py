@@ -140,7 +140,7 @@ class Line:
             raise LogError(msg)
         try:
             return task.result()
-        except Exception as error:
+        except Exception as error:  # the library's own, and the socket's
             if isinstance(error, AmplitudeError):
                 raise
             if not outlived(error):

@@ -29,7 +29,7 @@ async def put(connection: Any, statement: str, args: Sequence[Any]) -> None:
     run = _way(connection)
     try:
         await run(connection, statement, args)
-    except Exception as error:
+    except Exception as error:  # of three drivers, which share no class of errors
         raise statement_fault(error) from error
 
 

@@ -50,7 +50,7 @@ _NOT_STORED: Final = (
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Parcel:
     """A chunk, and which of the client's events are in it."""
 
@@ -87,6 +87,7 @@ class LogHandover:
         self._frozen: dict[int, _Parcel] = {}
         # When each was learnt of: an event may have ended otherwise meanwhile.
         self._known: dict[int, float] = {}
+        self._out: set[_Parcel] = set()
         self._failed = False
         self._in_transactions = count(1)
 
@@ -137,11 +138,15 @@ class LogHandover:
 
         Its connections are the log's matter: another client may have it open here.
         """
-        pid, doubtful, known = self._pid, self._frozen, self._known
-        self._reset()
-        if pid == self._pid:
-            # On another loop the same events go on: what is known of them stays known.
-            self._frozen, self._known = doubtful, known
+        if self._pid != os.getpid():
+            self._reset()
+            return
+        # On another loop the same events go on: what is known of them stays known, and
+        # what was being published when the old one was closed may be in the log.
+        self._partitions = 0
+        for parcel in self._out:
+            self._freeze(parcel)
+        self._out = set()
 
     def _notice_fork(self) -> None:
         """Begin anew in a child: its events have the numbers that others had before."""
@@ -218,6 +223,8 @@ class LogHandover:
         return _Parcel(chunk, frozenset(record.id for record in records))
 
     async def _publish(self, parcel: _Parcel) -> Response:
+        out = self._out
+        out.add(parcel)
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._log.publish(parcel.chunk)
@@ -233,6 +240,8 @@ class LogHandover:
             if not is_theirs(error):
                 raise
             return _answer(error, refuses=False)
+        finally:
+            out.discard(parcel)
         self._thaw(parcel)
         return _TAKEN
 

@@ -226,6 +226,26 @@ async def test_on_another_loop_what_was_in_doubt_stays_in_doubt() -> None:
     assert await numbers(log) == [1, 2, 3]
 
 
+def test_what_a_closed_loop_was_publishing_is_in_doubt() -> None:
+    """Nobody cancelled it, and the log may have had it: no event is there twice."""
+    log = MoodyLog(["hang"])
+    handover = LogHandover(log, "amplitude")
+    records = [make_record(n) for n in range(1, 4)]
+    old = asyncio.new_event_loop()
+    task = old.create_task(handover.hand_over(records))
+    old.run_until_complete(until(lambda: log._store.size))  # noqa: SLF001
+    task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001
+    old.close()
+
+    async def go_on() -> list[int]:
+        handover.abandon()  # as the engine does when it finds itself elsewhere
+        for record in [records[1], records[0], records[2], make_record(4)]:
+            assert (await handover.hand_over([record])).status == 200
+        return await numbers(log)
+
+    assert asyncio.run(go_on()) == [1, 2, 3, 4]
+
+
 async def test_nothing_is_remembered_of_events_that_are_done() -> None:
     """A client that runs for months keeps no list of what it ever handed over."""
     log = MoodyLog(["lost", "broken", "ok", "lost", "lost"] * 40, partitions=4)

@@ -10,6 +10,7 @@ from amplitude_async.client.base import BaseClient
 from amplitude_async.delivery.clock import Clock
 from amplitude_async.delivery.deciding.health import Health
 from amplitude_async.delivery.reporting import Reporter, in_words
+from amplitude_async.delivery.tasks import pause
 from amplitude_async.fleet.asking import NO_ANSWER
 from amplitude_async.fleet.bids import Bids
 from amplitude_async.fleet.feed import Feed
@@ -177,17 +178,9 @@ class Desk:
             self.feed.host.share(len(self._held) / self._partitions)
 
     async def _pause(self, seconds: float) -> None:
-        over = asyncio.Event()
-        timer = self._clock.call_later(seconds, over.set)
+        # A place that ends is another's, or ours again, at once.
         ended = [task for _, task in self._held.values()]
-        waits = [asyncio.ensure_future(one.wait()) for one in (over, self._ending)]
-        try:
-            # A place that ends is another's, or ours again, at once.
-            await asyncio.wait([*waits, *ended], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timer.cancel()
-            for wait in waits:
-                wait.cancel()
+        await pause(seconds, self._clock, events=[self._ending], tasks=ended)
 
     async def leave(self, patience: float) -> bool:
         """Give all places back: what was begun is finished first, if it can be.

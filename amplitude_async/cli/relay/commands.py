@@ -129,7 +129,7 @@ def run(
 
             async def deliver() -> int:
                 relay = Relay(gate.log, clients, lease=lease, name=name)
-                return await run_relay(relay, gate, signals, health)
+                return await run_relay(relay, gate, signals=signals, listening=health)
 
             code = asyncio.run(deliver())
     raise typer.Exit(code)

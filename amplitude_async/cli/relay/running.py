@@ -83,7 +83,7 @@ def logging_to_stderr() -> Iterator[None]:
 
 
 async def run_relay(
-    relay: Relay, gate: Gate, signals: Signals, listening: Listening | None
+    relay: Relay, gate: Gate, *, signals: Signals, listening: Listening | None
 ) -> int:
     """Deliver until a signal comes, and return the exit code.
 

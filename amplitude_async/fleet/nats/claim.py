@@ -22,7 +22,7 @@ class JetStreamClaim(Claim):
     """
 
     def __init__(
-        self, place: Place, lease: PlaceLease, reader: Reader, consumer: Consumer
+        self, place: Place, lease: PlaceLease, *, reader: Reader, consumer: Consumer
     ) -> None:
         self.place = place
         self._lease = lease

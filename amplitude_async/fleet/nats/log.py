@@ -239,7 +239,7 @@ class JetStreamLog(Log):
             window=max(READ_AHEAD, 2 * self.max_chunk_bytes),
         )
         reader.begin()
-        claim = JetStreamClaim(place, place_lease, reader, consumer)
+        claim = JetStreamClaim(place, place_lease, reader=reader, consumer=consumer)
         self._claims = {other for other in self._claims if not other.ended} | {claim}
         return claim
 

@@ -142,7 +142,9 @@ class PostgresLog(Log):
         lines.open()
         try:
             done: list[str] = await lines.work(
-                lambda line: set_up(line, self._schema, self.project, partitions),
+                lambda line: set_up(
+                    line, self._schema, project=self.project, partitions=partitions
+                ),
                 SETUP_LIMIT,
             )
         except WrongSettingError as error:

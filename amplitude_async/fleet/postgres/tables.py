@@ -91,7 +91,7 @@ _ADD_PROJECT: Final = "insert into ax.projects (project, partitions) values ($1,
 
 
 async def set_up(
-    line: Line, schema: str, project: str, partitions: int | None
+    line: Line, schema: str, *, project: str, partitions: int | None
 ) -> list[str]:
     """Make or migrate the tables, and note the project; all of it or nothing."""
     async with line.transaction():

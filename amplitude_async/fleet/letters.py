@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
@@ -11,7 +12,14 @@ from amplitude_async.fleet.codec import decode, encode
 from amplitude_async.fleet.log import BuriedLetter, Chunk, Letter, Log, Place
 from amplitude_async.storage.base import Record
 
-__all__ = ["Resend", "event_of", "letters_after", "letters_at", "send_again"]
+__all__ = [
+    "Resend",
+    "event_of",
+    "first_letters",
+    "letters_after",
+    "letters_at",
+    "send_again",
+]
 
 PAGE: Final = 500
 # A letter has a megabyte at most: five hundred of them are no answer of a few seconds.
@@ -65,6 +73,17 @@ async def letters_after(log: Log, after: int = 0) -> AsyncGenerator[BuriedLetter
         # As many as fit if the next are as large; they may be larger, so no leap.
         fit = PAGE_BYTES * len(page) // max(size, 1)
         limit = max(1, min(fit, 4 * limit, PAGE))
+
+
+async def first_letters(log: Log, after: int, most: int) -> list[BuriedLetter]:
+    """Read the first dead letters above a position, page by page."""
+    found: list[BuriedLetter] = []
+    async with aclosing(letters_after(log, after)) as letters:
+        async for one in letters:
+            found.append(one)
+            if len(found) >= most:
+                break
+    return found
 
 
 async def letters_at(log: Log, positions: Iterable[int]) -> AsyncIterator[BuriedLetter]:

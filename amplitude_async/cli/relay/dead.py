@@ -22,6 +22,7 @@ from amplitude_async.cli.terminal import plural, printable, refusal
 from amplitude_async.exceptions import LogError
 from amplitude_async.fleet.letters import (
     Resend,
+    first_letters,
     letters_after,
     letters_at,
     send_again,
@@ -77,7 +78,7 @@ def list_letters(
     gate = gate_to(address, project)
 
     async def job(log: Log) -> int:
-        found = await log.letters(after, limit + 1)
+        found = await first_letters(log, after, limit + 1)
         shown, more = found[:limit], len(found) > limit
         if as_json:
             letters = [letter_json(one, body=body) for one in shown]

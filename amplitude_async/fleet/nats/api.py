@@ -3,9 +3,9 @@
 import asyncio
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from amplitude_async.exceptions import (
     ChunkTooLargeError,
@@ -17,6 +17,7 @@ from amplitude_async.fleet.nats.wire import Message, Wire
 
 __all__ = [
     "ATTEMPT",
+    "CERTAIN",
     "LIMIT",
     "NOT_FOUND",
     "PAUSE",
@@ -28,10 +29,14 @@ __all__ = [
     "timestamp",
 ]
 
+T = TypeVar("T")
+
 # As long as an election takes as a rule; the worst ones take twice that.
 LIMIT: Final = 5.0
 ATTEMPT: Final = 1.5
 PAUSE: Final = 0.1
+# It was not done, and will not be by being asked again.
+CERTAIN: Final = (ChunkTooLargeError, LogFullError, LogRefusedError)
 
 NOT_FOUND: Final = (10014, 10037, 10043, 10059)
 WRONG_SEQUENCE: Final = (10071, 10164)
@@ -84,6 +89,19 @@ def failure(answer: Mapping[str, Any]) -> LogError | None:
     return ApiError(code, words)
 
 
+def _raise_failure(answer: Mapping[str, Any]) -> None:
+    error = failure(answer)
+    if error is not None:
+        raise error
+
+
+def _is_final(error: LogError) -> bool:
+    """Say whether to ask again would bring the same answer."""
+    if isinstance(error, ApiError):
+        return not error.transient
+    return isinstance(error, CERTAIN)
+
+
 def timestamp(text: str) -> float:
     """Read a time as servers write it, with nanoseconds."""
     whole, _, rest = text.rstrip("Z").partition(".")
@@ -125,26 +143,28 @@ class Api:
             LogError: there is none within the limit.
         """
         data = b"" if body is None else json.dumps(body).encode()
+        attempt = min(ATTEMPT, limit)
+
+        async def ask() -> dict[str, Any]:
+            answer = await self._wire.request(
+                f"$JS.API.{subject}", data, timeout=attempt
+            )
+            _raise_failure(answer.json)
+            return answer.json
+
+        return await self._until_answered(ask, limit)
+
+    async def _until_answered(self, ask: Callable[[], Awaitable[T]], limit: float) -> T:
+        """Ask again while there is no answer, or none but that there is no leader."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + limit
         while True:
             try:
-                message = await self._wire.request(
-                    f"$JS.API.{subject}", data, timeout=min(ATTEMPT, limit)
-                )
-                error = failure(message.json)
-                if error is None:
-                    return message.json
-                if not isinstance(error, ApiError) or not error.transient:
-                    raise error
-            except LogRefusedError:
-                raise
-            except LogError as trouble:
-                if isinstance(trouble, ApiError | LogFullError):
+                return await ask()
+            except LogError as error:
+                over = self._wire.closed or loop.time() + PAUSE >= deadline
+                if over or _is_final(error):
                     raise
-                error = trouble
-            if self._wire.closed or loop.time() + PAUSE >= deadline:
-                raise error
             await asyncio.sleep(PAUSE)
 
     async def last(
@@ -185,38 +205,23 @@ class Api:
             LogError: it is not known.
         """
         headers = {"Nats-Expected-Last-Subject-Sequence": str(expected)}
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + LIMIT
-        while True:
-            error: LogError | None
+
+        async def ask() -> int | None:
+            message = await self._wire.request(subject, body, headers, timeout=ATTEMPT)
             try:
-                message = await self._wire.request(
-                    subject, body, headers, timeout=ATTEMPT
-                )
-                answer = message.json
-                error = failure(answer)
-                if error is None:
-                    return int(answer["seq"])
-                if isinstance(error, ApiError) and error.code in WRONG_SEQUENCE:
+                _raise_failure(message.json)
+            except ApiError as error:
+                if error.code in WRONG_SEQUENCE:
                     return None
-                if not isinstance(error, ApiError) or not error.transient:
-                    raise error
-            except (LogRefusedError, LogFullError, ChunkTooLargeError):
                 raise
-            except LogError as trouble:
-                if isinstance(trouble, ApiError):
-                    raise
-                error = trouble
-            if self._wire.closed or loop.time() + PAUSE >= deadline:
-                raise error
-            await asyncio.sleep(PAUSE)
+            return int(message.json["seq"])
+
+        return await self._until_answered(ask, LIMIT)
 
     async def write(self, subject: str, body: bytes) -> int:
         """Write a record over whatever is there."""
         message = await self._wire.request(subject, body, timeout=ATTEMPT)
-        error = failure(message.json)
-        if error is not None:
-            raise error
+        _raise_failure(message.json)
         return int(message.json["seq"])
 
     async def latest(self, stream: str, subjects: list[str]) -> list[Stored]:

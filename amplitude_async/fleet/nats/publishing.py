@@ -4,15 +4,14 @@ import asyncio
 from typing import Final
 
 from amplitude_async.exceptions import (
-    ChunkTooLargeError,
     LogError,
-    LogFullError,
     LogRefusedError,
     LogUnreachableError,
 )
 from amplitude_async.fleet.log import Chunk
 from amplitude_async.fleet.nats.api import (
     ATTEMPT,
+    CERTAIN,
     LIMIT,
     NOT_FOUND,
     PAUSE,
@@ -26,7 +25,6 @@ from amplitude_async.fleet.nats.wire import Wire
 __all__ = ["Publisher"]
 
 BRIEF: Final = 1.0
-_CERTAIN: Final = (LogFullError, LogRefusedError, ChunkTooLargeError)
 
 
 class Publisher:
@@ -54,7 +52,7 @@ class Publisher:
             try:
                 await self._attempt(chunk, min(ATTEMPT, deadline - loop.time()))
                 return
-            except _CERTAIN as error:
+            except CERTAIN as error:
                 if doubtful:
                     raise _in_doubt(error) from None
                 raise

@@ -153,7 +153,9 @@ class Flusher:
         clock, config = self._site.clock, self._site.config
         schedule, intake = self._parts.schedule, self._parts.intake
         blocked = schedule.in_flight >= config.max_in_flight or self._paused
-        missing = config.flush_queue_size - schedule.waiting
+        # Where a verb waits for the log, company would keep it waiting.
+        company = 1 if self._parts.confirms else config.flush_queue_size
+        missing = company - schedule.waiting
         # A full batch that did not go waits for something else than company.
         held_up = intake.blocked
         more = missing > 0 and not blocked and not held_up

@@ -40,6 +40,20 @@ async def test_track_returns_when_the_log_has_it(accounted: Account) -> None:
         assert len(await names_in(log)) == number + 1
 
 
+async def test_whoever_waits_for_the_log_waits_for_no_company() -> None:
+    """However many events were to be sent at once by an option of the service's."""
+    clock, log = FakeClock(), MoodyLog()
+    async with MemberClient.at(
+        clock, handover=log, flush_queue_size=200, flush_interval=60.0
+    ) as client:
+        for number in range(4):
+            task = asyncio.create_task(client.track(f"E{number}", user_id="user-1"))
+            await clock.advance(0.01)
+            assert task.done()
+            assert task.result().done
+            await clock.advance(30.0)
+
+
 async def test_two_thousand_callers_at_once(accounted: Account) -> None:
     """They share requests: none waits for its own turn, and order is kept."""
     log = MoodyLog(partitions=4)

@@ -1,8 +1,8 @@
 """A place of a log in PostgreSQL that one relay has, by the token of its lease row."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 from amplitude_async.fleet.log import Claim, Place, StoredChunk
 from amplitude_async.fleet.postgres.sql import (
@@ -23,23 +23,26 @@ LAST_LOOK: Final = 0.2
 SWEPT: Final = 10
 
 
-class _Asking(Protocol):
-    async def ask(self, statement: str, *args: Any) -> Any: ...
-
-
 class PostgresClaim(Claim):
     """A claim whose every statement looks at the lease row's token.
 
     Args:
-        log: asks the database.
+        ask: runs one statement of the log's.
+        project: whose place it is.
         token: what the lease row got when the place was claimed.
     """
 
     def __init__(
-        self, log: _Asking, project: str, place: Place, *, token: int, lease: float
+        self,
+        ask: Callable[..., Awaitable[Any]],
+        place: Place,
+        *,
+        project: str,
+        token: int,
+        lease: float,
     ) -> None:
         self.place = place
-        self._log = log
+        self._ask = ask
         self._project = project
         self._token = token
         self._lease = lease
@@ -55,7 +58,7 @@ class PostgresClaim(Claim):
 
     async def read(self, max_bytes: int) -> list[StoredChunk]:
         """Read the oldest chunks that are not in hand."""
-        rows = await self._log.ask(
+        rows = await self._ask(
             READ,
             *self._key,
             self._token,
@@ -87,14 +90,14 @@ class PostgresClaim(Claim):
             return
         ids = sorted(set(positions))
         swept = SWEPT + 2 * len(ids)
-        await self._log.ask(ACKNOWLEDGE, *self._key, ids, swept)
+        await self._ask(ACKNOWLEDGE, *self._key, ids, swept)
         self._in_hand.difference_update(ids)
 
     async def renew(self) -> bool:
         """Begin the lease anew."""
         args = (*self._key, self._token, self._lease)
-        return bool(await self._log.ask(RENEW, *args))
+        return bool(await self._ask(RENEW, *args))
 
     async def release(self) -> None:
         """Give the place back; its token becomes nobody's."""
-        await self._log.ask(RELEASE, *self._key, self._token)
+        await self._ask(RELEASE, *self._key, self._token)

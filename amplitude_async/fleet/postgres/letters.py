@@ -1,7 +1,7 @@
 """Dead letters in a table of their own."""
 
-from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
 
 from amplitude_async.fleet.log import BuriedLetter, Letter, Place
 from amplitude_async.fleet.postgres.sql import BURY, FORGET_LETTERS, LETTERS
@@ -14,30 +14,28 @@ MOST_LETTERS: Final = 2_000
 NUL: Final = "\0"
 
 
-class _Asking(Protocol):
-    project: str
-
-    async def ask(self, statement: str, *args: Any) -> Any: ...
+Ask = Callable[..., Awaitable[Any]]
+"""Runs one statement of the log's."""
 
 
-async def bury(log: _Asking, letters: Sequence[Letter]) -> None:
+async def bury(ask: Ask, project: str, letters: Sequence[Letter]) -> None:
     """Keep letters, each once, in their order."""
     share: list[Letter] = []
     size = 0
     for letter in letters:
         size += len(letter.data)
         if share and (size > MOST_BYTES or len(share) >= MOST_LETTERS):
-            await _bury_share(log, share)
+            await _bury_share(ask, project, share)
             share, size = [], len(letter.data)
         share.append(letter)
     if share:
-        await _bury_share(log, share)
+        await _bury_share(ask, project, share)
 
 
-async def _bury_share(log: _Asking, letters: Sequence[Letter]) -> None:
-    await log.ask(
+async def _bury_share(ask: Ask, project: str, letters: Sequence[Letter]) -> None:
+    await ask(
         BURY,
-        log.project,
+        project,
         [letter.place.destination for letter in letters],
         [letter.place.partition for letter in letters],
         [letter.key for letter in letters],
@@ -54,9 +52,9 @@ def _storable(text: str) -> str:
     return clean.replace(NUL, "\N{REPLACEMENT CHARACTER}")
 
 
-async def read(log: _Asking, after: int, limit: int) -> list[BuriedLetter]:
+async def read(ask: Ask, project: str, *, after: int, limit: int) -> list[BuriedLetter]:
     """Read letters above a position, in order."""
-    rows = await log.ask(LETTERS, log.project, after, limit)
+    rows = await ask(LETTERS, project, after, limit)
     return [
         BuriedLetter(
             row["id"],
@@ -74,7 +72,7 @@ async def read(log: _Asking, after: int, limit: int) -> list[BuriedLetter]:
     ]
 
 
-async def forget(log: _Asking, positions: Sequence[int]) -> None:
+async def forget(ask: Ask, project: str, positions: Sequence[int]) -> None:
     """Take letters away."""
     if positions:
-        await log.ask(FORGET_LETTERS, log.project, list(positions))
+        await ask(FORGET_LETTERS, project, list(positions))

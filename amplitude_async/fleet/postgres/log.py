@@ -25,10 +25,10 @@ from amplitude_async.fleet.opening import Opening
 from amplitude_async.fleet.postgres import letters as dead
 from amplitude_async.fleet.postgres.access import read_dsn
 from amplitude_async.fleet.postgres.claim import PostgresClaim
+from amplitude_async.fleet.postgres.gauge import Gauge
 from amplitude_async.fleet.postgres.line import WrongSettingError
 from amplitude_async.fleet.postgres.lines import ANSWER_LIMIT, Lines
 from amplitude_async.fleet.postgres.outbox import put
-from amplitude_async.fleet.postgres.room import Room
 from amplitude_async.fleet.postgres.sql import (
     ANNOUNCE,
     BACKLOG,
@@ -113,7 +113,7 @@ class PostgresLog(Log):
 
     def _begin(self) -> None:
         self._lines = Lines(self._access, self._timeout)
-        self._room = Room(self._max_bytes, self._whole_size, self._live_bytes)
+        self._gauge = Gauge(self._max_bytes, self._whole_size, self._live_bytes)
         self._opening = Opening(partial(self._give_up, self._lines))
 
     def __repr__(self) -> str:
@@ -194,9 +194,9 @@ class PostgresLog(Log):
     async def close(self) -> None:
         """Close the connections; what was claimed stays so until its lease runs out."""
         self._settings = None
-        lines, room = self._lines, self._room
+        lines, gauge = self._lines, self._gauge
         self._begin()  # who opens it from here on has connections of their own
-        await room.close()
+        await gauge.close()
         await lines.close()
 
     def abandon(self) -> None:
@@ -210,7 +210,7 @@ class PostgresLog(Log):
     async def publish(self, chunk: Chunk) -> None:
         """Store a chunk: one statement, on disk when it is answered."""
         row = self._row(chunk)
-        self._room.check()
+        self._gauge.check()
         statement = in_schema(PUBLISH, self._schema)
         await self._lines.ask(statement, *row, urgent=True)
 
@@ -232,7 +232,7 @@ class PostgresLog(Log):
                 whole transaction; the driver's own error is the cause.
         """
         row = self._row(chunk)
-        self._room.check()
+        self._gauge.check()
         await put(connection, in_schema(PUBLISH, self._schema), row)
 
     def _row(self, chunk: Chunk) -> tuple[Any, ...]:
@@ -267,7 +267,9 @@ class PostgresLog(Log):
         if not rows:
             return None
         token = rows[0]["token"]
-        return PostgresClaim(self, self.project, place, token=token, lease=float(lease))
+        return PostgresClaim(
+            self.ask, place, project=self.project, token=token, lease=float(lease)
+        )
 
     async def announce(self, destination: str, holder: str, lease: float) -> int:
         """Say that a relay lives."""
@@ -298,12 +300,12 @@ class PostgresLog(Log):
 
     async def bury(self, letters: Sequence[Letter]) -> None:
         """Keep dead letters."""
-        await dead.bury(self, letters)
+        await dead.bury(self.ask, self.project, letters)
 
     async def letters(self, after: int, limit: int) -> list[BuriedLetter]:
         """Read dead letters."""
-        return await dead.read(self, after, limit)
+        return await dead.read(self.ask, self.project, after=after, limit=limit)
 
     async def forget_letters(self, positions: Sequence[int]) -> None:
         """Take dead letters away."""
-        await dead.forget(self, positions)
+        await dead.forget(self.ask, self.project, positions)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from amplitude_async.exceptions import LogFullError, LogUnreachableError
-from amplitude_async.fleet.postgres.room import Room
+from amplitude_async.fleet.postgres.gauge import Gauge
 from tests.fleet.scene import until
 
 __all__: list[str] = []
@@ -21,18 +21,18 @@ async def test_who_could_not_look_at_once_looks_again() -> None:
             raise LogUnreachableError("this log is not open")
         return answers[-1]
 
-    room = Room(10, size, size)
+    gauge = Gauge(10, size, size)
     eager = getattr(asyncio, "eager_task_factory", None)
     if eager is None:
         pytest.skip("this Python starts no task at once")
     loop.set_task_factory(eager)
     try:
-        room.check()
+        gauge.check()
         answers.append(11)
 
         def full() -> bool:
             try:
-                room.check()
+                gauge.check()
             except LogFullError:
                 return True
             return False
@@ -40,4 +40,4 @@ async def test_who_could_not_look_at_once_looks_again() -> None:
         await until(full)
     finally:
         loop.set_task_factory(None)
-        await room.close()
+        await gauge.close()

@@ -9,14 +9,14 @@ from typing import Final
 from amplitude_async.delivery.tasks import spawn
 from amplitude_async.exceptions import LogError, LogFullError, LogRefusedError
 
-__all__ = ["Room"]
+__all__ = ["Gauge"]
 
 LOOK_AGAIN: Final = 1.0
 # To count a large backlog takes long: at most so large a part of the time goes there.
 REST: Final = 20.0
 
 
-class Room:
+class Gauge:
     """How much of its bytes the log has in use; publishes learn of it within a second.
 
     Args:
@@ -39,7 +39,7 @@ class Room:
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Room {self._size} of {self._max_bytes} bytes>"
+        return f"<Gauge {self._size} of {self._max_bytes} bytes>"
 
     def check(self) -> None:
         """Let a chunk pass, and see to it that the next check knows what is so then.
@@ -50,7 +50,7 @@ class Room:
         if self._max_bytes is None:
             return
         if self._task is None and time.monotonic() >= self._due:
-            self._task = spawn(self._look_aside(), "room")
+            self._task = spawn(self._look_aside(), "gauge")
         if self._size >= self._max_bytes:
             msg = (
                 f"the log is full: {self._size} of max_bytes={self._max_bytes} wait in "

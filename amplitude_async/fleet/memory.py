@@ -35,7 +35,7 @@ from amplitude_async.fleet.project import (
 )
 from amplitude_async.shown import shown
 
-__all__ = ["MemoryClaim", "MemoryLog"]
+__all__ = ["MemoryLog"]
 
 DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 MAX_CHUNK_BYTES: Final = 4 * 1024 * 1024

@@ -14,7 +14,7 @@ from amplitude_async.client.destination import (
 )
 from amplitude_async.client.life import Life, State
 from amplitude_async.client.timeline import PluginDrop, finish_at_once
-from amplitude_async.client.within import accept_within
+from amplitude_async.client.transaction import accept_in_transaction
 from amplitude_async.config import DeliveryConfig
 from amplitude_async.delivery.callbacks import inside_user_code
 from amplitude_async.delivery.deciding.health import Health
@@ -217,7 +217,7 @@ class BaseClient(Life):
         if others:
             event = self._stamp(event)
         if via is not None:
-            return await accept_within(via, event, due, self._own)
+            return await accept_in_transaction(via, event, due, own=self._own)
         # The first comes last: where it is full and raises, the others have theirs.
         for destination in others:
             made = await _hand_over(event, destination, may_wait=may_wait)

@@ -7,13 +7,14 @@ from amplitude_async.client.destination import Destination, EngineDestination
 from amplitude_async.delivery.handle import Delivery
 from amplitude_async.exceptions import ConfigurationError
 
-__all__ = ["accept_within"]
+__all__ = ["accept_in_transaction"]
 
 
-async def accept_within(
+async def accept_in_transaction(
     connection: Any,
     event: Any,
     due: Sequence[Destination],
+    *,
     own: EngineDestination,
 ) -> Delivery:
     """Accept an event for all destinations, of which those that hand over commit.

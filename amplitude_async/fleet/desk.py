@@ -170,8 +170,8 @@ class Desk:
                 continue
             del self._held[place]
             if holding.puzzled or holding.failed:
-                pause = PUZZLED_PAUSE if holding.puzzled else FAULT_PAUSE
-                self._avoided[place] = self._clock.now() + pause
+                seconds = PUZZLED_PAUSE if holding.puzzled else FAULT_PAUSE
+                self._avoided[place] = self._clock.now() + seconds
 
     def _tell_share(self) -> None:
         if self._partitions:

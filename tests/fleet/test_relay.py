@@ -452,7 +452,7 @@ async def test_a_log_that_hangs_holds_up_a_stop_no_longer_than_so(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the log does not answer has an end."""
-    for name in ("relay.LEAVE_PATIENCE", "holding.PATIENCE", "desk.PATIENCE"):
+    for name in ("relay.LEAVE_PATIENCE", "holding.PATIENCE", "bids.PATIENCE"):
         monkeypatch.setattr(f"amplitude_async.fleet.{name}", 0.05)
     log = MemoryLog()
     await fill(log, 10, 3)

@@ -47,12 +47,14 @@ class Figures:
         leases = {self._plan.place(one.subject): Entry.read(one) for one in found}
         waiting = {self._plan.place(subject): n for subject, n in counts.items()}
         return [
-            await self._of(place, waiting.get(place, 0), leases.get(place), now)
+            await self._estimate(
+                place, waiting.get(place, 0), lease=leases.get(place), now=now
+            )
             for place in sorted(waiting.keys() | leases.keys())
         ]
 
-    async def _of(
-        self, place: Place, chunks: int, lease: Entry | None, now: float
+    async def _estimate(
+        self, place: Place, chunks: int, *, lease: Entry | None, now: float
     ) -> Backlog:
         holder = None
         if lease is not None and lease.holder and now - lease.at < lease.lease:

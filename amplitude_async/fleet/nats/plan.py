@@ -114,7 +114,7 @@ class Plan:
         return f"ax_dead.{self.project}.>"
 
     def streams(self, partitions: int) -> list[dict[str, Any]]:
-        """Give the settings of all streams."""
+        """Give the settings of all streams: chunks, dead letters, and who has what."""
         shared: dict[str, Any] = {
             "storage": "file",
             "num_replicas": self.replicas,
@@ -123,37 +123,37 @@ class Plan:
             "discard": "new",
             "allow_direct": True,
         }
-        return [
-            {
-                **shared,
-                "name": self.stream,
-                "subjects": [f"ax.{self.project}.*.*"],
-                "retention": "workqueue",
-                "max_bytes": self.max_bytes,
-                "duplicate_window": seconds(DUPLICATE_WINDOW),
-                "deny_purge": True,
-                "metadata": {
-                    PARTITIONS_KEY: str(partitions),
-                    SCHEMA_KEY: SCHEMA,
-                },
-            },
-            {
-                **shared,
-                "name": self.dead,
-                "subjects": [self.letter_subjects],
-                "retention": "limits",
-                "max_bytes": self.dead_max_bytes,
-            },
-            {
-                **shared,
-                "name": self.held,
-                "subjects": [f"ax_held.{self.project}.>"],
-                "retention": "limits",
-                "max_msgs_per_subject": 1,
-                # A subject's newest record takes the place of the one before.
-                "discard": "old",
-            },
-        ]
+        own = (self._of_chunks(partitions), self._of_letters(), self._of_holders())
+        return [{**shared, **settings} for settings in own]
+
+    def _of_chunks(self, partitions: int) -> dict[str, Any]:
+        return {
+            "name": self.stream,
+            "subjects": [f"ax.{self.project}.*.*"],
+            "retention": "workqueue",
+            "max_bytes": self.max_bytes,
+            "duplicate_window": seconds(DUPLICATE_WINDOW),
+            "deny_purge": True,
+            "metadata": {PARTITIONS_KEY: str(partitions), SCHEMA_KEY: SCHEMA},
+        }
+
+    def _of_letters(self) -> dict[str, Any]:
+        return {
+            "name": self.dead,
+            "subjects": [self.letter_subjects],
+            "retention": "limits",
+            "max_bytes": self.dead_max_bytes,
+        }
+
+    def _of_holders(self) -> dict[str, Any]:
+        return {
+            "name": self.held,
+            "subjects": [f"ax_held.{self.project}.>"],
+            "retention": "limits",
+            "max_msgs_per_subject": 1,
+            # A subject's newest entry takes the place of the one before.
+            "discard": "old",
+        }
 
     def consumer_settings(self, place: Place) -> dict[str, Any]:
         """Give the settings of the consumer of a place."""

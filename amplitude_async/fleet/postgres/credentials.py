@@ -89,7 +89,7 @@ def _home() -> Path:
 def _context(mode: str, options: Mapping[str, str]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = mode == "verify-full"
-    root = _file(options, "sslrootcert", "PGSSLROOTCERT", "root.crt")
+    root = _file(options, "sslrootcert", usual="root.crt")
     if mode.startswith("verify") or (root is not None and mode == "require"):
         if root is None:
             msg = f"sslmode={mode} needs ~/.postgresql/root.crt, or sslrootcert="
@@ -97,22 +97,20 @@ def _context(mode: str, options: Mapping[str, str]) -> ssl.SSLContext:
         context.load_verify_locations(cafile=root)
     else:
         context.verify_mode = ssl.CERT_NONE
-    revoked = _file(options, "sslcrl", "PGSSLCRL", "root.crl")
+    revoked = _file(options, "sslcrl", usual="root.crl")
     if revoked is not None and context.verify_mode != ssl.CERT_NONE:
         context.load_verify_locations(cafile=revoked)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
-    certificate = _file(options, "sslcert", "PGSSLCERT", "postgresql.crt")
+    certificate = _file(options, "sslcert", usual="postgresql.crt")
     if certificate is not None:
-        key = _file(options, "sslkey", "PGSSLKEY", "postgresql.key")
+        key = _file(options, "sslkey", usual="postgresql.key")
         secret = options.get("sslpassword", "")
         context.load_cert_chain(certificate, keyfile=key, password=secret)
     return context
 
 
-def _file(
-    options: Mapping[str, str], option: str, variable: str, usual: str
-) -> str | None:
-    named = options.get(option) or os.environ.get(variable)
+def _file(options: Mapping[str, str], option: str, *, usual: str) -> str | None:
+    named = options.get(option) or os.environ.get(f"PG{option.upper()}")
     if named:
         return named
     path = _home() / ".postgresql" / usual

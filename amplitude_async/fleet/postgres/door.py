@@ -40,16 +40,16 @@ async def connect(access: Access, host: Host, timeout: float) -> "Connection":
     who = await asyncio.to_thread(read_credentials, access, host)
     if who.tls is not None:
         try:
-            return await _connect(access, host, who, timeout, encrypted=True)
+            return await _connect(access, host, who, encrypted=True, timeout=timeout)
         except ConnectionError as error:
             # The library's own is of this very class where the server has no TLS.
             if not who.may_be_plain or type(error) is not ConnectionError:
                 raise
-    return await _connect(access, host, who, timeout, encrypted=False)
+    return await _connect(access, host, who, encrypted=False, timeout=timeout)
 
 
 async def _connect(
-    access: Access, host: Host, who: Credentials, timeout: float, *, encrypted: bool
+    access: Access, host: Host, who: Credentials, *, encrypted: bool, timeout: float
 ) -> "Connection":
     name, port = host
     return await library().connect(

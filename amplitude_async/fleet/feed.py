@@ -75,11 +75,6 @@ class Feed(Storage):
             and self._batches.size < MOST_BYTES
         )
 
-    @property
-    def in_hand(self) -> int:
-        """Undecided events."""
-        return self._batches.events
-
     def begin(self, tenure: Tenure) -> None:
         """Let chunks of a place come from now on.
 

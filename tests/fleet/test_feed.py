@@ -82,9 +82,9 @@ async def test_a_chunk_is_owed_once_its_last_event_is_decided() -> None:
     records = await scene.fetched()
     await scene.feed.settle([records[2].id])
     await scene.feed.settle([records[0].id, records[0].id, 999])
-    assert (scene.owed, scene.feed.in_hand) == ([], 1)
+    assert (scene.owed, await scene.feed.size()) == ([], 1)
     await scene.feed.settle([records[1].id])
-    assert (scene.owed, scene.feed.in_hand) == ([7], 0)
+    assert (scene.owed, await scene.feed.size()) == ([7], 0)
     assert await scene.fetched() == []
 
 
@@ -113,7 +113,7 @@ async def test_what_is_damaged_changes_nothing() -> None:
     scene = Scene()
     with pytest.raises(DamagedChunkError):
         scene.feed.push(scene.tenure, StoredChunk(1, "c", b"AXC", 0.0))
-    assert scene.feed.in_hand == 0
+    assert await scene.feed.size() == 0
 
 
 async def test_an_event_is_not_younger_than_its_chunk() -> None:
@@ -137,7 +137,7 @@ async def test_leaving_sends_what_was_begun_and_nothing_else() -> None:
     assert not scene.feed.may_send(first[2:])
     assert [r.id for r in scene.feed.lapsed()] == [3]
     scene.feed.take_back([3])
-    assert scene.feed.in_hand == 2
+    assert await scene.feed.size() == 2
     await scene.feed.settle([1, 2])
     assert scene.owed == [1]
 
@@ -170,7 +170,7 @@ async def test_a_lost_claim_sends_nothing_and_leaves_all() -> None:
     assert not scene.feed.may_send(records)
     assert [r.id for r in scene.feed.lapsed()] == [1, 2]
     scene.feed.take_back([1, 2])
-    assert (scene.owed, scene.feed.in_hand, scene.tenure.lost) == ([], 0, True)
+    assert (scene.owed, await scene.feed.size(), scene.tenure.lost) == ([], 0, True)
 
 
 async def test_a_feed_takes_no_appends() -> None:
@@ -213,7 +213,7 @@ async def test_whatever_happens_each_event_is_decided_once(seed: int) -> None:
                 await scene.feed.settle([record.id])
             else:
                 scene.feed.take_back([record.id])
-        assert scene.feed.in_hand == 0
+        assert await scene.feed.size() == 0
         scene.feed.end(scene.tenure)
     assert len(decided) == len(set(decided))
 

@@ -53,6 +53,12 @@ class Handover(Protocol):
             LogError: the log does not take it; the transaction is the caller's matter.
         """
 
+    def ended(self, records: Sequence[Record]) -> None:
+        """Hear of events that came to an end, whichever: nobody asks with them again.
+
+        It may not wait, and raises nothing.
+        """
+
     def fingerprint(self) -> str:
         """Name the log without a secret, for spools to tell them apart."""
 

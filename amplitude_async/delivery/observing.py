@@ -11,6 +11,7 @@ from typing import Protocol
 from amplitude_async.delivery.outcome import Outcome, Settlement
 from amplitude_async.delivery.reporting import Reporter
 from amplitude_async.delivery.tasks import is_theirs
+from amplitude_async.storage.base import Record
 
 __all__ = ["Answered", "Observer", "Observers", "Witness"]
 
@@ -76,6 +77,8 @@ class Observers:
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._witness: Witness | None = None
+        self._wants = False
+        self._follower: Callable[[Sequence[Record]], None] | None = None
         self.hear_ends = False
         """True while somebody wants to hear of each event: all that one has to ask."""
         # Never changed, only replaced: whoever is called may add and end others.
@@ -101,30 +104,40 @@ class Observers:
         """Have a witness, who may want to hear of events from the start on."""
         self._witness = witness
 
+    def follow(self, follower: Callable[[Sequence[Record]], None]) -> None:
+        """Have a follower: ours, told of each event that came in and has ended."""
+        self._follower = follower
+        self.hear_ends = True
+
     def begin(self) -> None:
         """Ask the witness whether it wants to hear."""
         if self._witness is not None:
-            self.hear_ends = self._witness.begin()
+            self._wants = self._witness.begin()
+            self.hear_ends = self._wants or self._follower is not None
 
     def ended(self, source: object, outcome: Outcome) -> None:
         """Tell the witness how an event, or its record, ended."""
-        if self._witness is not None:
+        if self._witness is not None and self._wants:
             self._witness.note(source, outcome)
 
     def tell(self, sources: Iterable[object], outcome: Outcome) -> None:
         """Tell the witness, where it wants to hear, of what no account knows."""
-        if self.hear_ends:
+        if self._wants:
             for source in sources:
                 self.ended(source, outcome)
 
     def all_ended(self, settlements: Sequence[Settlement]) -> None:
-        """Tell the witness how many events ended."""
-        for record, outcome in settlements:
-            self.ended(record, outcome)
+        """Tell the follower which events ended, and the witness how."""
+        if self._follower is not None:
+            self._follower([record for record, _ in settlements])
+        if self._wants:
+            for record, outcome in settlements:
+                self.ended(record, outcome)
 
     async def finish(self) -> None:
         """Let the witness finish what it has heard; it hears no more."""
-        hears, self.hear_ends = self.hear_ends, False
+        hears, self._wants = self._wants, False
+        self.hear_ends = self._follower is not None
         if hears and self._witness is not None:
             await self._witness.end()
 

@@ -104,7 +104,10 @@ class Site:
     @cached_property
     def observers(self) -> Observers:
         """Those who hear of each request."""
-        return Observers(self.reporter)
+        made = Observers(self.reporter)
+        if self.handover is not None:
+            made.follow(self.handover.ended)
+        return made
 
     async def close(self) -> None:
         """Close the connections that the engine opened itself."""

@@ -8,7 +8,6 @@ partition. What the engine does with these events meanwhile changes nothing abou
 import asyncio
 import os
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -36,8 +35,6 @@ __all__ = ["LogHandover"]
 PATIENCE: Final = 10.0
 # Nothing is lost where a log is not closed: who shuts down waits no longer for it.
 CLOSE_PATIENCE: Final = 3.0
-# No client keeps an undecided event for longer.
-LONGEST_WAIT: Final = 7 * 86_400.0
 BOOT_BYTES: Final = 8
 # What stands round a body, its ids mostly, is no more than a third of it as a rule.
 SHARE_OF_BODIES: Final = 0.75
@@ -56,8 +53,8 @@ class _Parcel:
 
     chunk: Chunk
     ids: frozenset[int]
-    frozen_at: float = 0.0
-    """When it came to be in doubt; 0 while it is not."""
+    frozen: bool = False
+    """True while it is in doubt."""
     stored: bool = False
     """True once the log has it for sure."""
 
@@ -85,8 +82,7 @@ class LogHandover:
         self._boot = secrets.token_hex(BOOT_BYTES)
         self._partitions = 0
         self._frozen: dict[int, _Parcel] = {}
-        # When each was learnt of: an event may have ended otherwise meanwhile.
-        self._known: dict[int, float] = {}
+        self._known: set[int] = set()
         self._out: set[_Parcel] = set()
         self._failed = False
         self._in_transactions = count(1)
@@ -195,8 +191,7 @@ class LogHandover:
         """
         answer = await self._publish_lane(number, records)
         if answer.status == _TAKEN.status:
-            now = time.monotonic()
-            self._known.update(dict.fromkeys([record.id for record in records], now))
+            self._known.update([record.id for record in records])
         return answer
 
     async def _publish_lane(self, number: int, records: list[Record]) -> Response:
@@ -247,41 +242,37 @@ class LogHandover:
 
     def _freeze(self, parcel: _Parcel) -> None:
         # Another request may have published it meanwhile, and heard that it is there.
-        if not parcel.frozen_at and not parcel.stored:
-            self._forget_old()
-            parcel.frozen_at = time.monotonic()
+        if not parcel.frozen and not parcel.stored:
+            parcel.frozen = True
             self._frozen.update(dict.fromkeys(parcel.ids, parcel))
-
-    def _forget_old(self) -> None:
-        """Forget events of which none is undecided any more, however they ended."""
-        oldest = time.monotonic() - LONGEST_WAIT
-        for number, parcel in list(self._frozen.items()):
-            if parcel.frozen_at < oldest:
-                del self._frozen[number]
-        for number, learnt_at in list(self._known.items()):
-            if learnt_at < oldest:
-                del self._known[number]
 
     def _thaw(self, parcel: _Parcel) -> None:
         """The log has it: its events are handed over, whoever asks for them next."""
         parcel.stored = True
-        if parcel.frozen_at:
-            self._known.update(dict.fromkeys(parcel.ids, time.monotonic()))
+        if parcel.frozen:
+            # Others have come to an end meanwhile: nobody will ask for them.
+            self._known |= parcel.ids & self._frozen.keys()
             self._forget(parcel)
 
     def _forget(self, parcel: _Parcel) -> None:
         """Take a chunk out of doubt."""
-        if parcel.frozen_at:
-            parcel.frozen_at = 0.0
+        if parcel.frozen:
+            parcel.frozen = False
             for number in parcel.ids:
                 self._frozen.pop(number, None)
 
     def _taken(self, records: Sequence[Record]) -> Response:
         """Say that the log has events; nobody asks for these again."""
         if self._known:
-            for record in records:
-                self._known.pop(record.id, None)
+            self._known.difference_update([record.id for record in records])
         return _TAKEN
+
+    def ended(self, records: Sequence[Record]) -> None:
+        """Forget what is known of events that came to an end, whichever it is."""
+        if self._known or self._frozen:
+            for record in records:
+                self._known.discard(record.id)
+                self._frozen.pop(record.id, None)
 
     async def hand_over_in(self, connection: Any, record: Record) -> None:
         """Put an event into the log within a transaction of the caller's.

@@ -19,6 +19,7 @@ from amplitude_async.exceptions import (
     LogError,
     LogFullError,
     LogUnreachableError,
+    QueueFullError,
 )
 from amplitude_async.fleet.codec import partition_of
 from amplitude_async.fleet.handover import LogHandover
@@ -256,7 +257,37 @@ async def test_nothing_is_remembered_of_events_that_are_done() -> None:
             pass
     assert len(await numbers(log)) == 400
     assert "0 events in doubt" in repr(handover)
-    assert handover._known == {}  # noqa: SLF001 - memory has no other face
+    assert handover._known == set()  # noqa: SLF001 - memory has no other face
+
+
+@pytest.mark.parametrize("overflow", Overflow)
+async def test_nothing_is_remembered_of_events_that_were_given_up(
+    overflow: Overflow, accounted: Account
+) -> None:
+    """An outage of any length takes no more memory than the events that wait."""
+    log = MoodyLog(["broken"] * 2_000)
+    options: Any = {"retry_base_interval": 0.0001, "retry_max_interval": 0.0001}
+    client = accounted(
+        Amplitude(
+            handover=log,
+            confirm=False,
+            overflow=overflow,
+            max_storage_capacity=50,
+            **options,
+        )
+    )
+    await client.start()
+    handover = client._own._engine._site.handover  # noqa: SLF001
+    for number in range(2_000):
+        with suppress(QueueFullError):
+            client.track_nowait(f"E{number}", user_id="user-1")
+        if number % 20 == 0:
+            await asyncio.sleep(0.001)
+            assert len(handover._frozen) <= 50  # noqa: SLF001 - it has no other face
+    await client.purge()
+    await until(lambda: not client.stats.pending)
+    assert not handover._frozen  # noqa: SLF001
+    assert not handover._known  # noqa: SLF001
 
 
 async def test_requests_that_share_a_chunk_in_doubt_leave_nothing_behind() -> None:
@@ -268,7 +299,7 @@ async def test_requests_that_share_a_chunk_in_doubt_leave_nothing_behind() -> No
     answers = await asyncio.gather(*(handover.hand_over([one]) for one in records))
     assert [answer.status for answer in answers] == [200, 200]
     assert await numbers(log) == [1, 2]
-    assert handover._known == {}  # noqa: SLF001 - memory has no other face
+    assert handover._known == set()  # noqa: SLF001 - memory has no other face
 
 
 async def test_the_log_is_opened_by_the_first_events_where_it_was_away() -> None:

@@ -38,8 +38,8 @@ class Hosting:
         self._recover(records)
         return first
 
-    def lapsed(self) -> None:
-        """Look soon for events that are somebody else's by now."""
+    def look_again(self) -> None:
+        """Look soon for what is somebody else's, or has no company to wait for."""
         self._parts.alarm.ring()
 
     def share(self, part: float) -> None:

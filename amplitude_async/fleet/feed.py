@@ -263,7 +263,7 @@ class Feed(Storage):
         for batch in batches.values():
             tenure = self._tenures.get(batch.place)
             if tenure is None or not tenure.keeps(batch):
-                self.host.lapsed()
+                self.host.look_again()
                 return False
         for batch in batches.values():
             batch.begin()

@@ -112,7 +112,7 @@ class Holding:
 
     def _stir(self) -> None:
         self._left.set()
-        self._feed.host.lapsed()
+        self._feed.host.look_again()
 
     # Reading -----------------------------------------------------------------
 
@@ -148,7 +148,7 @@ class Holding:
 
     def _note_idle(self, *, idle: bool) -> None:
         if self.tenure.note_idle(idle=idle):
-            self._feed.host.lapsed()  # what waits for company has none to wait for
+            self._feed.host.look_again()  # what waits for company has none to wait for
 
     async def _take(self, chunk: StoredChunk) -> None:
         if self._left.is_set():

@@ -77,8 +77,8 @@ class Host(Protocol):
         them before anything is awaited.
         """
 
-    def lapsed(self) -> None:
-        """Look soon at what ``Storage.lapsed`` says."""
+    def look_again(self) -> None:
+        """Ask soon what has lapsed, and whether what waits is hurried."""
 
     def share(self, part: float) -> None:
         """Keep to a part of the configured rate, between 0 and 1: others have more."""

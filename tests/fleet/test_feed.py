@@ -34,7 +34,7 @@ class Engine:
         first, self.next = self.next, self.next + records
         return first
 
-    def lapsed(self) -> None:
+    def look_again(self) -> None:
         """Be told to look."""
         self.looks += 1
 

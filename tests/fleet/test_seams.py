@@ -127,7 +127,7 @@ class Scene:
         self._pushed += 1
         self.feed.push(self.tenure, stored._replace(position=self._pushed))
         self.tenure.note_idle(idle=True)
-        self.feed.host.lapsed()
+        self.feed.host.look_again()
 
     @property
     def sent(self) -> Sequence[int]:
@@ -165,7 +165,7 @@ async def test_what_is_recalled_has_no_outcome() -> None:
     await scene.push(2, 3)
     await scene.clock.advance(0.1)
     scene.tenure.lose()
-    scene.feed.host.lapsed()
+    scene.feed.host.look_again()
     await scene.clock.advance(0.1)
     stats = scene.engine.stats
     assert (stats.recovered, stats.given_back, stats.pending) == (3, 2, 1)
@@ -202,7 +202,7 @@ async def test_a_flush_is_answered_though_its_events_are_given_back() -> None:
     task = asyncio.create_task(flush)
     await scene.clock.advance(0.1)
     scene.tenure.lose()
-    scene.feed.host.lapsed()
+    scene.feed.host.look_again()
     scene.network.release()
     await scene.clock.advance(5.0)
     assert task.done()

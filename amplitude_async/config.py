@@ -480,12 +480,15 @@ class DeliveryConfig(BaseModel):
         """
         if self.handover is None:
             return self
+        # Each may be waited for before the log: room, and a storage, and a callback.
+        waits = 3 if self.storage is not None and self.callback is not None else 2
         wanted: dict[str, Any] = {
             "flush_queue_size": 1,
             "max_in_flight": 1,
             "retry_max_interval": max(1.0, self.retry_base_interval),
-            # Room, the storage and the log are waited for one after the other.
-            "overflow_timeout": min(self.overflow_timeout, self.confirm_timeout / 2),
+            "overflow_timeout": min(
+                self.overflow_timeout, self.confirm_timeout / waits
+            ),
         }
         given = self.model_fields_set
         missing = {name: v for name, v in wanted.items() if name not in given}

@@ -21,7 +21,7 @@ from amplitude_async.exceptions import (
     LogUnreachableError,
 )
 from amplitude_async.fleet.memory import MemoryLog
-from amplitude_async.storage import SQLiteStorage
+from amplitude_async.storage import MemoryStorage, SQLiteStorage
 from amplitude_async.testing import FakeClock
 from tests.fleet.scene import MemberClient, MoodyLog, names_in, until
 
@@ -156,6 +156,43 @@ async def test_room_and_log_are_waited_for_within_one_limit(way: str) -> None:
         assert client.stats.pending == 0
         names = await names_in(log)
         assert names == sorted(set(names))
+
+
+async def test_all_that_may_be_waited_for_is_waited_for_within_one_limit() -> None:
+    """A storage, room, and a callback that has no place for a result."""
+
+    class Stuck(MemoryStorage):
+        durable = True
+
+        async def append(self, _: Any) -> None:
+            await asyncio.Event().wait()
+
+    async def callback(_: Any) -> None:
+        await asyncio.Event().wait()
+
+    clock, log = FakeClock(), MoodyLog()
+    client = MemberClient.at(
+        clock,
+        handover=log,
+        confirm_timeout=1.0,
+        storage=Stuck(),
+        callback=callback,
+        max_storage_capacity=4,
+    )
+    await client.start()
+    log.stall()
+    for _ in range(2):
+        tasks = [
+            asyncio.create_task(client.track(f"E{n}", user_id="user-1"))
+            for n in range(30)
+        ]
+        await clock.advance(1.01)
+        assert all(task.done() for task in tasks)
+    assert client.stats.balanced
+    log.go_on()
+    stopping = asyncio.create_task(client.shutdown(0.0))
+    while not stopping.done():
+        await clock.advance(1.0)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -36,6 +36,8 @@ PATIENCE: Final = 10.0
 # Nothing is lost where a log is not closed: who shuts down waits no longer for it.
 CLOSE_PATIENCE: Final = 3.0
 BOOT_BYTES: Final = 8
+# So many lanes are published at the same time.
+AT_ONCE: Final = 16
 # What stands round a body, its ids mostly, is no more than a third of it as a rule.
 SHARE_OF_BODIES: Final = 0.75
 
@@ -177,12 +179,28 @@ class LogHandover:
             [(number, lane)] = lanes.items()
             answers = [await self._publish_lane(number, lane)]
         else:
-            answers = await asyncio.gather(
-                *(self._publish_among(number, lane) for number, lane in lanes.items())
-            )
+            answers = await self._publish_lanes(lanes)
         failed = next((one for one in answers if one.status != 200), None)
         self._failed = failed is not None
         return self._taken(records) if failed is None else failed
+
+    async def _publish_lanes(self, lanes: dict[int, list[Record]]) -> list[Response]:
+        """Publish several lanes, a few at once: to begin with all would hold the loop.
+
+        Where that takes long, none is begun any more.
+        """
+        waiting, answers = iter(lanes.items()), []
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+
+        async def work() -> None:
+            for number, lane in waiting:
+                if asyncio.get_running_loop().time() > deadline:
+                    answers.append(_answer(TimeoutError()))
+                    return
+                answers.append(await self._publish_among(number, lane))
+
+        await asyncio.gather(*(work() for _ in range(min(len(lanes), AT_ONCE))))
+        return answers
 
     async def _publish_among(self, number: int, records: list[Record]) -> Response:
         """Publish one lane of several: what goes well is not handed over twice.
@@ -196,14 +214,11 @@ class LogHandover:
 
     async def _publish_lane(self, number: int, records: list[Record]) -> Response:
         """Publish what is in doubt, and then what is new, of one partition."""
-        parcels = dict.fromkeys(
-            id(self._frozen[record.id])
-            for record in records
-            if record.id in self._frozen
+        doubtful = dict.fromkeys(
+            self._frozen[record.id] for record in records if record.id in self._frozen
         )
-        doubtful = {id(parcel): parcel for parcel in self._frozen.values()}
-        for key in parcels:
-            answer = await self._publish(doubtful[key])
+        for parcel in doubtful:
+            answer = await self._publish(parcel)
             if answer.status != 200:
                 return answer
         fresh = [record for record in records if record.id not in self._known]

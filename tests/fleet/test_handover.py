@@ -182,6 +182,24 @@ async def test_one_partition_that_fails_costs_the_others_nothing() -> None:
     assert sorted(await numbers(log)) == list(range(1, 21))
 
 
+async def test_many_partitions_are_begun_a_few_at_a_time() -> None:
+    """Others have their turns meanwhile, and one that hangs holds up no other."""
+    log = MoodyLog(["ok", "hang"], partitions=500)
+    handover = await opened(log)
+    records = [make_record(n, f"user-{n}") for n in range(1_000)]
+    task = asyncio.create_task(handover.hand_over(records))
+    begun = most = 0
+    while len(await contents(log)) < len(records):
+        most = max(most, len(log.published) - begun)
+        begun = len(log.published)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert (await handover.hand_over(records)).status == 200
+    assert sorted(await numbers(log)) == list(range(1_000))
+    assert most < 200
+
+
 async def test_a_chunk_in_doubt_that_has_become_too_large_loses_no_event() -> None:
     """A server whose limit was lowered: events go in smaller chunks, none is lost."""
     log = MoodyLog(["broken"])

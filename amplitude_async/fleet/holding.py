@@ -1,6 +1,7 @@
 """Keeps one claim: reads ahead, acknowledges what is decided, renews the lease."""
 
 import asyncio
+import math
 from collections.abc import Awaitable
 from typing import Final
 
@@ -23,6 +24,8 @@ POLL: Final = 0.25
 LOOK_AGAIN: Final = 0.02
 TRY_AGAIN: Final = 0.2
 RENEWALS_IN_LEASE: Final = 3
+# A place that is left is kept no longer for what the log does not take of us.
+DEBT_PATIENCE: Final = 3.0
 # What a log is asked has failed if it takes longer.
 PATIENCE: Final = 10.0
 
@@ -88,7 +91,7 @@ class Holding:
             await self._acknowledge()
             for task in tasks:
                 task.cancel()
-        if not self.tenure.lost and not self.tenure.owes:
+        if not self.tenure.lost:
             self.released = await self._ask("release", self._claim.release())
 
     def _tell_lost(self) -> None:
@@ -206,16 +209,24 @@ class Holding:
             interval = patience
 
     async def _acknowledge(self) -> None:
-        """Acknowledge what is decided, until nothing of the place is in hand."""
-        tenure = self.tenure
+        """Acknowledge what is decided, until nothing of the place is in hand.
+
+        Where the log does not take it, as without room for letters, a place that is
+        left does not wait for that: its next relay reads those chunks again.
+        """
+        tenure, finished_at = self.tenure, math.inf
         while True:
             await tenure.stirred.wait()
             tenure.stirred.clear()
             if tenure.lost and not self._left.is_set():
                 self._tell_lost()
                 self._stir()
+            finished = self._left.is_set() and not tenure.batches
+            if finished:
+                finished_at = min(finished_at, self._clock.now())
             if not await self._pay():
-                if tenure.lost and not tenure.batches:
+                late = self._clock.now() - finished_at > DEBT_PATIENCE
+                if not tenure.batches and (tenure.lost or late):
                     return  # the next claim of ours acknowledges them
                 await pause(TRY_AGAIN, self._clock)
                 tenure.stirred.set()

@@ -11,9 +11,9 @@ import pytest
 from amplitude_async import Amplitude
 from amplitude_async.delivery.deciding.schedule import Schedule
 from amplitude_async.emulator import Emulator, Fault
-from amplitude_async.exceptions import LogError
+from amplitude_async.exceptions import LogError, LogFullError
 from amplitude_async.fleet import Relay
-from amplitude_async.fleet.log import Backlog, Claim, Place, StoredChunk
+from amplitude_async.fleet.log import Backlog, Claim, Letter, Place, StoredChunk
 from amplitude_async.fleet.memory import MemoryClaim, MemoryLog
 from tests.fleet.scene import KEY, chunk_of, make_record, until
 
@@ -92,6 +92,11 @@ class FaultyLog(MemoryLog):
         """Claim."""
         self.stumble(f"claim {place.partition}")
         return await super().claim(place, holder, lease)
+
+    async def bury(self, letters: Sequence[Letter]) -> None:
+        """Bury."""
+        self.stumble("bury")
+        await super().bury(letters)
 
     async def withdraw(self, destination: str, holder: str) -> None:
         """Withdraw."""
@@ -244,6 +249,45 @@ async def test_a_place_that_cannot_be_claimed_keeps_no_other_waiting(
 
 
 # Taking leave ----------------------------------------------------------------
+
+
+async def full_of_letters(monkeypatch: pytest.MonkeyPatch) -> FaultyLog:
+    """Make a log that has no room for letters, and in each place one that is due."""
+    monkeypatch.setattr("amplitude_async.fleet.holding.DEBT_PATIENCE", 0.05)
+    log = FaultyLog("bury", LogFullError("no room"), times=10**9)
+    await fill(log)
+    for place in PLACES:
+        await log.publish(chunk_of(place, f"{place}.bad", make_record(1, "u")))
+    return log
+
+
+async def test_a_log_without_room_for_letters_holds_up_no_stop(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be set aside stays in its chunk, and the next relay has the place."""
+    log = await full_of_letters(monkeypatch)
+    relay = Relay(log, [deliverer(emulator)], lease=LONG_LEASE)
+    async with running(relay):
+        await until(lambda: log.calls["bury"] > len(PLACES))
+    assert relay.gave_back
+    places = await backlog(log)
+    assert {place.holder for place in places} == {None}
+    assert sum([place.chunks for place in places]) > 0
+
+
+async def test_a_place_without_room_for_its_letters_can_be_another_relays(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not kept for ever by who neither reads it nor acknowledges."""
+    log = await full_of_letters(monkeypatch)
+    relay = Relay(log, [deliverer(emulator)], lease=LONG_LEASE)
+    async with running(relay):
+        await until(lambda: log.calls["bury"] > len(PLACES))
+        await log.announce("amplitude", "another", LONG_LEASE)
+        await until(lambda: log.calls["release"])
+        assert await log.claim(PLACES[0], "another", LONG_LEASE) or await log.claim(
+            PLACES[1], "another", LONG_LEASE
+        )
 
 
 class LateLog(FaultyLog):

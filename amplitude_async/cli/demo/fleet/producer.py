@@ -8,8 +8,11 @@ last line ``balanced`` or ``unbalanced``.
 import argparse
 import asyncio
 import contextlib
+import queue
 import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,17 +26,56 @@ __all__ = ["main"]
 PAUSE: Final = 0.004
 
 
+class Teller:
+    """Writes lines to standard output in a thread: who reads slowly holds up no loop.
+
+    What a verb takes would be measured together with the reader of the pipe else.
+    """
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="teller")
+
+    def __repr__(self) -> str:
+        return f"<Teller, {self._lines.qsize()} lines to be written>"
+
+    def tell(self, line: str) -> None:
+        """Have a line written soon."""
+        self._lines.put(line)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Write, until the block ends and all is written."""
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self._lines.put(None)
+            self._thread.join()
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            sys.stdout.write(line)
+            if self._lines.empty():
+                sys.stdout.flush()
+        sys.stdout.flush()
+
+
 class Tracker:
     """Tracks for some users at once, and tells of each event that the log has.
 
     Args:
         client: hands over.
         stopping: set once no more is to be tracked.
+        tell: writes a line.
     """
 
-    def __init__(self, client: Amplitude, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, client: Amplitude, stopping: asyncio.Event, tell: Callable[[str], None]
+    ) -> None:
         self._client = client
         self._stopping = stopping
+        self._tell = tell
         self.longest = 0.0
         """Seconds that a verb took, at the most."""
 
@@ -51,12 +93,17 @@ class Tracker:
             self.longest = max(self.longest, loop.time() - began)
             line = f"{delivery.insert_id} {user} {number}\n"
             if delivery.done:
-                _tell_if_handed_over(line, delivery)
+                self._tell_if_handed_over(line, delivery)
             else:
                 # The verb has waited long enough; the event goes on.
-                delivery.add_done_callback(partial(_tell_if_handed_over, line))
+                delivery.add_done_callback(partial(self._tell_if_handed_over, line))
             number += 1
             await asyncio.sleep(PAUSE)
+
+    def _tell_if_handed_over(self, line: str, delivery: Delivery) -> None:
+        result = delivery.result
+        if result is not None and result.status is DeliveryStatus.HANDED_OVER:
+            self._tell(line)
 
     def account(self) -> str:
         """Say in a line whether all that was tracked has an outcome."""
@@ -70,17 +117,6 @@ class Tracker:
         )
 
 
-def _tell_if_handed_over(line: str, delivery: Delivery) -> None:
-    result = delivery.result
-    if result is not None and result.status is DeliveryStatus.HANDED_OVER:
-        _tell(line)
-
-
-def _tell(line: str) -> None:
-    sys.stdout.write(line)
-    sys.stdout.flush()
-
-
 async def produce(arguments: argparse.Namespace) -> bool:
     """Track until somebody says stop; returns whether the account adds up."""
     stopping = asyncio.Event()
@@ -92,11 +128,13 @@ async def produce(arguments: argparse.Namespace) -> bool:
         confirm_timeout=arguments.confirm_timeout,
         shutdown_timeout=20.0,
     )
-    tracker = Tracker(client, stopping)
-    async with client:
-        users = [f"{arguments.name}-user-{n}" for n in range(arguments.users)]
-        await asyncio.gather(*map(tracker.track_for, users))
-    _tell(tracker.account())
+    teller = Teller()
+    tracker = Tracker(client, stopping, teller.tell)
+    with teller.running():
+        async with client:
+            users = [f"{arguments.name}-user-{n}" for n in range(arguments.users)]
+            await asyncio.gather(*map(tracker.track_for, users))
+        teller.tell(tracker.account())
     return client.stats.balanced
 
 

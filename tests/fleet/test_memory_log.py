@@ -20,7 +20,6 @@ from amplitude_async.exceptions import (
 from amplitude_async.fleet.log import Chunk, Claim, Letter, Log, Place, StoredChunk
 from amplitude_async.fleet.memory import MemoryClaim, MemoryLog
 from amplitude_async.testing import FakeClock
-from amplitude_async.testing import log_contract as contract
 from amplitude_async.testing.log_contract import (
     PLACE,
     LogContract,
@@ -28,6 +27,7 @@ from amplitude_async.testing.log_contract import (
     ids_of,
     make_chunk,
     project_of,
+    scene,
 )
 
 __all__: list[str] = []
@@ -266,7 +266,7 @@ def test_the_contract_fails_a_broken_log(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each fault is found by the test of what it breaks."""
-    monkeypatch.setattr(contract, "PATIENCE", 0.7)  # what is to come never comes
+    monkeypatch.setattr(scene, "PATIENCE", 0.7)  # what is to come never comes
 
     class Broken(ContractOf):
         pass

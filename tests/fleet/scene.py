@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 KEY = "0123456789abcdef-secret"
-PATIENCE = 20.0
+PATIENCE = 60.0
 STEP = 0.01
 
 

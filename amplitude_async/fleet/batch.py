@@ -61,6 +61,16 @@ class Batch:
         """Say where in the chunk an event stands."""
         return self.indexes[number - self.first]
 
+    @property
+    def decided(self) -> list[int]:
+        """Where in the chunk those stand that are not undecided any more."""
+        left = self.left
+        return [
+            index
+            for number, index in enumerate(self.indexes, self.first)
+            if number not in left
+        ]
+
 
 class Batches:
     """Batches in order of their numbers; finds the one of an event."""

@@ -12,6 +12,7 @@ from amplitude_async.exceptions import StorageError
 from amplitude_async.fleet.batch import Batch, Batches
 from amplitude_async.fleet.codec import decode, encode
 from amplitude_async.fleet.log import Letter, Log, Place, StoredChunk
+from amplitude_async.fleet.progress import Progress
 from amplitude_async.fleet.tenure import Tenure
 from amplitude_async.storage.base import DeadLetter, Holdings, Host, Record, Storage
 
@@ -46,7 +47,7 @@ class Feed(Storage):
         self._host: Host | None = None
         self._batches = Batches()
         self._tenures: dict[Place, Tenure] = {}
-        self._past: dict[tuple[Place, int], set[int]] = {}
+        self._progress = Progress()
         self._owed: dict[Place, tuple[list[int], list[Letter]]] = {}
 
     def __repr__(self) -> str:
@@ -75,13 +76,31 @@ class Feed(Storage):
             and self._batches.size < MOST_BYTES
         )
 
-    def begin(self, tenure: Tenure) -> None:
+    def begin(self, tenure: Tenure, progress: bytes = b"") -> None:
         """Let chunks of a place come from now on.
 
         What an earlier claim of ours could not acknowledge is acknowledged by this one.
+
+        Args:
+            progress: what the holder before left.
+
+        Raises:
+            ValueError: that cannot be read; the place has begun all the same.
         """
         tenure.inherit(*self._owed.pop(tenure.place, ([], [])))
         self._tenures[tenure.place] = tenure
+        self._progress.read(tenure.place, progress)
+
+    def progress_of(self, tenure: Tenure) -> bytes | None:
+        """Say what of a place is decided and not acknowledged, for its next holder.
+
+        Returns:
+            None while that is to stay as it was told before: rejected events are
+            decided for others once their letters are kept.
+        """
+        if tenure.debts[1]:
+            return None
+        return self._progress.write(tenure.place, tenure.batches.values())
 
     def end(self, tenure: Tenure) -> None:
         """Let no chunk of a place come any more; nothing of it may be left."""
@@ -98,11 +117,12 @@ class Feed(Storage):
             UnknownSchemaError: a newer version has written it.
         """
         found = decode(chunk.data)
-        past = self._past.pop((tenure.place, chunk.position), None)
+        past = self._progress.of(tenure.place, chunk.id)
         indexes: Sequence[int] = range(len(found))
         if past:
             indexes = [index for index in indexes if index not in past]
         if not indexes:
+            self._progress.forget(tenure.place, chunk.id)
             tenure.finished(chunk.position)
             return
         first = self.host.arrived(len(indexes))
@@ -119,7 +139,6 @@ class Feed(Storage):
         )
         if past:
             batch.begin()
-            self._past[tenure.place, chunk.position] = past
         self._batches.add(batch)
         tenure.take(batch)
 
@@ -128,11 +147,8 @@ class Feed(Storage):
 
         What it did not bring again of an earlier claim's is decided by others.
         """
-        stale = [key for key in self._past if key[0] == tenure.place]
-        for key in stale:
-            batches = tenure.batches.values()
-            if all(batch.chunk.position != key[1] for batch in batches):
-                del self._past[key]
+        in_hand = {batch.chunk.id for batch in tenure.batches.values()}
+        self._progress.keep_only(tenure.place, in_hand)
 
     async def keep(self, letters: Sequence[Letter]) -> None:
         """Keep rejected events in the log.
@@ -192,7 +208,9 @@ class Feed(Storage):
                 continue
             batch.begin()
             if batch.chunk.position in tenure.doubtful:
-                self._remember(tenure.place, batch, number)
+                # It is lost in part, and comes again.
+                index = batch.index_of(number)
+                self._progress.note(tenure.place, batch.chunk.id, [index])
             if self._batches.strike(batch, number):
                 self._finish(tenure, batch)
 
@@ -200,13 +218,8 @@ class Feed(Storage):
         self._batches.remove(batch)
         tenure.drop(batch)
         if batch.whole:
-            self._past.pop((tenure.place, batch.chunk.position), None)
+            self._progress.forget(tenure.place, batch.chunk.id)
             tenure.finished(batch.chunk.position)
-
-    def _remember(self, place: Place, batch: Batch, number: int) -> None:
-        """Note an event of a chunk that is lost in part: it comes again with it."""
-        past = self._past.setdefault((place, batch.chunk.position), set())
-        past.add(batch.index_of(number))
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Let the log keep rejected events, however long it is away.
@@ -288,18 +301,7 @@ class Feed(Storage):
             if batch is None or tenure is None or number not in batch.left:
                 continue
             if batch.part():
-                self._save_past(tenure, batch)
+                tenure.doubtful.add(batch.chunk.position)
+                self._progress.note(tenure.place, batch.chunk.id, batch.decided)
             if self._batches.strike(batch, number):
                 self._finish(tenure, batch)
-
-    def _save_past(self, tenure: Tenure, batch: Batch) -> None:
-        """Note which events of a chunk are decided, in case it comes back to us."""
-        tenure.doubtful.add(batch.chunk.position)
-        decided = [
-            index
-            for number, index in enumerate(batch.indexes, batch.first)
-            if number not in batch.left
-        ]
-        if decided:
-            key = tenure.place, batch.chunk.position
-            self._past.setdefault(key, set()).update(decided)

@@ -58,6 +58,7 @@ class Holding:
         self._clock = clock
         self._reporter = reporter
         self._left = asyncio.Event()
+        self._noted = claim.progress
         self.puzzled = False
         """True where a chunk is written in a form that this version does not know."""
         self.failed = False
@@ -70,7 +71,12 @@ class Holding:
 
     async def run(self) -> None:
         """Keep the claim until it is lost, or left and nothing of it is in hand."""
-        self._feed.begin(self.tenure)
+        try:
+            self._feed.begin(self.tenure, self._noted)
+        except ValueError as error:
+            words = "what the holder of %s before left cannot be read: %s"
+            place = self.tenure.place
+            self._reporter.warning("log_progress", words, place, in_words(error))
         self.tenure.stirred.set()
         try:
             await self._keep()
@@ -92,6 +98,7 @@ class Holding:
             for task in tasks:
                 task.cancel()
         if not self.tenure.lost:
+            await self._note_progress(PATIENCE)
             self.released = await self._ask("release", self._claim.release())
 
     def _tell_lost(self) -> None:
@@ -207,6 +214,21 @@ class Holding:
                 return
             self._lease.begin(moment)
             interval = patience
+            await self._note_progress(patience / 2)
+
+    async def _note_progress(self, patience: float) -> None:
+        """Tell the log what the next holder need not send, where that has changed."""
+        progress = self._feed.progress_of(self.tenure)
+        if progress is None or progress == self._noted:
+            return
+        try:
+            noting = self._claim.note_progress(progress)
+            await asked(patience, self._clock, noting)
+        except NO_ANSWER as error:
+            # It is told again with the next renewal; until then some may come twice.
+            self._reporter.warning("log_progress", "%s", in_words(error))
+        else:
+            self._noted = progress
 
     async def _acknowledge(self) -> None:
         """Acknowledge what is decided, until nothing of the place is in hand.

@@ -129,6 +129,8 @@ class Claim(ABC):
     """
 
     place: Place
+    progress: bytes = b""
+    """What the holder before has noted; empty where nobody did."""
 
     @abstractmethod
     async def read(self, max_bytes: int) -> list[StoredChunk]:
@@ -152,6 +154,17 @@ class Claim(ABC):
     @abstractmethod
     async def renew(self) -> bool:
         """Begin the lease anew; False where the place is somebody else's by now."""
+
+    @abstractmethod
+    async def note_progress(self, data: bytes) -> None:
+        """Keep bytes for the next holder, whether this one releases or dies.
+
+        They say which events are decided of chunks that are not acknowledged: others
+        come twice. Nothing is kept of a claim that is somebody else's by now.
+
+        Args:
+            data: 64 KiB as a rule, half a megabyte at the most.
+        """
 
     @abstractmethod
     async def release(self) -> None:

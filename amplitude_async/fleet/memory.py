@@ -51,6 +51,7 @@ class _Shelf:
     claim: "MemoryClaim | None" = None
     holder: str = ""
     deadline: float = 0.0
+    progress: bytes = b""
     waiting: set[asyncio.Event] = field(default_factory=set)
 
 
@@ -145,6 +146,7 @@ class MemoryClaim(Claim):
         self._clock = store.clock
         self._store = store
         self._shelf = store.shelf(place)
+        self.progress = self._shelf.progress
         self._lease = 0.0
         self._read_up_to = 0
 
@@ -207,6 +209,12 @@ class MemoryClaim(Claim):
         if self._current:
             self._shelf.deadline = self._clock.now() + self._lease
         return self._current
+
+    async def note_progress(self, data: bytes) -> None:
+        """Keep it for the next holder."""
+        await self._log.reach()
+        if self._current:
+            self._shelf.progress = data
 
     async def release(self) -> None:
         """Give the place back."""

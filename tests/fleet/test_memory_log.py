@@ -157,6 +157,28 @@ class Undead(MemoryLog):
         return Zombie(self, self._store, place)
 
 
+class Wistful(MemoryLog):
+    """Keeps what somebody notes who has lost the place."""
+
+    def _make_claim(self, place: Place) -> MemoryClaim:
+        class Late(MemoryClaim):
+            async def note_progress(self, data: bytes) -> None:
+                self._shelf.progress = data
+
+        return Late(self, self._store, place)
+
+
+class Silent(MemoryLog):
+    """Keeps nothing of what a holder notes."""
+
+    def _make_claim(self, place: Place) -> MemoryClaim:
+        class Deaf(MemoryClaim):
+            async def note_progress(self, data: bytes) -> None:
+                del data
+
+        return Deaf(self, self._store, place)
+
+
 class Snatching(MemoryLog):
     """Lets one that lost its place give it back."""
 
@@ -244,6 +266,8 @@ BROKEN: list[tuple[type[MemoryLog], Check]] = [
     (Losing, ContractOf.test_what_is_released_is_free),
     (Vain, ContractOf.test_who_let_a_lease_run_out_does_no_harm),
     (Undead, ContractOf.test_who_let_a_lease_run_out_does_no_harm),
+    (Wistful, ContractOf.test_who_lost_a_place_notes_nothing),
+    (Silent, ContractOf.test_what_a_holder_notes_the_next_one_has),
     (Snatching, ContractOf.test_who_let_a_lease_run_out_does_no_harm),
     (Sweeping, ContractOf.test_acknowledging_takes_no_order),
     (Swallowing, ContractOf.test_a_read_may_be_cancelled_anywhere),

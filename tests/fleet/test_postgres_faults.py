@@ -559,6 +559,30 @@ async def test_a_newer_schema_is_refused(postgres_server: Server) -> None:
         await PostgresLog(dsn, schema=schema).setup()
 
 
+async def test_tables_of_the_first_version_are_migrated(
+    postgres_server: Server,
+) -> None:
+    """By another setup, with what is in them; until then they are refused."""
+    dsn, schema = postgres_server.dsn, "migrated"
+    log = PostgresLog(dsn, schema=schema)
+    await log.setup()
+    await log.open()
+    await log.publish(make_chunk(1))
+    await log.close()
+    await sql(dsn, "alter table migrated.leases drop column progress")
+    await sql(dsn, "update migrated.version set version = 1")
+
+    with pytest.raises(ConfigurationError, match="relay setup"):
+        await log.open()
+    assert await log.setup() == ["tables of migrated brought to version 2"]
+    assert await log.setup() == []
+    await log.open()
+    claim = await log.claim(PLACE, "relay", 60)
+    assert claim is not None
+    assert ids_of(await collect(claim, 1)) == ids_of([make_chunk(1)])
+    await log.close()
+
+
 async def test_a_database_that_is_not_there_is_named(postgres_server: Server) -> None:
     """With what to do, and without the password."""
     dsn = postgres_server.dsn.replace("/postgres", "/nowhere")

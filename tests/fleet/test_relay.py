@@ -345,6 +345,87 @@ async def test_a_throttled_user_holds_up_nobody_else(emulator: Emulator) -> None
     assert arrived(emulator) == [2, 4, 1, 3]
 
 
+def _waits_for_one(emulator: Emulator, client: Amplitude) -> bool:
+    return len(arrived(emulator)) == 180 and client.stats.pending == 20
+
+
+async def test_a_throttled_user_costs_no_doubles(emulator: Emulator) -> None:
+    """Relays come and go while chunks wait for one user: others have theirs once."""
+    log = MemoryLog()
+    await log.open()
+    for number in range(20):
+        first = 10 * number
+        records = [make_record(first + n, f"user-{n}") for n in range(1, 11)]
+        await log.publish(chunk_of(PLACE, f"c.{number}", *records))
+    throttled = Fault(
+        429,
+        body=lambda request: {
+            "code": 429,
+            "throttled_users": {"user-3": 1},
+            "throttled_events": [
+                index
+                for index, event in enumerate(request.events)
+                if event["user_id"] == "user-3"
+            ],
+        },
+        when=lambda request: any(e["user_id"] == "user-3" for e in request.events),
+        count=None,
+    )
+    emulator.faults.add(throttled)
+    for _ in range(3):
+        client = deliverer(emulator, retry_throttled_interval=250.0)
+        async with running(relay_of(log, client)):
+            await until(partial(_waits_for_one, emulator, client))
+    assert chunks_in(log) == 20
+    emulator.faults.clear()
+    async with running(relay_of(log, deliverer(emulator))):
+        await drained(log)
+    check_order(emulator, 10, 200)
+
+
+async def test_a_dead_relays_heir_sends_little_twice(emulator: Emulator) -> None:
+    """What the dead had told by its last renewal is not sent again."""
+    log = MemoryLog()
+    await log.open()
+    bad = [make_record(1, "user-1"), make_record(2, "user-2")]
+    await log.publish(chunk_of(PLACE, "c.1", *bad))
+    emulator.faults.add(
+        Fault(
+            429,
+            body={"code": 429, "throttled_events": [0], "throttled_users": {}},
+            count=1,
+        )
+    )
+    handle = log.handle()
+    client = deliverer(emulator, retry_throttled_interval=250.0)
+    dead = Relay(handle, [client], lease=0.3)
+    task = asyncio.create_task(dead.run())
+    await until(lambda: arrived(emulator) == [2])
+    store = log._store  # noqa: SLF001 - asked often, and by nobody that is open
+    await until(lambda: store.shelves[PLACE].progress)
+    handle.stall()
+    async with running(relay_of(log, deliverer(emulator))):
+        await drained(log)
+    assert arrived(emulator) == [2, 1]
+    dead.stop()
+    await task
+
+
+async def test_nonsense_of_the_holder_before_is_told(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And costs doubles at the most."""
+    log = MemoryLog()
+    await put(log, "c.1", make_record(1))
+    claim = await log.claim(PLACE, "before", 60.0)
+    assert claim is not None
+    await claim.note_progress(b"nonsense")
+    await claim.release()
+    await drain(log, deliverer(emulator))
+    assert arrived(emulator) == [1]
+    assert "what the holder of amplitude.0 before left cannot be read" in caplog.text
+
+
 async def test_events_that_are_too_old_end(emulator: Emulator) -> None:
     """Dropped as expired, told, and their chunk is acknowledged."""
     log = MemoryLog()

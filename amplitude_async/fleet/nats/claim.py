@@ -6,6 +6,7 @@ from amplitude_async.exceptions import LogError
 from amplitude_async.fleet.log import Claim, Place, StoredChunk
 from amplitude_async.fleet.nats.consumer import Consumer
 from amplitude_async.fleet.nats.lease import PlaceLease
+from amplitude_async.fleet.nats.progress import Bequest
 from amplitude_async.fleet.nats.reader import Reader
 
 __all__ = ["JetStreamClaim"]
@@ -19,12 +20,23 @@ class JetStreamClaim(Claim):
         lease: tells whose it is.
         reader: reads it; it has begun.
         consumer: of the place.
+        bequest: leaves word for the next holder.
+        progress: what the holder before has noted.
     """
 
     def __init__(
-        self, place: Place, lease: PlaceLease, *, reader: Reader, consumer: Consumer
+        self,
+        place: Place,
+        lease: PlaceLease,
+        *,
+        reader: Reader,
+        consumer: Consumer,
+        bequest: Bequest,
+        progress: bytes,
     ) -> None:
         self.place = place
+        self.progress = progress
+        self._bequest = bequest
         self._lease = lease
         self._reader = reader
         self._consumer = consumer
@@ -59,6 +71,10 @@ class JetStreamClaim(Claim):
         if not kept:
             await self._reader.end()
         return kept
+
+    async def note_progress(self, data: bytes) -> None:
+        """Keep it beside the lease, while that is this claim's."""
+        await self._bequest.leave(data)
 
     async def release(self) -> None:
         """Give the place back: another relay may claim it at once."""

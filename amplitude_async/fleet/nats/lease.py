@@ -128,7 +128,10 @@ class PlaceLease:
         self._subject = subject
         self._holder = holder
         self._length = length
-        self._token = secrets.token_hex(8)
+        self.token = secrets.token_hex(8)
+        """What its record says while it is this holder's."""
+        self.token_before = ""
+        """What the record said before it was taken."""
         self._sequence = 0
         self._until = 0.0
         self.lost = False
@@ -149,6 +152,7 @@ class PlaceLease:
             if others and still < entry.lease:
                 return False
             self._sequence = found.sequence
+            self.token_before = entry.token
         return await self._write(self._holder, moment)
 
     async def renew(self) -> bool:
@@ -192,18 +196,18 @@ class PlaceLease:
         """Ask the log whether the place is still this holder's."""
         if not self.lost:
             found = await self._api.last(self._stream, self._subject, limit=limit)
-            self.lost = found is None or Entry.read(found).token != self._token
+            self.lost = found is None or Entry.read(found).token != self.token
         return not self.lost
 
     async def _write(self, holder: str, moment: float) -> bool:
-        body = Entry.write(holder, self._length, self._token)
+        body = Entry.write(holder, self._length, self.token)
         for _ in range(2):
             sequence = await self._api.put(self._subject, body, self._sequence)
             if sequence is not None:
                 self._note(sequence, moment)
                 return True
             found = await self._api.last(self._stream, self._subject)
-            if found is None or Entry.read(found).token != self._token:
+            if found is None or Entry.read(found).token != self.token:
                 return False
             if found.data == body:
                 # The answer was lost, and the record was not.

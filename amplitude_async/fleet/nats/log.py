@@ -2,10 +2,15 @@
 
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from amplitude_async.exceptions import ChunkTooLargeError, ConfigurationError
+from amplitude_async.exceptions import (
+    ChunkTooLargeError,
+    ConfigurationError,
+    LogError,
+)
 from amplitude_async.fleet.log import (
     DEFAULT_PROJECT,
     Backlog,
@@ -27,6 +32,7 @@ from amplitude_async.fleet.nats.lease import PlaceLease, Sentinel
 from amplitude_async.fleet.nats.letters import Letters
 from amplitude_async.fleet.nats.monitoring import durability, read_monitoring
 from amplitude_async.fleet.nats.plan import KNOWN_DESTINATIONS, Plan
+from amplitude_async.fleet.nats.progress import Bequest
 from amplitude_async.fleet.nats.publishing import Publisher
 from amplitude_async.fleet.nats.reader import Reader
 from amplitude_async.fleet.nats.roster import Roster
@@ -239,7 +245,19 @@ class JetStreamLog(Log):
             window=max(READ_AHEAD, 2 * self.max_chunk_bytes),
         )
         reader.begin()
-        claim = JetStreamClaim(place, place_lease, reader=reader, consumer=consumer)
+        bequest = Bequest(self._api, self._plan, place, place_lease)
+        progress = b""
+        # The place is ours already: without it some events come twice, and that is all.
+        with suppress(LogError):
+            progress = await bequest.take()
+        claim = JetStreamClaim(
+            place,
+            place_lease,
+            reader=reader,
+            consumer=consumer,
+            bequest=bequest,
+            progress=progress,
+        )
         self._claims = {other for other in self._claims if not other.ended} | {claim}
         return claim
 

@@ -94,6 +94,10 @@ class Plan:
         """Where the leases of all places are kept."""
         return f"ax_held.{self.project}.lease.>"
 
+    def progress_subject(self, place: Place) -> str:
+        """Where a place's holder leaves word for the next."""
+        return f"ax_held.{self.project}.progress.{place.destination}.{place.partition}"
+
     def relay_subject(self, destination: str, holder: str) -> str:
         """Where it is kept that a relay lives; any holder's name makes a legal one."""
         name = holder.encode().hex()

@@ -7,6 +7,7 @@ from typing import Any, Final
 from amplitude_async.fleet.log import Claim, Place, StoredChunk
 from amplitude_async.fleet.postgres.sql import (
     ACKNOWLEDGE,
+    NOTE_PROGRESS,
     READ,
     RELEASE,
     RENEW,
@@ -30,6 +31,7 @@ class PostgresClaim(Claim):
         ask: runs one statement of the log's.
         project: whose place it is.
         token: what the lease row got when the place was claimed.
+        progress: what the holder before has noted.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class PostgresClaim(Claim):
         project: str,
         token: int,
         lease: float,
+        progress: bytes,
     ) -> None:
         self.place = place
+        self.progress = progress
         self._ask = ask
         self._project = project
         self._token = token
@@ -97,6 +101,10 @@ class PostgresClaim(Claim):
         """Begin the lease anew."""
         args = (*self._key, self._token, self._lease)
         return bool(await self._ask(RENEW, *args))
+
+    async def note_progress(self, data: bytes) -> None:
+        """Keep it in the lease row, while that is this claim's."""
+        await self._ask(NOTE_PROGRESS, *self._key, self._token, data)
 
     async def release(self) -> None:
         """Give the place back; its token becomes nobody's."""

@@ -266,9 +266,13 @@ class PostgresLog(Log):
         rows = await self.ask(CLAIM, self.project, *place, holder, float(lease))
         if not rows:
             return None
-        token = rows[0]["token"]
         return PostgresClaim(
-            self.ask, place, project=self.project, token=token, lease=float(lease)
+            self.ask,
+            place,
+            project=self.project,
+            token=rows[0]["token"],
+            lease=float(lease),
+            progress=rows[0]["progress"],
         )
 
     async def announce(self, destination: str, holder: str, lease: float) -> int:

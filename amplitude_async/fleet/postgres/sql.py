@@ -12,6 +12,7 @@ __all__ = [
     "GREETING",
     "LETTERS",
     "LIVE_BYTES",
+    "NOTE_PROGRESS",
     "PROJECT",
     "PUBLISH",
     "READ",
@@ -108,7 +109,12 @@ set holder = excluded.holder,
     token = l.token + 1,
     expires_at = clock_timestamp() + $5 * interval '1 second'
 where l.expires_at <= clock_timestamp() or l.holder = excluded.holder
-returning token
+returning token, progress
+"""
+
+NOTE_PROGRESS: Final = """
+update ax.leases set progress = $5
+where project = $1 and destination = $2 and partition = $3 and token = $4
 """
 
 RENEW: Final = """

@@ -82,8 +82,12 @@ create table ax.letters (
 create index letters_in_order on ax.letters (project, id);
 """
 
+_SECOND: Final = """
+alter table ax.leases add column progress bytea not null default '';
+"""
+
 # Each leads from the version of its place in the list to the next.
-_STEPS: Final = (_FIRST,)
+_STEPS: Final = (_FIRST, _SECOND)
 VERSION: Final = len(_STEPS)
 
 _SET_VERSION: Final = "update ax.version set version = $1"

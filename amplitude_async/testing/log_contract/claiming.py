@@ -4,10 +4,12 @@
 # happens on a server
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from amplitude_async.exceptions import LogError
 from amplitude_async.fleet.log import Log, Place
 from amplitude_async.testing.log_contract.scene import (
     LONG,
@@ -167,5 +169,44 @@ class ClaimPromises(Fleet):
                     heir = await self.claimed(two, f"heir-{ticks}")
                     assert ids_of(await collect(heir, 1)) == ids_of([make_chunk(1)])
                     await heir.release()
+
+        self.run(test())
+
+    def test_what_a_holder_notes_the_next_one_has(self, tmp_path: Path) -> None:
+        """The last of it, released or dead, through holders that note nothing."""
+
+        async def test() -> None:
+            async with self.fleet(tmp_path, handles=2) as [one, two]:
+                first = await self.claimed(one, "first")
+                assert first.progress == b""
+                await first.note_progress(b"early")
+                await first.note_progress(b"late \x00\xff" * 10_000)
+                await first.release()
+                second = await self.claimed(two, "second", lease=self.lease)
+                assert second.progress == b"late \x00\xff" * 10_000
+                await two.close()
+                third = await self.claimed(one, "third")
+                assert third.progress == b"late \x00\xff" * 10_000
+                await third.note_progress(b"")
+                await third.release()
+                await two.open()
+                assert (await self.claimed(two, "fourth")).progress == b""
+
+        self.run(test())
+
+    def test_who_lost_a_place_notes_nothing(self, tmp_path: Path) -> None:
+        """What the holder since then has noted stays."""
+
+        async def test() -> None:
+            async with self.fleet(tmp_path, handles=2) as [one, two]:
+                old = await self.claimed(one, "old", lease=self.lease)
+                await old.note_progress(b"old")
+                heir = await self.claimed(two, "heir")
+                assert heir.progress == b"old"
+                await heir.note_progress(b"heir")
+                with suppress(LogError):
+                    await old.note_progress(b"zombie")
+                await heir.release()
+                assert (await self.claimed(one, "third")).progress == b"heir"
 
         self.run(test())

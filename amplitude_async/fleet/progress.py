@@ -73,7 +73,10 @@ class Progress:
         known = dict(self._places.get(place, {}))
         left = MOST_EVENTS
         for batch in islice(batches, MOST_LOOKED_AT):
-            decided = batch.decided if len(batch.left) < len(batch) else ()
+            # Of one that was left to others in part it is noted what is decided: what
+            # else is not in hand is undecided.
+            told = batch.whole and len(batch.left) < len(batch)
+            decided = batch.decided if told else ()
             if decided:
                 known[batch.chunk.id] = known.get(batch.chunk.id, set()).union(decided)
             left -= len(decided)

@@ -235,3 +235,34 @@ async def test_letters_have_the_key_of_their_place_in_the_chunk() -> None:
     await scene.feed.settle([record.id for record in again])
     positions, letters = scene.tenure.debts
     assert (positions, [letter.key for letter in letters]) == ([4], ["c.4.2"])
+
+
+async def heir_of(scene: Scene, written: bytes | None) -> Feed:
+    """Make the feed of another relay, which has read what was left."""
+    assert written is not None
+    heir = Feed(MemoryLog(), "amplitude")
+    heir.listen(Engine())
+    lease = Lease(10.0, scene.clock)
+    tenure = Tenure(PLACE, lease)
+    heir.begin(tenure, written)
+    records = [make_record(n, f"user-{n % 3}") for n in (1, 2, 3)]
+    heir.push(tenure, StoredChunk(1, "c.1", encode(records), 1e12))
+    return heir
+
+
+async def test_what_was_left_to_others_is_not_told_as_decided() -> None:
+    """Though another event of its chunk is in a request as yet that nobody answers."""
+    scene = Scene()
+    scene.push(1, 1, 2, 3)
+    one, two, three = await scene.fetched()
+    assert scene.feed.may_send([two])
+    await scene.feed.settle([one.id])
+    scene.tenure.leave()
+    scene.tenure.give_up()
+    scene.feed.take_back([three.id])
+    heir = await heir_of(scene, scene.feed.progress_of(scene.tenure))
+    left = [record.body for record in await heir.fetch(0, 10, 10**9)]
+    assert left == [two.body, three.body]
+    await scene.feed.settle([two.id])
+    heir = await heir_of(scene, scene.feed.progress_of(scene.tenure))
+    assert [r.body for r in await heir.fetch(0, 10, 10**9)] == [three.body]

@@ -15,6 +15,7 @@ __all__ = [
     "has_ended",
     "is_theirs",
     "is_theirs_at_once",
+    "look_at",
     "pause",
     "spawn",
     "within",
@@ -60,7 +61,7 @@ async def within(seconds: float, clock: Clock, work: Awaitable[T]) -> T:
     loop, empty = asyncio.get_running_loop(), contextvars.Context()
     task = asyncio.Task(_result_of(work), loop=loop, context=empty)
     # From the start: it may fail in the very turn in which we are cancelled.
-    task.add_done_callback(_look_at, context=contextvars.Context())
+    task.add_done_callback(look_at, context=contextvars.Context())
     try:
         await has_ended(task, seconds, clock)
     finally:
@@ -113,7 +114,7 @@ async def _result_of(work: Awaitable[T]) -> T:
     return await work
 
 
-def _look_at(task: "asyncio.Task[Any]") -> None:
+def look_at(task: "asyncio.Task[Any]") -> None:
     """See what became of a task that nobody waits for: it leaves no line in the log."""
     if not task.cancelled():
         task.exception()

@@ -1,6 +1,7 @@
 """A PostgresLog while its server is killed, silent, full, restricted or set wrongly."""
 
 import asyncio
+import gc
 import os
 import random
 import traceback
@@ -8,7 +9,7 @@ import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -22,6 +23,7 @@ from amplitude_async.exceptions import (
 )
 from amplitude_async.fleet.postgres import PostgresLog
 from amplitude_async.fleet.postgres.faults import connection_fault, statement_fault
+from amplitude_async.fleet.postgres.line import Line
 from amplitude_async.testing.log_contract import (
     PLACE,
     collect,
@@ -557,6 +559,48 @@ async def test_a_newer_schema_is_refused(postgres_server: Server) -> None:
     await sql(dsn, "update versions.version set version = 99")
     with pytest.raises(ConfigurationError, match="upgrade"):
         await PostgresLog(dsn, schema=schema).setup()
+
+
+class Silent:
+    """A connection that ends long after it was told to."""
+
+    def get_server_pid(self) -> int:
+        """Name the process that the greeting names."""
+        return 1
+
+    def terminate(self) -> None:
+        """End some time."""
+
+
+async def test_who_is_cancelled_twice_leaves_no_line_in_the_log() -> None:
+    """As by a timeout, and then by a relay that has lost its claim."""
+    loop, complaints = asyncio.get_running_loop(), list[Any]()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    greeting = {
+        "pid": 1,
+        "full_page_writes": "on",
+        "synchronous_commit": "on",
+        "synchronous_standby_names": "",
+    }
+    line = Line(cast("Any", Silent()), greeting)
+    answer: asyncio.Future[None] = loop.create_future()
+
+    async def ask() -> None:
+        await answer
+
+    task = asyncio.create_task(line.work(ask(), 60.0))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    answer.set_exception(ConnectionError("closed in the middle of operation"))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
 
 
 async def test_tables_of_the_first_version_are_migrated(

@@ -1,10 +1,12 @@
 """One connection: a statement at a time, each with an end."""
 
 import asyncio
+import contextvars
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from amplitude_async.delivery.tasks import look_at
 from amplitude_async.exceptions import (
     AmplitudeError,
     LogError,
@@ -126,6 +128,8 @@ class Line:
         be waited for.
         """
         task = asyncio.ensure_future(asking)
+        # From the start: who is cancelled again while it ends does not wait for it.
+        task.add_done_callback(look_at, context=contextvars.Context())
         try:
             await asyncio.wait({task}, timeout=limit)
         except asyncio.CancelledError:
@@ -152,8 +156,6 @@ class Line:
         self._connection.terminate()
         if not task.done():
             await asyncio.wait({task}, timeout=BREAK_LIMIT)
-        if task.done() and not task.cancelled():
-            task.exception()  # it says that the connection was ended
 
     @property
     def transaction(self) -> Any:

@@ -48,7 +48,7 @@ class Feed(Storage):
         self._batches = Batches()
         self._tenures: dict[Place, Tenure] = {}
         self._progress = Progress()
-        self._owed: dict[Place, tuple[list[int], list[Letter]]] = {}
+        self._owed: dict[Place, Tenure] = {}
 
     def __repr__(self) -> str:
         return f"<Feed of {self._destination}: {self._batches!r}>"
@@ -87,25 +87,24 @@ class Feed(Storage):
         Raises:
             ValueError: that cannot be read; the place has begun all the same.
         """
-        tenure.inherit(*self._owed.pop(tenure.place, ([], [])))
+        before = self._owed.pop(tenure.place, None)
+        if before is not None:
+            tenure.inherit(before.unpaid, before.debts[1])
         self._tenures[tenure.place] = tenure
         self._progress.read(tenure.place, progress)
 
-    def progress_of(self, tenure: Tenure) -> bytes | None:
+    def progress_of(self, tenure: Tenure) -> bytes:
         """Say what of a place is decided and not acknowledged, for its next holder.
 
-        Returns:
-            None while that is to stay as it was told before: rejected events are
-            decided for others once their letters are kept.
+        Rejected events are decided for others once their letters are kept.
         """
-        if tenure.debts[1]:
-            return None
-        return self._progress.write(tenure.place, tenure.batches.values())
+        place, owed = tenure.place, tenure.owed_events
+        return self._progress.write(place, tenure.batches.values(), but=owed)
 
     def end(self, tenure: Tenure) -> None:
         """Let no chunk of a place come any more; nothing of it may be left."""
         if tenure.owes:
-            self._owed[tenure.place] = tenure.debts
+            self._owed[tenure.place] = tenure
         if self._tenures.get(tenure.place) is tenure:
             del self._tenures[tenure.place]
 
@@ -123,7 +122,7 @@ class Feed(Storage):
             indexes = [index for index in indexes if index not in past]
         if not indexes:
             self._progress.forget(tenure.place, chunk.id)
-            tenure.finished(chunk.position)
+            tenure.finished(chunk.position, chunk.id)
             return
         first = self.host.arrived(len(indexes))
         latest = chunk.stored_at
@@ -147,8 +146,10 @@ class Feed(Storage):
 
         What it did not bring again of an earlier claim's is decided by others.
         """
+        if tenure.leaving or not tenure.valid:
+            return  # what was in hand went back meanwhile, and comes again
         in_hand = {batch.chunk.id for batch in tenure.batches.values()}
-        self._progress.keep_only(tenure.place, in_hand)
+        self._progress.keep_only(tenure.place, in_hand.union(tenure.unpaid.values()))
 
     async def keep(self, letters: Sequence[Letter]) -> None:
         """Keep rejected events in the log.
@@ -217,9 +218,15 @@ class Feed(Storage):
     def _finish(self, tenure: Tenure, batch: Batch) -> None:
         self._batches.remove(batch)
         tenure.drop(batch)
-        if batch.whole:
-            self._progress.forget(tenure.place, batch.chunk.id)
-            tenure.finished(batch.chunk.position)
+        if not batch.whole:
+            return
+        chunk = batch.chunk
+        if chunk.id in tenure.owed_events:
+            # Not acknowledged before its letters are kept, which may be long.
+            self._progress.note(tenure.place, chunk.id, batch.indexes)
+        else:
+            self._progress.forget(tenure.place, chunk.id)
+        tenure.finished(chunk.position, chunk.id)
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         """Let the log keep rejected events, however long it is away.

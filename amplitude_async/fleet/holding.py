@@ -186,7 +186,7 @@ class Holding:
         place = self.tenure.place
         while not self._left.is_set():
             if await self._ask("bury", self._feed.bury_raw(place, chunk, message)):
-                self.tenure.finished(chunk.position)
+                self.tenure.finished(chunk.position, chunk.id)
                 return
             await self._pause(TRY_AGAIN)
 
@@ -219,7 +219,7 @@ class Holding:
     async def _note_progress(self, patience: float) -> None:
         """Tell the log what the next holder need not send, where that has changed."""
         progress = self._feed.progress_of(self.tenure)
-        if progress is None or progress == self._noted:
+        if progress == self._noted:
             return
         try:
             noting = self._claim.note_progress(progress)
@@ -258,18 +258,21 @@ class Holding:
                 return
 
     async def _pay(self) -> bool:
-        """Keep rejected events, and then forget chunks; False where that failed."""
+        """Keep rejected events, and then forget chunks; False where that failed.
+
+        Letters for which there is no room keep no chunk back but their own.
+        """
         tenure = self.tenure
-        positions, letters = tenure.debts
-        if letters:
-            if not await self._ask("bury", self._feed.keep(letters)):
-                return False
+        _, letters = tenure.debts
+        kept = not letters or await self._ask("bury", self._feed.keep(letters))
+        if letters and kept:
             tenure.paid(letters=len(letters))
+        positions = tenure.payable
         if positions:
             if not await self._ask("acknowledge", self._claim.acknowledge(positions)):
                 return False
-            tenure.paid(positions=len(positions))
-        return True
+            tenure.paid(positions)
+        return kept
 
     async def _ask(self, what: str, answer: Awaitable[object]) -> bool:
         """Ask the log for something; False where it does not answer."""

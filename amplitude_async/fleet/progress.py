@@ -6,8 +6,9 @@ all other events are decided: without this they would be sent again by the next 
 
 import json
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, Final
 
 from amplitude_async.fleet.batch import Batch
@@ -61,11 +62,18 @@ class Progress:
 
     # From holder to holder ---------------------------------------------------
 
-    def write(self, place: Place, batches: Iterable[Batch]) -> bytes:
+    def write(
+        self,
+        place: Place,
+        batches: Iterable[Batch],
+        *,
+        but: Mapping[str, Collection[int]] = MappingProxyType({}),
+    ) -> bytes:
         """Write down what is known of a place for its next holder.
 
         Args:
             batches: what of the place is in hand.
+            but: events of chunks that are not to be told as decided.
 
         Returns:
             Nothing where nothing is known.
@@ -82,12 +90,15 @@ class Progress:
             left -= len(decided)
             if left <= 0 or len(known) >= MOST_CHUNKS:
                 break
-        if not known:
-            return b""
+        for chunk_id in known.keys() & but.keys():
+            known[chunk_id] = known[chunk_id].difference(but[chunk_id])
         chunks = {
-            chunk_id: f"{sum([1 << index for index in indexes]):x}"
-            for chunk_id, indexes in list(known.items())[:MOST_CHUNKS]
+            chunk_id: _digits_of(indexes)
+            for chunk_id, indexes in islice(known.items(), MOST_CHUNKS)
+            if indexes
         }
+        if not chunks:
+            return b""
         said = json.dumps({"format": _FORMAT, "chunks": chunks}, separators=(",", ":"))
         return zlib.compress(said.encode(), 1)
 
@@ -104,9 +115,20 @@ class Progress:
             if len(digits) > MOST_DIGITS:
                 msg = "a chunk has too many digits"
                 raise ValueError(msg)
-            bits = abs(int(digits, 16))
-            indexes = [index for index in range(bits.bit_length()) if bits >> index & 1]
-            self.note(place, chunk_id, indexes)
+            self.note(place, chunk_id, _indexes_in(digits))
+
+
+def _digits_of(indexes: Collection[int]) -> str:
+    """Write numbers down as bits; in steps as many as they are, however high."""
+    bits = bytearray(max(indexes) // 8 + 1)
+    for index in indexes:
+        bits[index >> 3] |= 1 << (index & 7)
+    return f"{int.from_bytes(bits, 'little'):x}"
+
+
+def _indexes_in(digits: str) -> list[int]:
+    bits = f"{abs(int(digits, 16)):b}"
+    return [index for index, bit in enumerate(reversed(bits)) if bit == "1"]
 
 
 def _unpacked(data: bytes) -> dict[str, Any]:

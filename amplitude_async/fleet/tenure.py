@@ -1,12 +1,47 @@
 """One place that a relay has: what of it is in hand, what is to be acknowledged."""
 
 import asyncio
+from collections.abc import Collection, Iterable, Mapping
 
 from amplitude_async.fleet.batch import Batch
 from amplitude_async.fleet.lease import Lease
 from amplitude_async.fleet.log import Letter, Place
 
 __all__ = ["Tenure"]
+
+
+class _Letters:
+    """Rejected events that the log does not keep as yet, in order."""
+
+    def __init__(self) -> None:
+        self.all: list[Letter] = []
+        self.events: dict[str, set[int]] = {}
+        """Where in which chunk they stand."""
+
+    def __repr__(self) -> str:
+        return f"<_Letters {len(self.all)}>"
+
+    def add(self, letters: Iterable[Letter]) -> None:
+        """Note some more."""
+        for letter in letters:
+            self.all.append(letter)
+            chunk_id, index = _origin(letter)
+            self.events.setdefault(chunk_id, set()).add(index)
+
+    def forget_first(self, count: int) -> None:
+        """Forget so many that are kept."""
+        for letter in self.all[:count]:
+            chunk_id, index = _origin(letter)
+            indexes = self.events.get(chunk_id, set())
+            indexes.discard(index)
+            if not indexes:
+                self.events.pop(chunk_id, None)
+        del self.all[:count]
+
+
+def _origin(letter: Letter) -> tuple[str, int]:
+    chunk_id, _, index = letter.key.rpartition(".")
+    return chunk_id, int(index)
 
 
 class Tenure:
@@ -32,9 +67,9 @@ class Tenure:
         """True once what was begun is left undone as well."""
         self.lost = False
         """True once another relay has the place, or may have it."""
-        self._finished: list[int] = []
+        self._finished: dict[int, str] = {}
         self._last_begun = 0
-        self._letters: list[Letter] = []
+        self._letters = _Letters()
         self.stirred = asyncio.Event()
         """Set when a chunk was decided or left."""
 
@@ -52,7 +87,7 @@ class Tenure:
     @property
     def owes(self) -> bool:
         """True while decided chunks are not acknowledged, or letters not kept."""
-        return bool(self._finished or self._letters)
+        return bool(self._finished or self._letters.all)
 
     def leave(self) -> None:
         """Begin no chunk any more, but for those before one that was begun."""
@@ -96,29 +131,46 @@ class Tenure:
         self.batches.pop(batch.first, None)
         self.stirred.set()
 
-    def finished(self, position: int) -> None:
+    def finished(self, position: int, chunk_id: str) -> None:
         """Note that a chunk is to be acknowledged."""
-        self._finished.append(position)
+        self._finished[position] = chunk_id
         self.stirred.set()
 
     @property
     def debts(self) -> tuple[list[int], list[Letter]]:
         """Chunks to be acknowledged, and letters that the log is to keep before."""
-        return list(self._finished), list(self._letters)
+        return list(self._finished), list(self._letters.all)
 
-    def paid(self, positions: int = 0, letters: int = 0) -> None:
-        """Note that the log has done so many of each; until then it is owed."""
-        del self._finished[:positions]
-        del self._letters[:letters]
+    @property
+    def owed_events(self) -> Mapping[str, Collection[int]]:
+        """Which events of which chunks are letters that the log does not keep yet."""
+        return self._letters.events
 
-    def inherit(self, positions: list[int], letters: list[Letter]) -> None:
+    @property
+    def payable(self) -> list[int]:
+        """Chunks that may be acknowledged now: all of their letters are kept."""
+        owed = self.owed_events
+        return [at for at, chunk_id in self._finished.items() if chunk_id not in owed]
+
+    @property
+    def unpaid(self) -> Mapping[int, str]:
+        """The ids of chunks that are not acknowledged as yet, by position."""
+        return self._finished
+
+    def paid(self, positions: Collection[int] = (), letters: int = 0) -> None:
+        """Note what the log has done, of letters the first; until then it is owed."""
+        for position in positions:
+            self._finished.pop(position, None)
+        self._letters.forget_first(letters)
+
+    def inherit(self, unpaid: Mapping[int, str], letters: list[Letter]) -> None:
         """Take over what an earlier claim of ours owes."""
-        self._finished += positions
-        self._letters += letters
+        self._finished.update(unpaid)
+        self._letters.add(letters)
 
     def bury(self, letters: list[Letter]) -> None:
         """Note rejected events, which the log keeps before it forgets their chunks."""
-        self._letters += letters
+        self._letters.add(letters)
         self.stirred.set()
 
     def __repr__(self) -> str:

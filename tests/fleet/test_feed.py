@@ -190,7 +190,7 @@ async def test_whatever_happens_each_event_is_decided_once(seed: int) -> None:
     decided: list[bytes] = []
     while log:
         scene.tenure = scene.claim()
-        paid = len(scene.owed)
+        paid = scene.owed
         for position in scene.owed:
             log.pop(position, None)
         scene.tenure.paid(positions=paid, letters=len(scene.tenure.debts[1]))
@@ -266,3 +266,55 @@ async def test_what_was_left_to_others_is_not_told_as_decided() -> None:
     await scene.feed.settle([two.id])
     heir = await heir_of(scene, scene.feed.progress_of(scene.tenure))
     assert [r.body for r in await heir.fetch(0, 10, 10**9)] == [three.body]
+
+
+async def test_a_letter_keeps_back_no_chunk_but_its_own() -> None:
+    """While there is no room for it; and its chunk is told to the next holder."""
+    scene = Scene()
+    scene.push(1, 1, 2, 3)
+    scene.push(2, 4)
+    one, bad, three, other = await scene.fetched()
+    await scene.feed.bury([DeadLetter(bad, 400, "bad", 0.0)])
+    await scene.feed.settle([one.id, bad.id, three.id, other.id])
+    assert (scene.owed, scene.tenure.payable) == ([1, 2], [2])
+    scene.feed.read_all(scene.tenure)
+    written = scene.feed.progress_of(scene.tenure)
+    heir = await heir_of(scene, written)
+    assert [r.body for r in await heir.fetch(0, 10, 10**9)] == [bad.body]
+    scene.tenure.paid(letters=1)
+    assert scene.tenure.payable == [1, 2]
+
+
+async def test_a_claim_that_comes_again_still_owes_its_letters() -> None:
+    """Its chunk is not acknowledged before they are kept, nor its event told."""
+    scene = Scene()
+    scene.push(1, 1, 2, 3)
+    one, bad, three = await scene.fetched()
+    await scene.feed.bury([DeadLetter(bad, 400, "bad", 0.0)])
+    await scene.feed.settle([one.id, bad.id])
+    scene.tenure.lose()
+    scene.feed.take_back([three.id])
+    scene.feed.end(scene.tenure)
+    scene.tenure = scene.claim()
+    scene.push(1, 1, 2, 3)
+    [again] = await scene.fetched()
+    assert again.body == three.body
+    await scene.feed.settle([again.id])
+    assert (scene.owed, scene.tenure.payable) == ([1], [])
+    heir = await heir_of(scene, scene.feed.progress_of(scene.tenure))
+    assert [r.body for r in await heir.fetch(0, 10, 10**9)] == [bad.body]
+
+
+async def test_a_last_look_at_a_place_that_is_left_forgets_nothing() -> None:
+    """It was under way when what was in hand went back."""
+    scene = Scene()
+    scene.push(1, 1, 2, 3)
+    one, two, three = await scene.fetched()
+    await scene.feed.settle([one.id])
+    scene.tenure.leave()
+    scene.tenure.give_up()
+    scene.feed.take_back([two.id, three.id])
+    scene.feed.read_all(scene.tenure)
+    heir = await heir_of(scene, scene.feed.progress_of(scene.tenure))
+    left = [record.body for record in await heir.fetch(0, 10, 10**9)]
+    assert left == [two.body, three.body]

@@ -26,6 +26,8 @@ TRY_AGAIN: Final = 0.2
 RENEWALS_IN_LEASE: Final = 3
 # A place that is left is kept no longer for what the log does not take of us.
 DEBT_PATIENCE: Final = 3.0
+# Nor for what is noted at the end: without that some come twice, and that is all.
+LAST_NOTE: Final = 2.0
 # What a log is asked has failed if it takes longer.
 PATIENCE: Final = 10.0
 
@@ -98,7 +100,7 @@ class Holding:
             for task in tasks:
                 task.cancel()
         if not self.tenure.lost:
-            await self._note_progress(PATIENCE)
+            await self._note_progress(LAST_NOTE)
             self.released = await self._ask("release", self._claim.release())
 
     def _tell_lost(self) -> None:
@@ -213,8 +215,10 @@ class Holding:
                 self._lose()
                 return
             self._lease.begin(moment)
-            interval = patience
+            noted_from = self._clock.now()
             await self._note_progress(patience / 2)
+            # The next renewal comes no later for what was noted.
+            interval = patience - (self._clock.now() - noted_from)
 
     async def _note_progress(self, patience: float) -> None:
         """Tell the log what the next holder need not send, where that has changed."""

@@ -1,5 +1,6 @@
 """What a relay has in hand: chunks come in, and are owed once all is decided."""
 
+import json
 import random
 
 import pytest
@@ -318,3 +319,110 @@ async def test_a_last_look_at_a_place_that_is_left_forgets_nothing() -> None:
     heir = await heir_of(scene, scene.feed.progress_of(scene.tenure))
     left = [record.body for record in await heir.fetch(0, 10, 10**9)]
     assert left == [two.body, three.body]
+
+
+class Fleet:
+    """Relays one after the other that die, leave and note at random, and their log."""
+
+    def __init__(self, seed: int, *, dies: bool) -> None:
+        self.dice = random.Random(seed)
+        self.dies = dies
+        self.chunks = {n: range(n * 10, n * 10 + n % 5 + 1) for n in range(1, 7)}
+        self.everything = {n for numbers in self.chunks.values() for n in numbers}
+        self.note = b""
+        self.letters: set[str] = set()
+        self.delivered: list[int] = []
+        self.scene = Scene()
+
+    async def decide(self, records: list[Record]) -> None:
+        """Deliver events, or reject them."""
+        for record in records:
+            if self.dice.random() < 0.2:
+                await self.scene.feed.bury([DeadLetter(record, 400, "bad", 0.0)])
+            else:
+                self.delivered.append(json.loads(record.body)["n"])
+            await self.scene.feed.settle([record.id])
+
+    def pay(self, *, letters: bool) -> None:
+        """Keep letters, where there is room, and forget chunks."""
+        tenure = self.scene.tenure
+        if letters:
+            owed = tenure.debts[1]
+            self.letters.update(letter.key for letter in owed)
+            tenure.paid(letters=len(owed))
+        for position in tenure.payable:
+            self.chunks.pop(position, None)
+        tenure.paid(tenure.payable)
+
+    def tell(self) -> None:
+        """Note what the next is to know."""
+        self.note = self.scene.feed.progress_of(self.scene.tenure)
+
+    async def life(self) -> None:
+        """Let a relay claim the place, work, and leave or die at any moment."""
+        scene, dice = self.scene, self.dice
+        scene.tenure = Tenure(PLACE, Lease(10.0, scene.clock))
+        scene.feed.begin(scene.tenure, self.note)
+        if scene.tenure.owes:
+            self.pay(letters=True)
+        for position, numbers in list(self.chunks.items()):
+            scene.push(position, *numbers)
+        leaves, flight = False, list[Record]()
+        for _ in range(dice.randint(0, 12)):
+            if self.dies and dice.random() < 0.05:
+                self.scene = Scene()
+                return
+            waiting = [r for r in await scene.fetched() if r not in flight]
+            match dice.randrange(6):
+                case 0:
+                    self.pay(letters=dice.random() < 0.5)
+                case 1:
+                    self.tell()
+                case 2:
+                    scene.feed.read_all(scene.tenure)
+                case 3 if waiting and not leaves:
+                    flight.append(dice.choice(waiting))
+                    assert scene.feed.may_send(flight[-1:])
+                case 4 if flight:
+                    await self.decide([flight.pop(dice.randrange(len(flight)))])
+                case 5 if dice.random() < 0.4:
+                    leaves = True
+                    scene.tenure.leave()
+                    scene.tenure.give_up()
+                    scene.feed.take_back([r.id for r in waiting if dice.random() < 0.7])
+        await self.decide(flight)
+        scene.tenure.leave()
+        scene.tenure.give_up()
+        scene.feed.take_back([record.id for record in scene.feed.lapsed()])
+        self.pay(letters=dice.random() < 0.5)
+        self.tell()
+        scene.feed.end(scene.tenure)
+        self.scene = Scene()
+
+
+@given(st.integers(0, 2**32), st.booleans())
+async def test_whatever_becomes_of_relays_nothing_is_told_that_is_not_so(
+    seed: int,
+    dies: bool,
+) -> None:
+    """Each event is delivered or a kept letter, and comes once where no relay dies."""
+    fleet = Fleet(seed, dies=dies)
+    for _ in range(6):
+        await fleet.life()
+    scene = fleet.scene
+    scene.feed.begin(scene.tenure, fleet.note)
+    for position, numbers in list(fleet.chunks.items()):
+        scene.push(position, *numbers)
+    await fleet.decide(await scene.fetched())
+    fleet.pay(letters=True)
+    assert not fleet.chunks
+    rejected = {int(c) * 10 + int(i) for _, c, i in map(split, fleet.letters)}
+    assert {*fleet.delivered, *rejected} == fleet.everything
+    if not dies:
+        assert len(fleet.delivered) == len(set(fleet.delivered))
+        assert not rejected & set(fleet.delivered)
+
+
+def split(key: str) -> list[str]:
+    """Take a letter's key apart."""
+    return key.split(".")

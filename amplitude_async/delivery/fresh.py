@@ -31,6 +31,10 @@ class BulkQueue(asyncio.Queue[Record]):
         """Count the waiting events."""
         return len(self._records)
 
+    def empty(self) -> bool:
+        """Say whether none waits; the base class would look at a deque of its own."""
+        return not self._records
+
     def _get(self) -> Record:
         return self._records.popleft()
 

@@ -5,7 +5,7 @@ acknowledged when all of its events are decided, and the rejected ones buried.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from amplitude_async.exceptions import StorageError
@@ -200,15 +200,19 @@ class Feed(Storage):
                 page.append(record)
         return page
 
-    async def settle(self, ids: Sequence[int]) -> None:
-        """Take note that events are decided."""
+    def _undecided(self, ids: Sequence[int]) -> Iterator[tuple[int, Batch, Tenure]]:
+        """Find chunk and place of each event that is undecided and in hand."""
         for number in ids:
             batch = self._batches.find(number)
             tenure = None if batch is None else self._tenures.get(batch.place)
-            if batch is None or tenure is None or number not in batch.left:
-                continue
+            if batch is not None and tenure is not None and number in batch.left:
+                yield number, batch, tenure
+
+    async def settle(self, ids: Sequence[int]) -> None:
+        """Take note that events are decided."""
+        for number, batch, tenure in self._undecided(ids):
             batch.begin()
-            if batch.chunk.position in tenure.doubtful:
+            if not batch.whole:
                 # It is lost in part, and comes again.
                 index = batch.index_of(number)
                 self._progress.note(tenure.place, batch.chunk.id, [index])
@@ -302,13 +306,8 @@ class Feed(Storage):
 
     def take_back(self, ids: Sequence[int]) -> None:
         """Let events go that the engine has let go."""
-        for number in ids:
-            batch = self._batches.find(number)
-            tenure = None if batch is None else self._tenures.get(batch.place)
-            if batch is None or tenure is None or number not in batch.left:
-                continue
+        for number, batch, tenure in self._undecided(ids):
             if batch.part():
-                tenure.doubtful.add(batch.chunk.position)
                 self._progress.note(tenure.place, batch.chunk.id, batch.decided)
             if self._batches.strike(batch, number):
                 self._finish(tenure, batch)

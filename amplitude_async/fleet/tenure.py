@@ -57,8 +57,6 @@ class Tenure:
         self._lease = lease
         self.batches: dict[int, Batch] = {}
         """Chunks with undecided events, by the number of the first."""
-        self.doubtful: set[int] = set()
-        """Positions of chunks of which events were left to others."""
         self.idle = False
         """True while all that the log has was read."""
         self.leaving = False
